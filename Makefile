@@ -1,0 +1,62 @@
+# `make` alone lists the targets. Each works on a fresh clone: the first one run makes the environment.
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+# Every worker of the tests computes on one thread: as many workers as cores is then what the machine can do.
+TESTS := $(BIN)/python -m pytest
+SPREAD := -n logical --maxprocesses 4 --dist loadgroup
+
+help:           ## this list
+	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(READY): settings.ini setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthlab needs Python 3.11 or later; choose one with make PYTHON=...")'
+	@echo "making the environment in $(VENV) (a minute or two, the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+# papermill prints what the cells print, as it comes. A report that fails is kept too, and the exit code says so.
+define report
+@mkdir -p runs
+@$(BIN)/papermill --stdout-file - --no-progress-bar nbs/$(1).ipynb runs/$(1).ipynb $(ARGS); code=$$?; \
+ $(BIN)/synthlab report runs/$(1).ipynb || code=1; exit $$code
+endef
+
+train: $(READY) ## train, evaluate and report (ARGS="-p horizon 24"): runs/train.ipynb and runs/train.html
+	$(call report,train)
+
+evaluate: $(READY) ## judge a finished run again (ARGS="-p run_dir runs/NAME"): runs/evaluate.ipynb and .html
+	$(call report,evaluate)
+
+test: $(READY)  ## everything a change must pass: package, notebooks, faults, experiments, site
+	$(TESTS) $(SPREAD) --ignore tests/test_site.py
+	@$(MAKE) --no-print-directory docs
+	$(TESTS) tests/test_site.py
+
+docs: $(READY)  ## build the site; open _docs/html/index.html
+	@$(BIN)/python docs/stage.py
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs _site_src _docs/html
+	@echo "site: _docs/html/index.html"
+
+lab: $(READY)   ## edit the notebooks in JupyterLab; they are saved clean
+	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
+
+sync: $(READY)  ## write synthlab/ and README.md from the notebooks, and clean the notebooks
+	$(BIN)/nbdev-export
+	$(BIN)/nbdev-clean
+	$(BIN)/nbdev-clean --fname index.ipynb
+	$(BIN)/python docs/readme.py
+
+outputs: $(READY) ## run every library notebook and guide and save what it printed and drew (reports: make train)
+	ls nbs/*/*.ipynb index.ipynb | xargs -n 1 -P 2 $(BIN)/nbdev-test --save --n-workers 0
+	@$(MAKE) --no-print-directory sync
+
+clean:          ## remove everything the other targets made, finished runs included
+	rm -rf $(VENV) runs build dist *.egg-info _docs _proc _site_src .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help train evaluate test docs lab sync outputs clean

@@ -1,0 +1,173 @@
+"""Write `_site_src/`: the notebooks as plain pages that any builder can read.
+
+nbdev does the hard part: it adds an entry for each exported name, links names in prose and obeys `#| hide`. What it writes
+is meant for Quarto; this turns entries into Markdown cells under labels, links into references that Sphinx checks, and
+`#| exports` cells into folded sources."""
+import ast, inspect, os, re, shutil
+from pathlib import Path
+
+import fastcore.docments, nbdev.processors, nbformat, yaml
+from execnb.shell import CaptureShell
+from fastcore.nbio import read_nb, write_nb
+from nbdev.processors import FilterDefaults
+from nbdev.serve import proc_nbs
+from nbformat.v4 import new_code_cell, new_markdown_cell
+from synthlab._modidx import d as index
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT/"_site_src"
+HOME = Path("index.ipynb")
+GROUPS = {".": "Reports", "guides": "Guides", **{floor: floor.capitalize() for floor in
+          ("metrics", "datasets", "models", "trainers", "experiments")}}                    # folder -> caption, in reading order
+NAMES = {url: name for mod in index["syms"].values() for name, (url, _) in mod.items()}     # page#anchor -> dotted name
+
+def signature(symbol, eval_str=False, **kw):
+    "A type that is named as text before it is defined stays text."
+    try: return inspect.signature(symbol, eval_str=eval_str, **kw)
+    except NameError: return inspect.signature(symbol, **kw)
+
+def is_run(cell, default=nbdev.processors._do_eval):
+    "Exported cells are run to write their entries, and imports; a cell that imports and does something else is not."
+    trees = cell.cell_type == "code" and cell.parsed_()
+    shows = trees and (cell.directives_.keys() & {"export", "exports", "exporti"} or re.search("^show_doc", cell.source, re.M))
+    only = trees and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in trees)
+    return (shows or only) and default(cell)
+
+fastcore.docments.signature, nbdev.processors._do_eval = signature, is_run
+
+def page(path): return path.with_name(re.sub(r"^\d+[a-z]*_", "", path.name))
+
+def flag(name, source): return re.search(rf"^#\|\s*{name}\b", source, re.M)
+
+def module(nb, at):
+    "Where the notebook exports to; pages that export nothing have a name too, which no entry uses."
+    default = [m[1] for c in nb.cells if c.cell_type == "code" and (m := re.search(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M))]
+    return "synthlab." + (default[0] if default else ".".join(page(at).with_suffix("").parts))
+
+def links(md, labels):
+    "nbdev's links become references to labels (of the class, for a method); links to notebooks become links to their pages."
+    def reference(m):
+        name = NAMES.get(m[2].lstrip("/"), "")
+        while name and name not in labels: name = name.rpartition(".")[0]
+        return f"[{m[1]}](#{name})" if name else m[1]
+    md = re.sub(r"\[([^\]]+)\]\((/+[^)\s]+\.html(?:#[^)\s]*)?)\)", reference, md)
+    return re.sub(r"\]\((?:nbs/)?([\w./-]+\.ipynb)(?=[)#])", lambda m: f"]({page(Path(m[1])).as_posix()}", md)
+
+def dataclass_fields(name, source):
+    "The fields of a dataclass with their comments, which nbdev leaves out."
+    body = re.search(rf"^@dataclass.*\nclass {name}\b.*\n((?:    .*\n|\s*\n)+)", source + "\n", re.M)
+    lines = body[1].splitlines() if body else []
+    end = next((i for i, line in enumerate(lines) if re.match(r"    (def|@|async)\b", line)), len(lines))
+    return [line for line in lines[:end] if re.match(r"    \w+ *:", line)]
+
+def entry(cell, source, module, labels, level):
+    "The Markdown that nbdev's `show_doc` printed, under a label; a source link to a host that may not exist is dropped."
+    md = "".join(cell.outputs[0].data["text/markdown"])
+    name = re.search(r"^### (.+)$", md, re.M)[1]
+    md = re.sub(r"^---\n+|^\[source\]\(.*\n+", "", md, flags=re.M)
+    md = md.replace("```python\n\n", "```python\n").replace("\n\n\n```", "\n```")
+    md = md.replace("__main__.", "").replace("torch._C.", "torch.").replace(":NoneType=None", "=None")
+    md = re.sub(r"torch\.nn\.modules\.\w+\.", "torch.nn.", md)
+    md = re.sub(r"^def (?=[A-Z])", "class ", md, flags=re.M)        # nbdev writes `def` before a class too
+    if fields := dataclass_fields(name, source):
+        md = re.sub(r"```python\n.*?\n```", lambda m: "\n".join(["```python", f"class {name}(", *fields, ")", "```"]), md, count=1, flags=re.S)
+    return re.sub(r"^### .+$", lambda m: f"({module}.{name})=\n{'#'*level} `{name}`", links(md, labels), count=1, flags=re.M)
+
+def split(c, labels):
+    "A code cell, then each of its Markdown outputs as a Markdown cell: only those are searched for references."
+    parts, c.outputs, outputs = [c], [], c.outputs
+    for o in outputs:
+        data = o.get("data", {})
+        for kind in [k for k in data if k.startswith("application/vnd.")]: del data[kind]     # live widgets, addresses on one machine
+        if "text/markdown" in data: parts.append(new_markdown_cell(links("".join(data["text/markdown"]), labels)))
+        elif parts[-1].cell_type == "code": parts[-1].outputs.append(o)
+        else: parts.append(new_code_cell("", outputs=[o], metadata={"tags": ["remove-input"]}))
+    for p in parts:
+        widths = [o.metadata["image/png"]["width"] for o in p.get("outputs", []) if "width" in o.get("metadata", {}).get("image/png", {})]
+        if widths: p.metadata["mystnb"] = {"image": {"width": f"{widths[0]}px"}}
+    return parts
+
+def is_entry(c): return c.cell_type == "code" and flag("output: *asis", c.source)
+
+def sorted_entries(cells):
+    "Where one cell defines several names, nbdev puts its source among their entries, last name first: entries in order, then the source."
+    cells = list(cells)
+    for i, c in enumerate(cells):
+        if c.cell_type != "code" or not flag("code-fold", c.source): continue
+        first, last = i, i + 1
+        while is_entry(cells[first - 1]): first -= 1
+        while last < len(cells) and is_entry(cells[last]): last += 1
+        defined = re.findall(r"^(?:async )?(?:def|class) (\w+)", c.source, re.M)
+        named = lambda e: re.search(r"show_doc\((\w+)", e.source)[1]
+        mine = [e for e in cells[first:i] + cells[i+1:last] if named(e) in defined]
+        cells[first:last] = [e for e in cells[first:i] if e not in mine] + sorted(mine, key=lambda e: defined.index(named(e))) + [c] + [e for e in cells[i+1:last] if e not in mine]
+    return cells
+
+def entries(nb, name):
+    "The labels of the page: its entries."
+    text = ("".join(c.outputs[0].data["text/markdown"]) for c in nb.cells if is_entry(c) and c.outputs)
+    return {f"{name}.{m[1]}" for md in text if (m := re.search(r"^### (.+)$", md, re.M))}
+
+def plain(nb, meta, name, labels):
+    "The notebook with nothing in it that is meant for nbdev or Quarto."
+    quote = f"\n\n> {meta['description']}" if meta.get("description") else ""
+    cells, level = [new_markdown_cell(links(f"# {meta['title']}{quote}", labels))], 1
+    sources = "\n\n".join(c.source for c in nb.cells if flag("code-fold", c.source))
+    for c in sorted_entries(nb.cells)[1:]:
+        if c.cell_type == "markdown" and not c.source.startswith("<!-- WARNING"):
+            cells.append(new_markdown_cell(links(c.source, labels)))
+            heads = re.findall(r"^(#+) ", re.sub(r"^```.*?^```", "", c.source, flags=re.M | re.S), re.M)
+            if heads: level = len(heads[-1])
+        if c.cell_type != "code": continue
+        if is_entry(c):
+            if c.outputs: cells.append(new_markdown_cell(entry(c, sources, name, labels, min(level + 1, 3))))
+            continue
+        c.metadata = {"tags": ["hide-input"]} if flag("code-fold", c.source) else {"tags": ["remove-input"]} if flag("echo: *false", c.source) else {}
+        c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
+        cells += split(c, labels)
+    nb.cells, nb.metadata = cells, {"kernelspec": nb.metadata["kernelspec"]}
+    return nb
+
+def redraw(nb, at):
+    "A page with `live: true` is drawn from the code: its outputs are made again each time."
+    here, shell = os.getcwd(), CaptureShell(profile=False)
+    os.chdir((ROOT/"nbs"/at).parent)
+    try: outputs = {c.id: shell.run(c.source) for c in read_nb(ROOT/"nbs"/at).cells if c.cell_type == "code" if not shell.exc}
+    finally: os.chdir(here)
+    if shell.exc: raise shell.exc
+    for c in nb.cells:
+        if c.cell_type == "code" and c.id in outputs: c.outputs = [nbformat.from_dict(o) for o in outputs[c.id]]
+
+def contents(pages):
+    "The sidebar: a group for each folder, in reading order; reports and guides in their `order`, the rest by number."
+    groups = {folder: [] for folder in GROUPS}
+    for at in sorted(pages, key=lambda at: (pages[at].get("order", 0), at.name)):
+        groups.setdefault(at.parent.as_posix(), []).append(page(at).with_suffix("").as_posix())
+    toc = "```{toctree}\n:hidden:\n:caption: %s\n%s\n```"
+    return new_markdown_cell("\n\n".join(toc % (GROUPS.get(folder, folder), "\n".join(at)) for folder, at in groups.items() if at))
+
+def staged():
+    "Every page as nbdev writes it: path -> (notebook, front matter)."
+    proc = proc_nbs("nbs", n_workers=0)
+    home = read_nb(HOME); FilterDefaults()(home); write_nb(home, proc/HOME)
+    pages = {f.relative_to(proc): nbformat.read(f, 4) for f in proc.rglob("*.ipynb")}
+    shutil.rmtree(proc)
+    for at, nb in pages.items():
+        for c in nb.cells: c.metadata.pop("execution", None)        # nbdev 3 leaves floats here, which are not valid
+    return {at: (nb, yaml.safe_load(nb.cells[0].source.strip().strip("-"))) for at, nb in pages.items()}
+
+def stage():
+    for old in "_proc", "_site_src": shutil.rmtree(old, ignore_errors=True)
+    pages = staged()
+    names = {at: module(read_nb(HOME if at == HOME else Path("nbs")/at), at) for at in pages}
+    labels = set().union(*(entries(nb, names[at]) for at, (nb, _) in pages.items()))
+    for at, (nb, meta) in pages.items():
+        if meta.get("live"): redraw(nb, at)
+        plain(nb, meta, names[at], labels)
+        if at == HOME: nb.cells.append(contents({p: m for p, (_, m) in pages.items() if p != HOME}))
+        to = SITE/page(at); to.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nb, to)
+
+if __name__ == "__main__":
+    os.chdir(ROOT)                                  # a relative path, or nbdev skips all below a folder with a dot
+    stage()

@@ -1,0 +1,642 @@
+"""Bad bars are refused by row and column or repaired as documented, whatever is wrong with them and wherever they come from.
+
+A case is a good table in the dress of some vendor, one fault put into it, and a way in: a frame, a CSV file or a Parquet
+file. The fault knows what must come of it, so a case fails when the wrong row is blamed as well as when nothing is said."""
+import gzip, os, pickle, subprocess, sys, warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from synthlab.datasets.bars import BarError, BarWarning, FIELDS, check_bars, validate_bars
+from synthlab.datasets.gaps import POLICIES, bar_step, fill_gaps, find_gaps
+from synthlab.datasets.sources import ArchDataSource, DataSource, FileDataSource, FrameDataSource, MockDataSource, get_source
+from synthlab.datasets.times import TimeError, to_times
+
+REAL = Path(__file__).parents[2]/"shared/data"
+slowly = dict(deadline=None, derandomize=True)
+
+def quiet(f, *args):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BarWarning)
+        return f(*args)
+
+def assert_valid(bars):
+    "The contract, written down a second time."
+    t = bars.index
+    assert isinstance(t, pd.DatetimeIndex) and str(t.tz) == "UTC" and t.unit == "ns" and t.name == "time"
+    assert len(t) and (t[1:] > t[:-1]).all() and not t.hasnans
+    assert list(bars.columns) == ["open", "high", "low", "close", "volume"] and (bars.dtypes == np.float64).all()
+    assert np.isfinite(bars.to_numpy()).all() and (bars.iloc[:, :4] > 0).all().all() and (bars.volume >= 0).all()
+    assert (bars.high >= bars[["open", "low", "close"]].max(axis=1)).all() and (bars.low <= bars[["open", "close"]].min(axis=1)).all()
+
+def assert_same(got, want): pd.testing.assert_frame_equal(got, want, check_freq=False)
+
+# ---------------------------------------------------------------- good tables in the dress of many vendors
+
+DRESSES = (
+    dict(time="time", open="open", high="high", low="low", close="close", volume="volume"),
+    dict(time="Date", open="Open", high="High", low="Low", close="Close", volume="Volume"),
+    dict(time="timestamp", open="1. open", high="2. high", low="3. low", close="4. close", volume="5. volume"),
+    dict(time="<DATE>", open="<OPEN>", high="<HIGH>", low="<LOW>", close="<CLOSE>", volume="<TICKVOL>"),
+    dict(time="Open time", open="Open", high="High", low="Low", close="Close", volume="Base Volume"),
+    dict(time="ts", open="o", high="h", low="l", close="c", volume="v"),
+)
+CLOCKS = {
+    "stamps": lambda t: t,
+    "naive": lambda t: t.tz_localize(None),
+    "New York": lambda t: t.tz_convert("America/New_York"),
+    "coarse": lambda t: t.as_unit("ms"),
+    "ISO": lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    "ISO naive": lambda t: t.strftime("%Y-%m-%d %H:%M:%S"),
+    "ISO Berlin": lambda t: pd.Index([x.isoformat() for x in t.tz_convert("Europe/Berlin")]),
+    "points": lambda t: t.strftime("%d.%m.%Y %H:%M"),
+    "s": lambda t: t.asi8//10**9, "ms": lambda t: t.asi8//10**6, "us": lambda t: t.asi8//10**3, "ns": lambda t: t.asi8,
+}
+STEPS = ("1min", "5min", "1h", "4h", "1D", "7D")
+
+class Case:
+    "A good table, ready to be spoilt."
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        n = int(self.rng.integers(12, 60))
+        self.bars = MockDataSource(n, str(self.rng.choice(STEPS)), seed).load("X")["X"]
+        if seed % 3 == 0: self.bars.index += pd.Timedelta(days=84, hours=20)   # across the start of summer time in both zones
+        self.names = DRESSES[self.rng.integers(len(DRESSES))]
+        self.clock = str(self.rng.choice(list(CLOCKS)))
+        self.row = int(self.rng.integers(1, n - 1))
+        self.frame = self.dressed(self.bars)
+
+    def dressed(self, bars, clock=None):
+        frame = bars.reset_index(drop=True).rename(columns=self.names)
+        frame.insert(0, self.names["time"], CLOCKS[clock or self.clock](bars.index))
+        return frame
+
+    def price(self): return self.names[str(self.rng.choice(FIELDS[:4]))]
+
+    def put(self, column, value, row=None):
+        "The table with one cell changed, and what to expect: the blame on that cell."
+        row = self.row if row is None else row
+        frame = self.frame.copy()
+        if isinstance(value, (str, list, pd.Timestamp)) or value is pd.NaT or value is None: frame[column] = frame[column].astype(object)
+        elif frame[column].dtype.kind in "fi": frame[column] = frame[column].astype(type(value))
+        frame.at[row, column] = value
+        return frame, Refused(row, column)
+
+class Refused:
+    def __init__(self, row=None, column=None, says=""): self.row, self.column, self.says = row, column, says
+
+class Repaired:
+    def __init__(self, bars, told=True): self.bars, self.told = bars, told
+
+FAULTS = {}
+def fault(f): FAULTS[f.__name__] = f; return f
+
+# ---------------------------------------------------------------- cells
+
+@fault
+def missing_price(c): return c.put(c.price(), np.nan)
+@fault
+def infinite_price(c): return c.put(c.price(), float(c.rng.choice([np.inf, -np.inf])))
+@fault
+def zero_price(c): return c.put(c.price(), 0.)
+@fault
+def negative_price(c): return c.put(c.price(), -float(c.rng.uniform(1e-9, 1e9)))
+@fault
+def word_as_price(c): return c.put(c.price(), str(c.rng.choice(["halted", "-", "$10", "10 USD", "1.2.3"])))
+@fault
+def thousands(c): return c.put(c.price(), "1,234.5")
+@fault
+def list_as_price(c): return c.put(c.price(), [1., 2.])
+@fault
+def negative_volume(c): return c.put(c.names["volume"], -1.)
+@fault
+def infinite_volume(c): return c.put(c.names["volume"], np.inf)
+@fault
+def word_as_volume(c): return c.put(c.names["volume"], "many")
+@fault
+def bars_upside_down(c):
+    frame, b = c.frame.copy(), c.bars.iloc[c.row]
+    frame.at[c.row, c.names["high"]], frame.at[c.row, c.names["low"]] = b.low*.999, b.high
+    return frame, Refused(c.row, c.names["high"], "below its low")
+@fault
+def high_too_low(c):
+    frame, expected = c.put(c.names["close"], float(c.bars.high.iloc[c.row]*c.rng.uniform(1.03, 3)))
+    expected.column = c.names["high"]
+    return frame, expected
+@fault
+def low_too_high(c):
+    frame, expected = c.put(c.names["open"], float(c.bars.low.iloc[c.row]*c.rng.uniform(.3, .97)))
+    expected.column = c.names["low"]
+    return frame, expected
+
+@fault
+def one_tick_outside(c):
+    close = c.bars.high.iloc[c.row]*(1 + float(c.rng.uniform(1e-9, .005)))
+    bars = c.bars.copy(); bars.iloc[c.row, [1, 3]] = close
+    return c.put(c.names["close"], close)[0], Repaired(bars)
+@fault
+def unknown_volume(c):
+    bars = c.bars.copy(); bars.iloc[c.row, 4] = 0.
+    return c.put(c.names["volume"], np.nan)[0], Repaired(bars)
+@fault
+def holiday(c):
+    frame = c.frame.copy()
+    frame.loc[c.row, [c.names[f] for f in FIELDS]] = np.nan
+    return frame, Repaired(c.bars.drop(c.bars.index[c.row]))
+@fault
+def no_price_but_volume(c):
+    frame = c.frame.copy()
+    frame.loc[c.row, [c.names[f] for f in FIELDS[:4]]] = np.nan
+    return frame, Refused(c.row, c.names["open"])
+@fault
+def nothing_but_nan(c):
+    frame = c.frame.copy(); frame[[c.names[f] for f in FIELDS]] = np.nan
+    return frame, Refused()
+
+# ---------------------------------------------------------------- times
+
+@fault
+def no_time(c): return c.put(c.names["time"], pd.NaT if c.clock in ("stamps", "naive", "New York", "coarse") else None)
+@fault
+def word_as_time(c):
+    c.frame = c.dressed(c.bars, "ISO")
+    return c.put(c.names["time"], str(c.rng.choice(["soon", "2020-13-01", "2020-01-01T25:00:00Z", "", "12:30"])))
+@fault
+def some_with_zone(c):
+    c.frame = c.dressed(c.bars, "ISO naive")
+    return c.put(c.names["time"], c.bars.index[c.row].strftime("%Y-%m-%dT%H:%M:%S") + str(c.rng.choice(["Z", "+00:00", "-05:00", " UTC"])))
+@fault
+def some_without_zone(c):
+    c.frame = c.dressed(c.bars, "ISO")
+    return c.put(c.names["time"], c.bars.index[c.row].strftime("%Y-%m-%d %H:%M:%S"))
+@fault
+def stamps_some_with_zone(c):
+    c.frame = c.dressed(c.bars, "stamps")
+    return c.put(c.names["time"], c.bars.index[c.row].tz_localize(None))
+@fault
+def other_unit(c):
+    c.frame = c.dressed(c.bars, "s")
+    return c.put(c.names["time"], int(c.frame.iloc[c.row, 0])*1000)
+@fault
+def row_numbers_as_time(c):
+    frame = c.frame.copy(); frame[c.names["time"]] = np.arange(len(frame))
+    return frame, Refused(0, c.names["time"])
+@fault
+def far_future(c):
+    c.frame = c.dressed(c.bars, "s")
+    return c.put(c.names["time"], 9_999_999_999)
+@fault
+def day_or_month(c):
+    frame = c.frame.copy()
+    frame[c.names["time"]] = [f"0{1 + i%9}/0{1 + i//9}/2020" for i in range(len(frame))]
+    return frame, Refused(0, c.names["time"])
+@fault
+def same_time_other_price(c):
+    frame = pd.concat([c.frame[:c.row + 1], c.frame[c.row:]], ignore_index=True)
+    close = frame[c.names["close"]]
+    frame.loc[c.row + 1, c.names["close"]] = (frame.loc[c.row, c.names["high"]] + frame.loc[c.row, c.names["low"]])/2
+    if close[c.row] == frame.loc[c.row + 1, c.names["close"]]: frame.loc[c.row + 1, c.names["close"]] = frame.loc[c.row, c.names["low"]]
+    return frame, Refused(c.row + 1, c.names["close"], f"the time of row {c.row} comes again")
+@fault
+def autumn_on_the_wall(c):
+    times = pd.date_range("2020-10-24 22:00", periods=72, freq="10min", tz="UTC")
+    frame = c.dressed(MockDataSource(72, seed=1).load("X")["X"].set_axis(times.tz_convert("Europe/Berlin").tz_localize(None)), "coarse")
+    return frame, Refused(18, None, "summer time")
+@fault
+def spring_on_the_wall(c):
+    times = pd.date_range("2020-03-28 22:00", periods=72, freq="10min", tz="UTC")
+    wall = MockDataSource(72, seed=1).load("X")["X"].set_axis(times.tz_convert("Europe/Berlin").tz_localize(None))
+    return c.dressed(wall, "coarse"), Repaired(wall.set_axis(wall.index.tz_localize("UTC").as_unit("ns").rename("time")), told=False)    # a gap
+@fault
+def two_zones(c):
+    c.frame = c.dressed(c.bars, "ISO Berlin")
+    return c.put(c.names["time"], c.bars.index[c.row].tz_convert("Asia/Tokyo").isoformat())[0], Repaired(c.bars, told=False)
+@fault
+def shuffled(c):
+    order = c.rng.permutation(len(c.frame)); order[:2] = np.sort(order[:2])[::-1]
+    return c.frame.iloc[order].reset_index(drop=True), Repaired(c.bars)
+@fault
+def newest_first(c): return c.frame[::-1].reset_index(drop=True), Repaired(c.bars)
+@fault
+def repeated(c):
+    rows = np.sort(np.append(np.arange(len(c.frame)), c.rng.integers(0, len(c.frame), 5)))
+    return c.frame.iloc[rows].reset_index(drop=True), Repaired(c.bars)
+@fault
+def gap(c):
+    bars = c.bars.drop(c.bars.index[c.row:c.row + 3])
+    return c.dressed(bars), Repaired(bars, told=False)
+
+# ---------------------------------------------------------------- columns
+
+@fault
+def lost_column(c):
+    field = str(c.rng.choice(FIELDS[:4]))
+    if set(c.names.values()) >= {"o", "h"}: c.names = DRESSES[0]
+    return c.dressed(c.bars).drop(columns=c.names[field]), Refused(None, field)
+@fault
+def misspelt_column(c):
+    field = str(c.rng.choice(FIELDS[:4]))
+    if set(c.names.values()) >= {"o", "h"}: c.names = DRESSES[0]
+    return c.dressed(c.bars).rename(columns={c.names[field]: "prcie"}), Refused(None, field)
+@fault
+def lost_time(c): return c.frame.drop(columns=c.names["time"]), Refused(None, "time")
+@fault
+def column_twice(c):
+    again = c.names["high"].swapcase()
+    return c.frame.assign(**{again: 1.}), Refused(None, again, "two columns are called")
+@fault
+def bool_column(c): return c.frame.assign(**{c.names["low"]: True}), Refused(0, c.names["low"])
+@fault
+def time_as_price(c):
+    frame = c.frame.copy(); frame[c.names["close"]] = c.bars.index
+    return frame, Refused(0, c.names["close"])
+@fault
+def no_rows(c): return c.frame[:0], Refused()
+@fault
+def close_alone(c):
+    bars = c.bars.copy(); bars["open"] = bars["high"] = bars["low"] = bars["close"]; bars["volume"] = 0.
+    name = "Close" if c.names["close"] == "c" else c.names["close"]
+    return c.frame[[c.names["time"], c.names["close"]]].set_axis([c.names["time"], name], axis=1), Repaired(bars)
+@fault
+def no_volume(c): return c.frame.drop(columns=c.names["volume"]), Repaired(c.bars.assign(volume=0.))
+@fault
+def more_columns(c): return c.frame.assign(**{"Adj Close": 1., "trades": 3, "note": "x"}), Repaired(c.bars, told=False)
+@fault
+def marked_column(c): return c.frame.rename(columns={c.frame.columns[0]: "\ufeff" + c.frame.columns[0]}), Repaired(c.bars, told=False)
+@fault
+def untouched(c): return c.frame, Repaired(c.bars, told=False)
+
+# ---------------------------------------------------------------- ways in
+
+def as_frame(frame, folder): return lambda: FrameDataSource(frame, "X")
+
+def as_index(frame, folder): return lambda: FrameDataSource(frame.set_index(frame.columns[0]), "X")
+
+def as_csv(frame, folder):
+    path = folder/"X.csv"
+    frame.to_csv(path, index=False)
+    return lambda: FileDataSource(path)
+
+def as_parquet(frame, folder):
+    path = folder/"X.parquet"
+    try: frame.to_parquet(path)
+    except (pa.ArrowException, TypeError, ValueError): frame.astype({c: str for c in frame if frame[c].dtype == object}).to_parquet(path)
+    return lambda: FileDataSource(path)
+
+WAYS = {f.__name__: f for f in (as_frame, as_index, as_csv, as_parquet)}
+
+def run(name, seed, folder):
+    case = Case(seed)
+    frame, expected = FAULTS[name](case)
+    ways = [w for w in WAYS if not (w == "as_index" and (expected.__dict__.get("column") == "time" or name in ("lost_time", "marked_column")))]
+    ways = [w for w in ways if not (w in ("as_csv", "as_parquet") and name in ("list_as_price", "stamps_some_with_zone"))]
+    way = str(case.rng.choice(ways))
+    said = f"{name}, seed {seed}, {way}, clock {case.clock}"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try: bars = WAYS[way](frame, folder)().load()
+        except BarError as e: bars, error = None, e
+        except Exception as e: raise AssertionError(f"{said}: {type(e).__name__}: {e}") from e
+    if isinstance(expected, Refused):
+        assert bars is None, f"{said}: accepted"
+        assert "\n" not in str(error) and 20 < len(str(error)) < 500, f"{said}: {error}"
+        if expected.row is not None: assert error.row == expected.row and f"row {error.row}" in str(error), f"{said}: {error}"
+        if expected.column is not None: assert error.column == expected.column and expected.column in str(error), f"{said}: {error}"
+        if way == "as_csv" and error.row is not None: assert f"line {error.row + 2}" in str(error), f"{said}: {error}"
+        assert expected.says in str(error), f"{said}: {error}"
+    else:
+        if bars is None: raise AssertionError(f"{said}: refused") from error
+        bars, = bars.values()
+        assert_valid(bars); assert_same(bars, expected.bars)
+        assert [w.category for w in told] == [BarWarning]*expected.told, f"{said}: {[str(w.message) for w in told]}"
+        assert bool(bars.attrs["repairs"]) == expected.told, said
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault(name, tmp_path):
+    for seed in range(-(-500//len(FAULTS))): run(name, seed, tmp_path)      # 500 cases in all
+
+@pytest.mark.soak
+def test_faults_soak(tmp_path):
+    start = int(os.environ.get("SYNTHLAB_SEED", np.random.SeedSequence().entropy % 10**9))
+    print("seed", start)
+    for i in range(20_000): run(list(FAULTS)[i % len(FAULTS)], start + i, tmp_path)
+
+# ---------------------------------------------------------------- anything at all
+
+junk = st.one_of(st.none(), st.booleans(), st.integers(-10**30, 10**30), st.floats(), st.text(max_size=8), st.dates(), st.binary(max_size=3),
+    st.datetimes(), st.timedeltas(), st.lists(st.integers(), max_size=2), st.complex_numbers(), st.decimals().filter(lambda d: not d.is_snan()),
+    st.sampled_from([pd.NaT, pd.NA, "2020-01-01", "1e999", "0x10", "1_000", "nan", np.datetime64("NaT"), 1e-320]))
+
+@settings(max_examples=300, **slowly)
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 5), junk), max_size=4), st.integers(0, 5), st.booleans())
+def test_any_cell(cells, seed, cut):
+    "Whatever stands in a few cells, bars come out valid or a BarError says why not."
+    frame = Case(seed).frame.head(12).astype(object)
+    for row, column, value in cells: frame.iat[row, column] = value
+    if cut and cells: frame = frame.iloc[:, [0, 4]]
+    try: bars = quiet(validate_bars, frame)
+    except BarError: return
+    assert_valid(bars)
+
+@settings(max_examples=200, **slowly)
+@given(st.lists(junk, min_size=1, max_size=5))
+def test_any_times(values):
+    try: times = to_times(pd.Series(values, dtype=object))
+    except TimeError as e: assert 0 <= e.row < len(values); return
+    assert len(times) == len(values) and str(times.tz) == "UTC" and times.unit == "ns" and not times.hasnans
+
+@pytest.mark.parametrize("thing", [None, 3, "sp50", [1, 2], np.ones((3, 5)), pd.DataFrame(), pd.DataFrame({"a": []}),
+    pd.DataFrame({"close": [1.]}), pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("close", "A"), ("close", "B")])),
+    {"A": None}, {}, "/nowhere/at/all.csv", "no\0where.csv", "x"*300 + ".csv"], ids=lambda t: type(t).__name__)
+def test_no_bars(thing):
+    with pytest.raises(BarError): get_source(thing).load()
+
+# ---------------------------------------------------------------- broken files
+
+HEAD = "time,open,high,low,close,volume\n"
+ROWS = [f"2020-01-0{i},1{i},1{i + 2},9,1{i + 1},100\n" for i in range(1, 7)]
+GOOD = HEAD + "".join(ROWS)
+LINES = GOOD.splitlines()
+
+@pytest.mark.parametrize("raw,says,row", [
+    (GOOD.replace(ROWS[3], ROWS[3].strip() + ",7\n"), "line 5 has 7 fields where the header has 6", 3),
+    (GOOD.replace(ROWS[3], "2020-01-04,14\n"), "line 5 has 2 fields where the header has 6", 3),
+    (GOOD.replace(ROWS[3], "\n\n" + ROWS[3].strip() + ",7\n"), "line 7 has 7 fields where the header has 6", 3),
+    (GOOD.replace(",9,15", ',"9,15'), "line 5", None),
+    (GOOD.replace("\n2020-01-04", "\n\ufeff2020-01-04"), "line 5", 3),
+    (GOOD[:-9], "fields where the header has 6", 5),
+    (GOOD.encode("utf-16")[:-1], "not UTF-8", None),
+    (GOOD.encode() + b"\xff\xfe", "not UTF-8", None),
+    (GOOD.encode().replace(b"14", b"\0\0"), "zero bytes", None), (GOOD.encode("latin-1").replace(b"14", b"1\xa04"), "not UTF-8", None),
+    ("".join(ROWS), "the first line holds numbers", None),
+    ("", "empty", None), ("\ufeff\n\n", "empty", None), ("time\n2020-01-01\n", "one column only", None), (HEAD, "no rows", None),
+    (GOOD.replace(",15,", ',"1,5",'), "is not a number", 4),
+    (GOOD.replace(",", ";").replace("14;16", "1.400,0;16"), "is not a number", None),
+    (GOOD.replace(",", " "), "one column only", None),
+    (HEAD.replace("high", "open") + "".join(ROWS), "two columns are called open", None),
+    ("<html><body>404, not found</body></html>\n", "there are no rows", None),
+], ids=range(20))
+def test_broken_csv(raw, says, row, tmp_path):
+    path = tmp_path/"X.csv"
+    path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
+    with pytest.raises(BarError) as e: quiet(FileDataSource(path).load)
+    assert says in str(e.value) and "X.csv" in str(e.value), e.value
+    if row is not None: assert e.value.row == row
+
+WANT = check_bars(pd.read_csv(pd.io.common.StringIO(GOOD)))[0]
+
+@pytest.mark.parametrize("name,raw", {
+    "plain.csv": GOOD.encode(),
+    "mark.csv": GOOD.encode("utf-8-sig"),
+    "utf16.csv": GOOD.encode("utf-16"),
+    "big.csv": b"\xfe\xff" + GOOD.encode("utf-16-be"),
+    "windows.csv": GOOD.replace("\n", "\r\n").encode(),
+    "mac.csv": GOOD.replace("\n", "\r").encode(),
+    "blank.csv": ("\n" + GOOD.replace("\n", "\n\n")).encode(),
+    "quoted.csv": "\n".join(",".join(f'"{c}"' for c in line.split(",")) for line in LINES).encode(),
+    "semicolon.csv": GOOD.replace(",", ";").encode(),
+    "comma.csv": "\n".join(";".join(c + ",0" if c.isdigit() else c for c in line.split(",")) for line in LINES).encode(),
+    "tab.tsv": GOOD.replace(",", "\t").encode(),
+    "bar.txt": GOOD.replace(",", "|").encode(),
+    "packed.csv.gz": gzip.compress(GOOD.encode()),
+    "trailing.csv": GOOD.replace("\n", ",\n").encode(),
+    "numbered.csv": "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(LINES)).encode(),
+    "index.csv": GOOD.replace("time,", ",").encode(),
+    "metatrader.csv": "\n".join(["<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>",
+        *(line.replace("-", ".").replace(",", "\t00:00:00\t", 1).replace(",", "\t") for line in LINES[1:])]).encode(),
+}.items(), ids=lambda x: x if isinstance(x, str) else "")
+def test_csv_dialects(name, raw, tmp_path):
+    path = tmp_path/name
+    path.write_bytes(raw)
+    source = FileDataSource(path)
+    assert source.names() == [name.split(".")[0]]
+    assert_same(source.load()[source.names()[0]], WANT)
+
+def test_broken_parquet(tmp_path):
+    "Cut anywhere, one byte changed anywhere, or no Parquet at all: valid bars or a BarError that names the file."
+    good, path = tmp_path/"good.parquet", tmp_path/"X.parquet"
+    MockDataSource(400).load("X")["X"].to_parquet(good)
+    raw, rng, refused = good.read_bytes(), np.random.default_rng(0), 0
+    cuts = [raw[:n] for n in (0, 3, 4, 8, 12, len(raw)//2, len(raw) - 1, *rng.integers(0, len(raw), 20))]
+    other = [b"garbage"*100, b"PAR1" + b"\xff"*100 + b"PAR1", raw[:-8] + b"\xff\xff\xff\x7fPAR1", GOOD.encode(), gzip.compress(raw)]
+    for bad in cuts + other:
+        path.write_bytes(bad)
+        with pytest.raises(BarError, match="X.parquet"): FileDataSource(path).load()
+    for at in rng.integers(0, len(raw), 60):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << int(rng.integers(8))]) + raw[at + 1:])
+        try: bars = quiet(FileDataSource(path).load)
+        except BarError as e: refused += 1; assert "X.parquet" in str(e)
+        else: assert_valid(bars["X"])
+    assert refused > 0
+
+def test_other_files(tmp_path):
+    for name in ("X.pkl", "X.xlsx", "X.json", "X"):
+        (tmp_path/name).write_bytes(pickle.dumps(WANT))
+        with pytest.raises(BarError, match="only CSV and Parquet"): FileDataSource(tmp_path/name).load()
+    with pytest.raises(BarError, match="no CSV or Parquet file is in this folder"): FileDataSource(tmp_path)
+    (tmp_path/"X.csv.gz").write_bytes(gzip.compress(GOOD.encode())[:-12])
+    with pytest.raises(BarError, match="cannot be read"): FileDataSource(tmp_path/"X.csv.gz").load()
+    (tmp_path/"X.csv").mkdir()
+    with pytest.raises(BarError, match="no CSV or Parquet file is in this folder"): FileDataSource(tmp_path/"X.csv")
+
+def test_huge_parquet(tmp_path, monkeypatch):
+    import synthlab.datasets.sources as sources
+    monkeypatch.setattr(sources, "MOST_ROWS", 5)
+    WANT.to_parquet(tmp_path/"X.parquet")
+    with pytest.raises(BarError, match="claims 6 rows"): FileDataSource(tmp_path/"X.parquet").load()
+
+def test_error_travels():
+    "Worker processes send exceptions home by pickle; none is read from a file."
+    e = BarError("is wrong", "X", 3, WANT.index[3], "close")
+    back = pickle.loads(pickle.dumps(e))
+    assert str(back) == str(e) and (back.name, back.row, back.time, back.column) == ("X", 3, WANT.index[3], "close")
+    late = pickle.loads(pickle.dumps(TimeError("is no time", 4)))
+    assert (late.row, late.what, str(late)) == (4, "is no time", "row 4: is no time")
+
+# ---------------------------------------------------------------- round trips
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
+def test_round_trip(step, suffix, tmp_path):
+    bars = MockDataSource(300, step).load(["A", "B"])
+    long = pd.concat([b.assign(symbol=k) for k, b in bars.items()]).reset_index()
+    write = lambda frame, path, **k: frame.to_parquet(path, **k) if suffix == ".parquet" else frame.to_csv(path, **k)
+    for name, b in bars.items(): write(b, tmp_path/f"{name}{suffix}")
+    (tmp_path/"long").mkdir(); write(long, tmp_path/f"long/all{suffix}", index=False)
+    for source in (FileDataSource(tmp_path), FileDataSource(tmp_path/"long"), FileDataSource(tmp_path/f"long/all{suffix}"),
+                   FrameDataSource(long), FrameDataSource(bars), FrameDataSource(long.set_index(["symbol", "time"]))):
+        back = source.load()
+        assert list(back) == ["A", "B"]
+        for k in bars: assert_same(back[k], bars[k])
+
+def test_wide_files(tmp_path):
+    wide = pd.DataFrame({k: b.close for k, b in MockDataSource(50, "1D").load(["AAPL", "C", "V", "LOW2"]).items()})
+    wide.to_csv(tmp_path/"w.csv"); wide.to_parquet(tmp_path/"w.parquet")
+    for path in tmp_path.iterdir():
+        back = quiet(FileDataSource(path).load)
+        assert sorted(back) == ["AAPL", "C", "LOW2", "V"]
+        for k in wide: assert back[k].close.tolist() == wide[k].tolist() and (back[k].high == back[k].low).all()
+
+def test_asset_in_two_files(tmp_path):
+    WANT.to_csv(tmp_path/"A.csv"); WANT.to_parquet(tmp_path/"A.parquet")
+    with pytest.raises(BarError, match="A is also in A.csv"): FileDataSource(tmp_path).load()
+
+@settings(max_examples=30, **slowly)
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4, unique_by=str.casefold), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_mock_does_not_depend_on_company(names, seed, random):
+    source = MockDataSource(40, seed=seed)
+    alone = {n: source.load(n)[n] for n in names}
+    random.shuffle(names)
+    for n, b in source.load(names).items(): assert_valid(b); assert_same(b, alone[n])
+
+def test_own_source():
+    class Flat(DataSource):
+        def names(self): return ["flat"]
+        def table(self, name): return WANT, None
+    assert_same(get_source(Flat()).load("FLAT")["flat"], WANT)
+
+def test_one_warning_for_many_assets():
+    with pytest.warns(BarWarning, match="and 2 more assets") as told:
+        FrameDataSource({k: WANT.close for k in "abcde"}).load()
+    assert len(told) == 1
+
+def test_input_is_left_alone():
+    frame = Case(1).frame[::-1]; before = frame.copy(deep=True)
+    bars = quiet(validate_bars, frame); bars["close"] = 0.
+    pd.testing.assert_frame_equal(frame, before)
+
+# ---------------------------------------------------------------- gaps
+
+@settings(max_examples=120, **slowly)
+@given(st.sampled_from(STEPS + ("15s", "2h", "B")), st.sets(st.integers(1, 58)), st.integers(0, 3))
+def test_gaps_against_counting(step, dropped, seed):
+    "Bars taken out of a regular series are found, put back, or walled off."
+    whole = MockDataSource(60, step, seed).load("X")["X"]
+    if len(dropped) > 25: dropped = set(sorted(dropped)[:25])
+    bars = whole.drop(whole.index[sorted(dropped)])
+    if bar_step(bars) != bar_step(whole): return                # so much is gone that another step is the commonest
+    daily = step in ("1D", "B")
+    kept = [i for i in range(60) if i not in dropped]
+    far = [(a, b) for a, b in zip(kept, kept[1:]) if (b - a > 1 if not daily else whole.index[b] - whole.index[a] > pd.Timedelta(days=10))]
+    gaps = find_gaps(bars)
+    assert [(whole.index.get_loc(s), whole.index.get_loc(e)) for s, e in zip(gaps.start, gaps.end)] == far
+    assert gaps.missing.tolist() == [b - a - 1 for a, b in far]
+    bars_, segment = fill_gaps(bars, "segment")
+    assert_same(bars_, bars)
+    assert np.flatnonzero(np.diff(segment)).tolist() == [kept.index(a) for a, _ in far] and segment.dtype == np.int64
+    back = sorted(set(kept).union(*(range(a, b) for a, b in far)))
+    for policy in ("nan", "ffill"):
+        filled, segment = fill_gaps(bars, policy)
+        assert (filled.index == whole.index[back]).all() and not segment.any() and len(segment) == len(filled)
+        assert_same(filled.loc[bars.index], bars)
+        new = filled.drop(bars.index)
+        if policy == "nan": assert new.isna().all().all()
+        elif len(new):
+            assert_valid(filled)
+            assert (new.volume == 0).all() and all(new[f].equals(bars.close.reindex(new.index, method="ffill").rename(f)) for f in FIELDS[:4])
+    if far:
+        with pytest.raises(BarError, match=f"the first of {len(far)} gaps") as e: fill_gaps(bars, "error")
+        assert e.value.row == kept.index(far[0][0])
+    else: assert_same(fill_gaps(bars, "error")[0], bars)
+
+def test_filling_is_causal():
+    "What comes later never changes a row that was filled before it."
+    whole = MockDataSource(400).load("X")["X"]
+    bars = whole.drop(whole.index[np.random.default_rng(0).choice(np.arange(50, 399), 90, replace=False)])
+    for policy in POLICIES[1:]:
+        full, segment = fill_gaps(bars, policy)
+        for n in (60, 100, 250):
+            part, s = fill_gaps(bars[:n], policy)
+            assert_same(part, full[:len(part)]); assert (s == segment[:len(s)]).all()
+
+def test_gaps_at_the_edges():
+    one = WANT[:1]
+    assert len(find_gaps(one)) == 0
+    for policy in POLICIES: assert_same(fill_gaps(one, policy)[0], one)
+    with pytest.raises(BarError, match="one bar has no step"): bar_step(one)
+    with pytest.raises(BarError, match="is shorter than the step"): find_gaps(WANT, "1h")
+    lone = check_bars(pd.Series(1., pd.DatetimeIndex(["1970-01-02", *pd.date_range("2020", periods=20, freq="1min")])))[0]
+    with pytest.raises(BarError, match="too many to fill"): fill_gaps(lone, "ffill")
+    assert fill_gaps(lone, "segment")[1].tolist() == [0] + [1]*20
+
+def test_weekends_by_limit():
+    t = pd.date_range("2020-01-06", periods=24*28, freq="h", tz="UTC")
+    bars = quiet(validate_bars, pd.Series(1., t[t.day_of_week < 5]))
+    assert len(find_gaps(bars)) == 3 and len(find_gaps(bars, "3D")) == 0
+
+# ---------------------------------------------------------------- real bars
+
+GAPS = {    # asset: rows, gaps, bars missing in them
+    "crypto_1m_btc_binanceus_2023_03": {"BTCUSDT": (30240, 0, 0), "BTCUSDC": (30240, 0, 0)},
+    "crypto_1m_btcusdc_kraken_2023_sparse": {"BTCUSDC": (56717, 26746, 72883)},
+    "crypto_30m_usd_2017_2023": {"BTCUSD": (78408, 394, 32112), "ETHUSD": (71877, 310, 28898), "SOLUSDT": (53746 - 28, 257, 342)},
+    "crypto_5m_altbtc_2018": {"ETH/BTC": (5760, 0, 0), "XMR/BTC": (5758, None, 2), "DASH/BTC": (5758, 2, 2)},
+    "crypto_5m_usdt_2025": {"BTCUSDT": (9118, 1, 223), "ETHUSDT": (9118, 1, 223), "SOLUSDT": (9341, 0, 0)},
+    "equity_1d_close_20stocks": {"AAPL": (8313, 0, 0), "XOM": (8313, 0, 0)},
+    "equity_1d_goog_2004_2013": {"GOOG": (2148, 0, 0)},
+    "equity_1d_panel_2015_2020": {"AAL": (1259, 0, 0), "DIS": (1259, 0, 0), "DXC": (1259, 0, 0)},
+    "fx_1h_eurusd_2017_2018": {"EURUSD": (5000, 42, 2063)},
+    "fx_4h_majors_2007_2023": {"EURUSD": (25847, 846, 9261), "USDJPY": (25866, 856, 9366), "GBPUSD": (25847, 846, 9263)},
+    "gold_4h_xauusd_2007_2023": {"XAUUSD": (26630, 877, 9760)},
+    "index_1d_sp500_1999_2018": {"SP500": (5031, 0, 0)},
+    "index_1h_usa500_2013_2023": {"USA500": (53257, 2366, 37065)},
+    "vol_1d_vix": {"VIX": (1305 - 46, 0, 0)},
+}
+TOLD = {    # what is repaired in which asset
+    ("crypto_30m_usd_2017_2023", "SOLUSDT"): ["rows were put in order of time (4 steps went back)", "28 exact repetitions of a row were dropped"],
+    ("equity_1d_panel_2015_2020", "DIS"): ["1 bars were widened to hold their open and close"],
+    ("equity_1d_panel_2015_2020", "DXC"): ["1 bars were widened to hold their open and close"],
+    ("vol_1d_vix", "VIX"): ["only one price a bar: open, high and low were set to it", "no volume: it was set to 0", "46 rows without any price were dropped"],
+    **{("equity_1d_close_20stocks", k): ["only one price a bar: open, high and low were set to it", "no volume: it was set to 0"] for k in ("AAPL", "XOM")},
+}
+REFUSED = { # what cannot be bars, and what is said
+    "fx_1m_gbpusd_bidask_2012_02": "row 30117 (2012-02-01 00:00:00+00:00), column open: the time of row 0 comes again with another value; "
+        "rename side, which tells them apart, to symbol",
+    "macro_us_quarterly_1959_2009": "is not above 0; drop the row or mend it",
+}
+
+def real(name):
+    path = REAL/f"{name}.parquet"
+    if not path.exists(): pytest.skip(f"{path} is not here")
+    return FileDataSource(path)
+
+@pytest.mark.parametrize("name", GAPS)
+def test_real(name):
+    source = real(name)
+    bars = quiet(source.load)
+    assert set(GAPS[name]) <= set(bars)
+    for b in bars.values(): assert_valid(b)
+    for k, (rows, n, missing) in GAPS[name].items():
+        gaps = find_gaps(bars[k])
+        assert len(bars[k]) == rows and gaps.missing.sum() == missing and n in (None, len(gaps))
+        assert bars[k].attrs["repairs"] == TOLD.get((name, k), [])
+        segment = fill_gaps(bars[k], "segment")[1]
+        assert segment[-1] == len(gaps)
+        assert len(fill_gaps(bars[k], "ffill")[0]) == rows + missing
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_real_refused(name):
+    source = real(name)
+    with pytest.raises(BarError) as e: quiet(source.load)
+    assert REFUSED[name] in str(e.value) and name in str(e.value)
+
+def test_bid_and_ask_are_two_assets():
+    frame = pd.read_parquet(real("fx_1m_gbpusd_bidask_2012_02").path)
+    bars = quiet(FrameDataSource(frame.rename(columns={"side": "symbol"})).load)
+    assert {k: len(b) for k, b in bars.items()} == {"ask": 30117, "bid": 30117} and len(find_gaps(bars["bid"])) == 111
+
+def test_sp500_is_the_same_from_both(): assert_same(real("index_1d_sp500_1999_2018").load()["SP500"], ArchDataSource().load()["sp500"])
+
+def test_importing_is_light():
+    code = "import sys, synthlab.datasets.sources; print({'torch', 'arch', 'statsmodels'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+def test_bars_passes_names_on():
+    import synthlab.datasets.bars as bars, synthlab.datasets.gaps as gaps, synthlab.datasets.sources as sources
+    for module in (gaps, sources):
+        for name in bars.ELSEWHERE[module.__name__.rsplit(".")[-1]]: assert getattr(bars, name) is getattr(module, name)
+    with pytest.raises(ImportError): from synthlab.datasets.bars import no_such_name

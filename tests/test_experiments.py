@@ -1,0 +1,163 @@
+"Every report runs end to end at toy size and refuses a parameter it does not know; notebook and command line write the same bits."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import nbformat, papermill, pytest
+from papermill.exceptions import PapermillExecutionError
+from synthlab.experiments.cli import main
+from synthlab.experiments.market import KNOBS, knobs, market_config, run_experiment
+from synthlab.experiments.reports import file_report, linked_run
+from synthlab.experiments.runs import Run
+
+ROOT = Path(__file__).parent.parent
+NBS, CRYPTO = ROOT/"nbs", ROOT.parent/"shared/data/crypto_5m_usdt_2025.parquet"
+SMALL = ["training.epochs=2", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100", "tracking.mode=disabled"]
+SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.experiments.cli import main; sys.exit(main())"]
+
+def execute(name, tmp_path, **parameters):
+    return papermill.execute_notebook(NBS/f"{name}.ipynb", tmp_path/"out.ipynb", parameters, cwd=tmp_path, progress_bar=False)
+
+@pytest.fixture(scope="session")
+def mock_run(tmp_path_factory):
+    "A finished toy run on a simulated market."
+    return run_experiment(["data=mock", *SMALL, f"runs={tmp_path_factory.mktemp('runs')}"])
+
+def parameters(name):
+    "The parameters cell of a report as a dictionary."
+    cell = next(c for c in nbformat.read(NBS/f"{name}.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
+    found = {}; exec(cell.source, found)
+    return {k: v for k, v in found.items() if not k.startswith("__")}
+
+REPORTS = ["train", "evaluate"]
+
+def test_train_and_its_page(tmp_path):
+    "The training report at toy size: its run is complete, and the page is filed with it."
+    out = execute("train", tmp_path, source="mock", overrides=SMALL)
+    assert out.metadata.papermill.exception is None
+    folder = linked_run(out, tmp_path)
+    assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
+    page, filed = file_report(tmp_path/"out.ipynb")
+    assert filed == folder and page.read_text() == (folder/"report.html").read_text()
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "overrides.yaml", "status.json", "lock", "facts", "checkpoints", "figures",
+                                                  "result.json", "report.ipynb", "report.html"}
+    assert {p.name for p in (folder/"facts").iterdir()} == {"events.jsonl", "scalars.csv", "meta.json"}
+    assert {p.name for p in (folder/"checkpoints").iterdir()} == {"last.safetensors", "best.safetensors"}
+    result = json.loads((folder/"result.json").read_text())
+    assert result["crps"] > 0 and set(result["baselines"]) == {"constant", "bootstrap", "ewma", "garch", "gjr"}
+    for b in result["baselines"].values(): assert b["skill_interval"][0] <= b["skill"] <= b["skill_interval"][1] and 0 <= b["p_value"] <= 1
+
+def test_evaluate_report(tmp_path, mock_run):
+    "The evaluation report finds the run's own score again."
+    out = execute("evaluate", tmp_path, run_dir=str(mock_run["run"].folder))
+    assert linked_run(out, tmp_path) == mock_run["run"].folder.resolve()
+    assert f"{mock_run['metrics']['crps']:.1f}" in str(out)
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_misspelt_parameter_is_refused_at_once(name, tmp_path):
+    wrong, right = {"train": ("horizn", "horizon"), "evaluate": ("sorce", "source")}[name]
+    with pytest.raises(PapermillExecutionError, match=f"did you mean {right}\\?"): execute(name, tmp_path, **{wrong: 4})
+    assert not (tmp_path/"runs").exists()
+
+def test_knobs_say_what_the_configuration_says():
+    "A report's everyday settings default to the configuration's own defaults."
+    declared = parameters("train")
+    config = market_config(knobs(**{k: v for k, v in declared.items() if k in KNOBS}))
+    assert config == market_config()
+    assert set(declared) == set(KNOBS) | {"run_dir", "overrides"}
+
+def test_command_line_and_notebook_write_the_same_bits(tmp_path, monkeypatch):
+    "R22: the same settings typed, handed to a notebook, and repeated in one process."
+    monkeypatch.chdir(tmp_path)
+    typed = ["data=mock", "training.horizon=6", *SMALL]
+    assert main(["train", *typed, "--run-dir", "cli", "--no-report"]) == 0
+    assert main(["train", *typed, "--run-dir", "again", "--no-report"]) == 0
+    execute("train", tmp_path, source="mock", horizon=6, run_dir="notebook", overrides=SMALL)
+    bits = {name: [(tmp_path/name/f"checkpoints/{c}.safetensors").read_bytes() for c in ("best", "last")] for name in ("cli", "again", "notebook")}
+    assert bits["cli"] == bits["again"] == bits["notebook"]
+    results = [json.loads((tmp_path/name/"result.json").read_text()) for name in bits]
+    assert results[0] == results[1] == results[2]
+
+def test_one_and_two_processes_agree(tmp_path):
+    "R22: two processes average what one computes alone; only the noise they draw differs."
+    one, two = (run_experiment(["data=mock", *SMALL, "training.n_paths=64", f"training.processes={n}", f"runs={tmp_path}/{n}"]) for n in (1, 2))
+    assert two["run"].status == "done"
+    a, b = (r["history"]["val_score"].to_numpy() for r in (one, two))
+    assert len(a) == len(b) == 3 and abs(a/b - 1).max() < .01
+
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
+    "R5 at the command line: SIGINT in training, exit 130, and `synthlab resume` ends where an undisturbed run does."
+    typed = ["data=mock", *SMALL, "training.epochs=40", "training.patience=0", "training.batch_size=32"]
+    whole = run_experiment([*typed, f"runs={tmp_path}/whole"])["run"].folder
+    run = tmp_path/"cut"
+    process = subprocess.Popen([*SYNTHLAB, "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (run/"checkpoints/best.safetensors").exists() and time.monotonic() < deadline and process.poll() is None: time.sleep(.02)
+    time.sleep(.3); process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err and Run(run).status == "interrupted"
+    assert not (run/"result.json").exists()
+    assert main(["resume", str(run), "--no-report"]) == 0
+    for name in "best", "last":
+        assert (run/f"checkpoints/{name}.safetensors").read_bytes() == (whole/f"checkpoints/{name}.safetensors").read_bytes()
+    assert (run/"facts/scalars.csv").read_text() == (whole/"facts/scalars.csv").read_text()
+    assert json.loads((run/"result.json").read_text()) == json.loads((whole/"result.json").read_text())
+
+@pytest.mark.parametrize("typed, why", [
+    (["train", "training.horizn=24"], "did you mean training.horizon?"),
+    (["train", "model=transfomer_lstm"], "did you mean transformer_lstm?"),
+    (["train", "model.head={name: students_t}"], "student_t"),
+    (["train", "model.backbone.blocks=[{name: lstmblock, layers: 2}]"], "layers"),
+    (["train", "data=nowhere.parquet"], "nowhere.parquet"),
+    (["train", "data.assets=[DAX]"], "DAX"),
+    (["train", "data.split.test_start=1950-01-01"], "test_start"),
+    (["train", "device=gpu"], "device"),
+    (["train", "training.epochs=many"], "training.epochs"),
+    (["train", "training.epochs=-1"], "epochs"),
+    (["train", "training.lookback=100000"], "bars"),
+    (["train", "data.engineer={name: zscores}"], "zscore"),
+    (["train", "evaluation.baselines=[garhc]"], "garch"),
+    (["train", "evaluation.stride=100000"], "stride"),
+    (["train", "training.horizon=0"], "horizon"),
+    (["evaluate", "nowhere"], "nowhere"),
+    (["resume", "nowhere"], "nowhere"),
+    (["report", "nowhere.ipynb"], "nowhere.ipynb"),
+], ids=lambda v: v[-1] if isinstance(v, list) else "")
+def test_a_mistake_gets_one_sentence_and_leaves_no_run(typed, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert why in said and said.count("\n") <= 2 and "Traceback" not in said
+    assert not (tmp_path/"runs").exists()
+
+def test_runs_and_doctor(mock_run, tmp_path, capsys):
+    assert main(["runs", str(mock_run["run"].folder.parent)]) == 0 and "done" in capsys.readouterr().out
+    assert main(["doctor", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    for word in "torch", "threads", "free", "tracker", "synced", "all is well": assert word in said
+    (tmp_path/"file").write_text("")
+    with pytest.raises(SystemExit): main(["doctor", str(tmp_path/"file")])
+    assert "PROBLEM" in capsys.readouterr().out
+
+def test_evaluate_on_other_bars(mock_run, capsys):
+    "A run on bars it was never made for, features scaled as in training."
+    assert main(["evaluate", str(mock_run["run"].folder), "--source", "sp500", "evaluation.baselines=[ewma]"]) == 0
+    said = capsys.readouterr().out
+    assert "ewma" in said and "2015" in said
+    assert json.loads((mock_run["run"].folder/"result.json").read_text())["windows"] == mock_run["metrics"]["windows"]
+
+@pytest.mark.skipif(not CRYPTO.exists(), reason="../shared/data is not here")
+def test_five_minute_bars_across_a_hole(tmp_path, monkeypatch):
+    "The hole of 18 hours is crossed by no window, and a run on both sides of it works."
+    monkeypatch.chdir(tmp_path)
+    result = run_experiment([f"data={CRYPTO}", "data.assets=[BTCUSDT]", *SMALL])
+    w, market = result["market"].loader.windows, result["market"]
+    time_of = market.loader.bars["BTCUSDT"].index
+    hole = next(i for i, step in enumerate(time_of[1:] - time_of[:-1]) if step.total_seconds() > 3600)
+    assert ((w.row + result["config"].training.horizon <= hole) | (w.row - result["config"].training.lookback >= hole)).all()
+    assert result["metrics"]["crps"] > 0 and "drift" not in result["config"].model
+
+def test_several_assets(tmp_path):
+    "Two assets with different volatility share a model and are scored together."
+    result = run_experiment(["data=mock", "data.assets=[A,B]", *SMALL, f"runs={tmp_path}"])
+    assert set(result["evaluation"].asset) == {"A", "B"}

@@ -1,0 +1,99 @@
+"""Folders that several processes want, and names that people type.
+
+R10 one owner a run, R11 a run stays below its root whatever it is called."""
+import json, multiprocessing, os, random, re, signal, time
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings, strategies as st
+
+from synthlab.experiments.runs import Lock, Run, RunLocked, folder_name, list_runs
+
+spawner = multiprocessing.get_context("forkserver")
+spawner.set_forkserver_preload(["synthlab.experiments.runs"])
+
+def cases(few, many): return [*range(few), *(pytest.param(i, marks=pytest.mark.soak) for i in range(few, many))]
+
+# R10
+
+def hold(folder, ready, seconds=60.):
+    with Run.open(folder): Path(ready).touch(); time.sleep(seconds)
+
+def hold_with_child(folder, ready):
+    "An owner that has a child, as a data loader would be; the child lives on."
+    run = Run.open(folder)
+    if not os.fork(): time.sleep(20); os._exit(0)
+    Path(ready).touch(); time.sleep(60)
+
+def owner_of(target, folder, ready):
+    child = spawner.Process(target=target, args=(folder, ready), daemon=True); child.start()
+    end = time.monotonic() + 60
+    while not ready.exists():
+        assert time.monotonic() < end and child.is_alive()
+        time.sleep(.005)
+    return child
+
+@pytest.mark.parametrize("seed", cases(12, 120))
+def test_one_owner(seed, tmp_path):
+    "The second process is told who the first is; the lock of a dead owner is taken over."
+    run = Run.create(tmp_path, "tiny", "lock"); run.close()
+    child = owner_of(hold, run.folder, tmp_path/"ready")
+    with pytest.raises(RunLocked, match=f"in use by process {child.pid} on .* since"): Run.open(run.folder)
+    assert Run(run.folder).status == "running" and run.read_status()["owner"]["pid"] == child.pid
+    os.kill(child.pid, random.Random(seed).choice([signal.SIGKILL, signal.SIGTERM])); child.join()
+    assert Run(run.folder).status == "interrupted"              # though the file still says running
+    with Run.open(run.folder) as again: assert again.read_status()["owner"]["pid"] == os.getpid()
+    assert Run(run.folder).status == "done"
+
+@pytest.mark.parametrize("seed", cases(4, 40))
+def test_orphans_hold_nothing(seed, tmp_path):
+    "A forked child that outlives its parent does not keep the run."
+    run = Run.create(tmp_path, "tiny", "lock"); run.close()
+    child = owner_of(hold_with_child, run.folder, tmp_path/"ready")
+    child.kill(); child.join()
+    with Run.open(run.folder): pass
+
+def race(folder, start, results):
+    while not os.path.exists(start): pass
+    try:
+        with Run.open(folder):
+            Path(results, f"won-{os.getpid()}").touch()
+            end = time.monotonic() + 30
+            while len(list(Path(results).glob("lost-*"))) < 3 and time.monotonic() < end: time.sleep(.01)
+    except RunLocked: Path(results, f"lost-{os.getpid()}").touch()
+
+@pytest.mark.parametrize("seed", cases(4, 40))
+def test_race(seed, tmp_path):
+    "Of four processes that open a run at once, one gets it."
+    run = Run.create(tmp_path/"runs", "tiny", "race"); run.close()
+    children = [spawner.Process(target=race, args=(run.folder, tmp_path/"go", tmp_path)) for _ in range(4)]
+    for c in children: c.start()
+    (tmp_path/"go").touch()
+    for c in children: c.join()
+    assert sorted(p.name.split("-")[0] for p in tmp_path.glob("*-*")) == ["lost"]*3 + ["won"]
+
+def test_same_second(tmp_path):
+    "Runs that begin in the same second get folders of their own."
+    runs = [Run.create(tmp_path, "tiny", "twin") for _ in range(5)]
+    assert len({r.folder for r in runs}) == 5
+    for r in runs: r.close()
+    assert list_runs(tmp_path).status.tolist() == ["done"]*5
+
+# R11
+
+NASTY = ["../x", "/etc/passwd", "a\0b", "x"*300, "..", ".", "", "~", "a/../../b", "con:", "x\ny", "-rf", "𝕏", "é", "%2e%2e%2f", "$(id)", "a\\b"]
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.one_of(st.sampled_from(NASTY), st.text(max_size=400), st.from_regex(r"[./\\~\x00a-z-]{1,40}", fullmatch=True)))
+def test_names_are_contained(tmp_path_factory, name):
+    "Refused, or a folder directly below the root whose name any shell and system takes."
+    root = tmp_path_factory.getbasetemp()/"names"
+    try: run = Run.create(root, "tiny", name)
+    except ValueError as error: assert "try 'baseline'" in str(error); return
+    run.close()
+    assert run.folder.resolve().parent == root.resolve() and re.fullmatch(r"\d{8}-\d{6}_tiny_[A-Za-z0-9_.-]+", run.folder.name)
+    assert len(run.folder.name) <= 100 and json.loads((run.folder/"status.json").read_text())["name"] == name
+
+@pytest.mark.parametrize("lab", ["../x", "a/b", "\0x"])
+def test_lab_is_contained(lab, tmp_path):
+    with Run.create(tmp_path, lab, "x") as run: assert run.folder.parent == tmp_path

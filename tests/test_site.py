@@ -1,0 +1,97 @@
+"""The built site in a real browser: no error, formulas set, search finds, nothing wider than a small window.
+
+It reads `_docs/html`, which `make docs` builds; `make test` runs it after that. The browser is Debian's Chromium. Where there is
+none the tests skip, but with `CI` set they fail: what was not looked at is not known to work."""
+import functools, http.server, os, threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SITE = ROOT/"_docs"/"html"
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+         "--disable-component-update --disable-sync").split()         # a browser that calls nobody
+PAGES = "index.html", "metrics/crps.html", "train.html"               # the home page, a library page, a report
+ALL = sorted(p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html") if not p.name.startswith(("genindex", "search")))
+
+def absent(what):
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+@pytest.fixture(scope="module")
+def url():
+    "The site, served on this machine."
+    if not (SITE/"index.html").exists(): absent("there is no site yet: run `make docs`")
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args): pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown(); server.server_close()
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.exists(): absent(f"there is no browser at {CHROMIUM}: `apt-get install chromium` brings it")
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=str(CHROMIUM), args=QUIET)
+        yield b
+        b.close()
+
+class Page:
+    "One page in a window of some width, with everything that went wrong while it was read."
+    def __init__(self, browser, url, width=1280, dark=False):
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
+        self.wrong, self.url = [], url
+        self.page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(f"console: {m.text}"))
+        self.page.on("pageerror", lambda e: self.wrong.append(f"script: {e}"))
+        self.page.on("requestfailed", lambda r: self.wrong.append(f"failed: {r.url}"))
+        self.page.on("response", lambda r: r.status >= 400 and self.wrong.append(f"{r.status}: {r.url}"))
+        self.page.on("request", lambda r: r.url.startswith(("data:", url)) or self.wrong.append(f"asks another host: {r.url}"))
+
+    def open(self, path):
+        self.page.goto(f"{self.url}/{path}", wait_until="load")
+        self.page.evaluate("() => window.MathJax?.startup?.promise")        # formulas are set when this is done
+        return self.page
+
+    def __enter__(self): return self
+    def __exit__(self, *args): self.page.close()
+
+WIDER = """() => {
+    const wide = document.documentElement.clientWidth, scrolls = e => /auto|scroll|hidden/.test(getComputedStyle(e).overflowX);
+    const inBox = e => { for (let p = e.parentElement; p && p !== document.body; p = p.parentElement) if (scrolls(p)) return true; return false };
+    const out = [...document.querySelectorAll('main *, article *, .content *')].filter(e => {
+        const r = e.getBoundingClientRect();
+        return r.width > 1 && r.right > wide + 1 && getComputedStyle(e).visibility !== 'hidden' && !inBox(e) });
+    const names = out.map(e => e.tagName + '.' + (e.getAttribute('class') || '') + ': ' + e.textContent.trim().slice(0, 40));
+    if (document.documentElement.scrollWidth > wide) names.push('the page: ' + document.documentElement.scrollWidth + ' px');
+    return names }"""
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_opens_without_an_error(browser, url, path):
+    with Page(browser, url) as p:
+        page = p.open(path)
+        assert page.locator("h1").first.inner_text().strip(" ¶#") and not p.wrong, p.wrong
+
+def test_formulas_are_set(browser, url):
+    with Page(browser, url) as p:
+        page = p.open("metrics/crps.html")
+        formulas, raw = page.locator("mjx-container"), page.locator("article .math").all_inner_texts()
+        assert formulas.count() == len(raw) > 5
+        assert all(formulas.nth(i).locator("svg path, svg use").count() for i in range(formulas.count()))
+        assert page.locator("mjx-merror, [data-mjx-error]").count() == 0 and not p.wrong, p.wrong
+
+def test_search_finds_a_name(browser, url):
+    with Page(browser, url) as p:
+        page = p.open("index.html")
+        page.get_by_placeholder("Search").first.fill("afcrps_ensemble")
+        page.get_by_placeholder("Search").first.press("Enter")
+        found = page.locator("#search-results li a")
+        found.first.wait_for(timeout=20_000)
+        page.locator("#search-results .search-summary", has_text="finished").wait_for(timeout=20_000)
+        assert any("metrics/crps.html" in a for a in found.evaluate_all("all => all.map(a => a.href)")) and not p.wrong, p.wrong
+
+@pytest.mark.parametrize("path", ALL or PAGES)
+def test_nothing_is_wider_than_a_small_window(browser, url, path):
+    with Page(browser, url, width=400) as p:
+        assert p.open(path).evaluate(WIDER) == [] and not p.wrong, p.wrong

@@ -1,0 +1,54 @@
+"The package and the README are what the notebooks say, and the notebooks are clean."
+import filecmp, re, runpy, shutil, subprocess, sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from fastcore.nbio import nb2str, read_nb
+from nbdev.clean import clean_nb
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+
+import synthlab
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted([ROOT/"index.ipynb", *nbglob(get_config(ROOT).nbs_path, as_path=True)])
+
+def name(path): return path.relative_to(ROOT).with_suffix("").as_posix()
+
+def test_export_is_current(tmp_path):
+    "Exporting a copy from nothing but notebooks gives the modules byte for byte, and no file more or less."
+    for part in "nbs", "index.ipynb", "pyproject.toml", "synthlab/__init__.py":
+        to = tmp_path/part; to.parent.mkdir(exist_ok=True)
+        shutil.copytree(ROOT/part, to) if (ROOT/part).is_dir() else shutil.copy(ROOT/part, to)
+    subprocess.run([sys.executable, "-c", "from nbdev.doclinks import nbdev_export; nbdev_export()"], cwd=tmp_path, check=True)
+    files = lambda root: {p.relative_to(root).as_posix() for p in (root/"synthlab").rglob("*.py")}
+    assert files(ROOT) == files(tmp_path), "run `make sync`, and remove modules whose notebook is gone"
+    same, different, _ = filecmp.cmpfiles(ROOT, tmp_path, sorted(files(ROOT)), shallow=False)
+    assert not different, "run `make sync`"
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_notebook_is_clean(path):
+    "Cleaning the notebook would change nothing."
+    nb, cfg = read_nb(path), get_config(ROOT)
+    clean_nb(nb, allowed_cell_metadata_keys=cfg.allowed_cell_metadata_keys, allowed_out_metadata_keys=cfg.allowed_out_metadata_keys)
+    assert nb2str(nb) == path.read_text(encoding="utf-8"), "run `make sync`"
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_saved_outputs_are_good(path):
+    "No saved output is an error, a warning or a path of one machine; what draws or prints has been run."
+    cells = [c for c in read_nb(path).cells if c.cell_type == "code"]
+    bad = [o for c in cells for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert not bad, "run `make outputs`"
+    assert not [c.source for c in cells if "plt.show()" in c.source and not c.outputs], "figures are missing: run `make outputs`"
+    texts = ["".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for c in cells for o in c.outputs]
+    assert not [t for t in texts if re.search(r"(/home/|/root/|/Users/)\w*", t)], "an output names someone's home folder"
+
+def test_readme_is_current():
+    "`README.md` says what `index.ipynb` says."
+    assert (ROOT/"README.md").read_text(encoding="utf-8") == runpy.run_path(str(ROOT/"docs/readme.py"))["readme"](), "run `make sync`"
+
+def test_version_is_current():
+    "The installed version is the one in `settings.ini`."
+    ini = ConfigParser(delimiters=["="]); ini.read(ROOT/"settings.ini", encoding="utf-8")
+    assert synthlab.__version__ == ini["DEFAULT"]["version"], "run `make test` again: the package is reinstalled"

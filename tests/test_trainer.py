@@ -1,0 +1,234 @@
+"The loop: it is the plain loop, for one phase and for two, in any precision, with any kind of model."
+import copy, io, math, sys, threading, warnings
+
+import pytest, torch
+from torch import nn
+
+import tiny
+from synthlab.trainers.checkpoints import CheckpointError, read_header
+from synthlab.trainers.facts import Facts
+from synthlab.trainers.steps import Stepper, TrainingConfig, lr_factor, seed_draws
+from synthlab.trainers.trainer import Trainer
+
+def trained(objective=None, folder=None, data=None, **options):
+    trainer = Trainer(objective or tiny.Regression(), TrainingConfig(**tiny.CONFIG | options), folder)
+    trainer.fit(*(data or tiny.train_val()))
+    return trainer
+
+def weights(model): return torch.cat([v.detach().flatten().double() for v in model.state_dict().values()])
+
+def test_is_the_plain_loop():
+    "Bit for bit what one writes by hand."
+    ours = trained(scheduler="none", warmup_epochs=0.)
+    objective, (train, val) = tiny.Regression(), tiny.train_val()
+    optimizer = torch.optim.AdamW(objective.model.parameters(), .03, weight_decay=.01, fused=True)
+    generator = torch.Generator()
+    for epoch in range(5):
+        for position in range(len(train)):
+            seed_draws(generator, 42, "train", epoch, position, 0)
+            optimizer.zero_grad()
+            loss, _ = objective.loss(train.batch(epoch, position), "model", generator)
+            loss.backward()
+            nn.utils.clip_grad_norm_(objective.model.parameters(), 1.)
+            optimizer.step()
+    assert weights(objective.model).equal(weights(ours.model))
+
+def test_learning_rate_is_the_schedule():
+    "The optimiser's own learning rate at each step: first, end of the warm-up, last."
+    trainer, seen = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG)), []
+    real = trainer.train_step
+    def look(batches): seen.append(trainer.optimizers["model"].param_groups[0]["lr"]); return real(batches)
+    trainer.train_step = look
+    trainer.fit(*tiny.train_val())
+    assert len(seen) == 50 and seen == pytest.approx([.03*lr_factor(s, 50, 10, trainer.config) for s in range(50)])
+    assert (seen[0], seen[9], seen[49]) == pytest.approx((.003, .03, .0003))
+
+# two phases
+
+class Game:
+    "A generator of numbers against a discriminator: two phases, each with its own optimiser."
+    phases, monitor = ("discriminator", "generator"), "distance"
+    def __init__(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.model = nn.ModuleDict(dict(generator=nn.Linear(1, 1), discriminator=nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))))
+        self.order = []
+    def parameters(self, phase): return self.model[phase].parameters()
+    def loss(self, batch, phase, generator):
+        self.order.append(phase)
+        fake = self.model["generator"](torch.randn(len(batch["y"]), 1, generator=generator))
+        judge, softplus = self.model["discriminator"], nn.functional.softplus
+        if phase == "generator": return softplus(-judge(fake)).mean(), {"spread": fake.std()}
+        return (softplus(judge(fake.detach())) + softplus(-judge(batch["y"][:, None]))).mean(), {}
+    def evaluate(self, batch, generator):
+        fake = self.model["generator"](torch.randn(len(batch["y"]), 1, generator=generator))
+        return {"distance": (fake[:, 0].sort().values - batch["y"].sort().values).abs()}
+
+def test_phases_take_turns(tmp_path):
+    "In order on every batch, each moving only its own parameters, and resumed exactly."
+    game = Game(); trainer = trained(game, tmp_path/"a")
+    assert game.order[:4] == ["discriminator", "generator"]*2
+    assert {"train_discriminator_loss", "train_generator_loss", "train_generator_gradient_norm", "train_spread"} <= trainer.history[-1].keys()
+    assert {k.split("/")[1] for k in read_header(tmp_path/"a/checkpoints/last.safetensors")[0] if k.startswith("optimizer")} == set(Game.phases)
+    step, before = Stepper(Game(), TrainingConfig()), Game().model.state_dict()
+    step.descend("discriminator", [tiny.train_val()[0].batch(0, 0)])
+    moved = {k.split(".")[0] for k, v in step.model.state_dict().items() if not v.equal(before[k])}
+    assert moved == {"discriminator"}
+    stopped = Trainer(Game(), TrainingConfig(**tiny.CONFIG), tmp_path/"b")
+    advance = stopped.advance
+    def die(): advance(); (stopped.step == 23 and (_ for _ in ()).throw(RuntimeError("power cut")))
+    stopped.advance = die
+    with pytest.raises(RuntimeError, match="power cut"): stopped.fit(*tiny.train_val())
+    again = Trainer(Game(), TrainingConfig(**tiny.CONFIG), tmp_path/"b"); again.resume(); again.fit(*tiny.train_val())
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+
+# options
+
+def test_accumulation():
+    "Batches of 10 two at a time are batches of 20, also where the last is smaller."
+    def run(size, k):
+        objective = tiny.Regression(noise=0., model=tiny.plain())
+        data = tiny.Batches(tiny.data(95), size), tiny.Batches(tiny.data(33, 1), shuffle=False)
+        return trained(objective, data=data, accumulate=k, batch_size=size)
+    small, large = run(10, 2), run(20, 1)
+    assert small.step == large.step == 25 and (weights(small.model) - weights(large.model)).abs().max() < 1e-5
+
+def test_bf16_is_near():
+    "Autocast changes little, and keeps the weights in float32."
+    low, high = trained(tiny.Regression(model=tiny.plain()), precision="bf16"), trained(tiny.Regression(model=tiny.plain()))
+    assert 0 < (weights(low.model) - weights(high.model)).abs().max() < .1
+    assert {p.dtype for p in low.model.parameters()} == {torch.float32}
+
+@pytest.mark.slow
+def test_compiled_is_near():
+    low, high = trained(compile=True), trained()
+    assert (weights(low.model) - weights(high.model)).abs().max() < 1e-3
+
+def test_early_stopping(tmp_path):
+    "Stops `patience` epochs after the best, and the best weights come back."
+    trainer = trained(folder=tmp_path, epochs=40, lr=.2, patience=3, scheduler="none", log_every=0)
+    assert trainer.epoch == trainer.best["epoch"] + 3 < 40
+    scores = [r["val_squared_error"] for r in trainer.history]
+    assert trainer.best["score"] == min(scores) == scores[trainer.best["epoch"]]
+    assert trainer.load_best() == trainer.best
+    assert trainer.validate(tiny.train_val()[1])["val_squared_error"] == min(scores)
+    assert trainer.facts.events()[-1]["early"] is True
+
+def test_in_memory():
+    "Without a folder nothing is written, and the best weights are kept all the same."
+    trainer = trained(lr=.2, scheduler="none")
+    trainer.load_best()
+    assert trainer.validate(tiny.train_val()[1])["val_squared_error"] == trainer.best["score"]
+    with pytest.raises(ValueError, match="nothing to resume: this trainer has no folder"): trainer.resume()
+
+def test_no_epochs():
+    "Zero epochs: the score of what there is."
+    trainer = trained(epochs=0)
+    assert [r["step"] for r in trainer.history] == [0] and trainer.best["step"] == 0
+
+def test_frozen_and_tied_parameters(tmp_path):
+    "Frozen ones stay, tied ones are one; both survive the file."
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 1), nn.Flatten(0))
+    model[2].weight = model[1].weight
+    for p in model[0].parameters(): p.requires_grad_(False)
+    class Objective(tiny.Regression):
+        def parameters(self, phase): return [p for p in self.model.parameters() if p.requires_grad]
+    before = model[0].weight.clone()
+    trained(Objective(model=model), tmp_path)
+    assert model[0].weight.equal(before) and model[2].weight is model[1].weight
+    again = Trainer(Objective(model=copy.deepcopy(model)), TrainingConfig(**tiny.CONFIG), tmp_path); again.resume()
+    assert weights(again.model).equal(weights(model))
+
+def test_unused_parameter(tmp_path):
+    "A parameter that no loss reaches has no gradient and no optimiser state; saving and resuming work."
+    class Spare(nn.Module):
+        def __init__(self): super().__init__(); self.used, self.spare = tiny.plain(), nn.Linear(2, 2)
+        def forward(self, x): return self.used(x)
+    trained(tiny.Regression(model=Spare()), tmp_path)
+    again = Trainer(tiny.Regression(model=Spare()), TrainingConfig(**tiny.CONFIG), tmp_path)
+    assert again.resume() and again.fit(*tiny.train_val())[-1]["epoch"] == 5
+
+# resuming
+
+def test_finished_run_stays(tmp_path):
+    "Resuming what is finished changes no bit of it."
+    trained(folder=tmp_path); before = tiny.left_by(tmp_path)
+    tiny.train(tmp_path)
+    assert tiny.differs(tiny.left_by(tmp_path), before) == []
+
+def test_second_training_in_a_folder(tmp_path):
+    trained(folder=tmp_path)
+    with pytest.raises(FileExistsError, match="holds a training already: resume"): trained(folder=tmp_path)
+
+@pytest.mark.parametrize("name,value", dict(lr=.01, epochs=6, seed=1, accumulate=2, precision="bf16", scheduler="none", processes=2).items())
+def test_another_configuration(name, value, tmp_path):
+    "What would change a step is refused by name."
+    trained(folder=tmp_path)
+    other = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG | {name: value}), tmp_path)
+    with pytest.raises(ValueError, match=f"{name} is {value!r}, but .*last.safetensors was trained with"): other.resume()
+
+def test_other_data(tmp_path):
+    trained(folder=tmp_path)
+    other = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG), tmp_path); other.resume()
+    with pytest.raises(ValueError, match="the checkpoint was made with data .*'train': 95.*these are .*'train': 90"):
+        other.fit(tiny.Batches(tiny.data(90)), tiny.train_val()[1])
+
+def test_other_model(tmp_path):
+    trained(folder=tmp_path)
+    with pytest.raises(CheckpointError, match="a checkpoint of another model"):
+        Trainer(tiny.Regression(model=tiny.plain()), TrainingConfig(**tiny.CONFIG), tmp_path).resume()
+
+def test_more_patience_is_allowed(tmp_path):
+    trained(folder=tmp_path, epochs=40, lr=.2, patience=1, scheduler="none")
+    more = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG | dict(epochs=40, lr=.2, patience=4, scheduler="none")), tmp_path)
+    first = more.resume() and more.epoch
+    assert more.fit(*tiny.train_val())[-1]["epoch"] > first
+
+def test_facts_removed(tmp_path):
+    trained(folder=tmp_path)
+    (tmp_path/"facts/scalars.csv").unlink()
+    with pytest.raises(ValueError, match="facts were removed"): tiny.train(tmp_path)
+
+# what a user sees
+
+def test_history_is_the_facts(tmp_path):
+    trainer = trained(folder=tmp_path)
+    assert Facts(tmp_path/"facts").rows() == trainer.history
+    means = [r["train_loss"] for r in trainer.history[1:]]
+    assert all(map(math.isfinite, means)) and means[-1] < means[0]
+
+def test_means_are_over_samples():
+    "The train columns of a row are means over samples, not over batches."
+    losses = []
+    class Note(tiny.Regression):
+        def loss(self, batch, phase, generator):
+            loss, numbers = super().loss(batch, phase, generator); losses.append((len(batch["y"]), loss.item())); return loss, numbers
+    trainer = trained(Note(), epochs=1, log_every=0)
+    assert trainer.history[-1]["train_loss"] == pytest.approx(sum(n*v for n, v in losses)/95, rel=1e-12)
+
+def test_monitor_must_exist():
+    objective = tiny.Regression(); objective.monitor = "crps"
+    with pytest.raises(ValueError, match="monitors crps, but evaluates squared_error"): trained(objective)
+
+def test_progress_is_quiet_when_not_wanted(capsys):
+    trained()
+    assert capsys.readouterr() == ("", "")
+    Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG), progress=True).fit(*tiny.train_val())
+    shown = capsys.readouterr().err
+    assert "475/475" in shown.replace(" ", "") and "loss=" in shown and "best=" in shown
+
+def test_in_a_thread():
+    "Where signals cannot be handled, training works without."
+    results = []
+    thread = threading.Thread(target=lambda: results.append(trained().step)); thread.start(); thread.join()
+    assert results == [50]
+
+def test_checkpoint_holds_about(tmp_path):
+    trainer = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG), tmp_path, about={"recipe": ["lstm", "gbm"]})
+    trainer.fit(*tiny.train_val())
+    assert read_header(tmp_path/"checkpoints/best.safetensors")[1]["state"]["about"] == {"recipe": ["lstm", "gbm"]}
+
+def test_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trained()
