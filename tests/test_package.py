@@ -47,13 +47,16 @@ def content():
 
 REPORTS = {p.name for p in (ROOT/"nbs").glob("*.ipynb")}
 
+def copied(to):
+    "A copy of what builds the package, so that nothing is left in the tree."
+    for part in "synthlab", "nbs": shutil.copytree(ROOT/part, to/part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in "settings.ini", "setup.py", "pyproject.toml", "README.md", "MANIFEST.in", "LICENSE", "constraints.txt": shutil.copy(ROOT/part, to)
+    return to
+
 def setup(tmp_path, *args):
-    "Run `setup.py` on a copy of what it reads, so that nothing is left in the tree."
+    "Run `setup.py` on a copy."
     pytest.importorskip("setuptools")
-    for part in "synthlab", "nbs", "settings.ini", "setup.py", "pyproject.toml", "README.md", "MANIFEST.in", "LICENSE", "constraints.txt":
-        copy = shutil.copytree if (ROOT/part).is_dir() else shutil.copy
-        copy(ROOT/part, tmp_path/part, **({"ignore": shutil.ignore_patterns("__pycache__")} if (ROOT/part).is_dir() else {}))
-    out = subprocess.run([sys.executable, "setup.py", "-q", *args], cwd=tmp_path, capture_output=True, text=True)
+    out = subprocess.run([sys.executable, "setup.py", "-q", *args], cwd=copied(tmp_path), capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
 
 def test_the_package_builds_whole(tmp_path):
@@ -73,7 +76,8 @@ def test_a_fresh_environment_needs_no_extras(tmp_path):
     "`pip install .` into an empty environment; then every module is imported and the command answers."
     venv.create(tmp_path/"env", with_pip=True)
     bin = tmp_path/"env"/("Scripts" if os.name == "nt" else "bin")
-    subprocess.run([bin/"python", "-m", "pip", "install", "-q", "-c", ROOT/"constraints.txt", ROOT], check=True)
+    (tmp_path/"source").mkdir()
+    subprocess.run([bin/"python", "-m", "pip", "install", "-q", "-c", ROOT/"constraints.txt", copied(tmp_path/"source")], check=True)
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in MODULES]
     subprocess.run([bin/"python", "-c", f"import importlib\nfor m in {modules}: importlib.import_module(m)"], cwd=tmp_path, check=True)
     subprocess.run([bin/"synthlab", "--help"], cwd=tmp_path, check=True)

@@ -1,16 +1,15 @@
 """Files that are damaged, hostile, or cannot be written.
 
 R6 a checkpoint cut off or with a flipped bit, R7 one made to harm, R9 a disk that is full, read-only or broken."""
-import errno, io, json, os, pickle, random, resource, shutil, struct, tracemalloc, warnings, zipfile
+import errno, io, json, os, pickle, random, resource, shutil, struct, tracemalloc, zipfile
 
-import pytest, safetensors.torch, torch
+import pytest, torch
 
 import tiny
+from tiny import cases
 from synthlab.trainers import checkpoints, facts
 from synthlab.trainers.checkpoints import CheckpointError, HEADER_LIMIT, load_checkpoint, newest_checkpoint
 from synthlab.trainers.trainer import Trainer, TrainingConfig
-
-def cases(few, many): return [*range(few), *(pytest.param(i, marks=pytest.mark.soak) for i in range(few, many))]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -2,20 +2,16 @@
 
 The faults are those of a training on a shared machine: R1 killed at any instant, R3 killed inside a save, R4 one of two
 processes killed, R5 asked to stop. `-m soak` runs many more cases; the number in a case's name is its seed."""
-import json, multiprocessing, os, random, signal, time
+import json, os, random, signal, time
 from pathlib import Path
 
 import pytest
 from jupyter_client import KernelManager
 
 import tiny
+from tiny import cases, spawner
 from synthlab.experiments.runs import Run
 from synthlab.trainers.checkpoints import newest_checkpoint
-
-spawner = multiprocessing.get_context("forkserver")             # torch is imported once, each child is a fork of that
-spawner.set_forkserver_preload(["synthlab.trainers.trainer", "synthlab.experiments.runs", "torch._dynamo"])
-
-def cases(few, many): return [*range(few), *(pytest.param(i, marks=pytest.mark.soak) for i in range(few, many))]
 
 def started(function, *args, **kwargs):
     child = spawner.Process(target=function, args=args, kwargs=kwargs, daemon=True)

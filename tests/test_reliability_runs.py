@@ -1,18 +1,14 @@
 """Folders that several processes want, and names that people type.
 
 R10 one owner a run, R11 a run stays below its root whatever it is called."""
-import json, multiprocessing, os, random, re, signal, time
+import json, os, random, re, signal, time
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
-from synthlab.experiments.runs import Lock, Run, RunLocked, folder_name, list_runs
-
-spawner = multiprocessing.get_context("forkserver")
-spawner.set_forkserver_preload(["synthlab.experiments.runs"])
-
-def cases(few, many): return [*range(few), *(pytest.param(i, marks=pytest.mark.soak) for i in range(few, many))]
+from tiny import cases, spawner
+from synthlab.experiments.runs import Run, RunLocked, list_runs
 
 # R10
 

@@ -1,11 +1,11 @@
 "The loop: it is the plain loop, for one phase and for two, in any precision, with any kind of model."
-import copy, io, math, sys, threading, warnings
+import copy, math, threading, warnings
 
 import pytest, torch
 from torch import nn
 
 import tiny
-from synthlab.trainers.checkpoints import CheckpointError, read_header
+from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, read_header, save_checkpoint
 from synthlab.trainers.facts import Facts
 from synthlab.trainers.steps import Stepper, TrainingConfig, lr_factor, seed_draws
 from synthlab.trainers.trainer import Trainer
@@ -101,7 +101,8 @@ def test_bf16_is_near():
 
 @pytest.mark.slow
 def test_compiled_is_near():
-    low, high = trained(compile=True), trained()
+    "Compiling changes the last digits only."
+    low, high = (trained(tiny.Regression(model=tiny.plain()), compile=c) for c in (True, False))
     assert (weights(low.model) - weights(high.model)).abs().max() < 1e-3
 
 def test_early_stopping(tmp_path):
@@ -232,3 +233,44 @@ def test_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained()
+
+def test_watched_number_is_nan(tmp_path):
+    "A number that is only watched may be none: training goes on, and resuming keeps it."
+    class Watch(tiny.Regression):
+        def loss(self, batch, phase, generator):
+            loss, numbers = super().loss(batch, phase, generator)
+            return loss, numbers | {"odd": math.nan}
+    def run(folder, stop):
+        trainer = Trainer(Watch(), TrainingConfig(**tiny.CONFIG), folder); trainer.resume()
+        advance = trainer.advance
+        def die():
+            advance()
+            if trainer.step == stop: raise RuntimeError("power cut")
+        trainer.advance = die
+        trainer.fit(*tiny.train_val())
+    with pytest.raises(RuntimeError, match="power cut"): run(tmp_path/"a", 14)
+    run(tmp_path/"a", None); run(tmp_path/"b", None)
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+
+def forged(folder, change):
+    "Change tensors or state of a checkpoint and write it with a digest that fits."
+    for name in "best", "last":
+        path = folder/f"checkpoints/{name}.safetensors"
+        tensors, state = load_checkpoint(path)
+        change(tensors, state)
+        save_checkpoint(path, tensors, state)
+
+FORGERIES = {
+    "optimizer/model/0/exp_avg fits no parameter": lambda t, s: t.update({"optimizer/model/0/exp_avg": torch.zeros(7, 7)}),
+    "optimizer/model/99/exp_avg fits no parameter": lambda t, s: t.update({"optimizer/model/99/exp_avg": torch.zeros(())}),
+    "optimizer/model/../step fits no parameter": lambda t, s: t.update({"optimizer/model/../step": torch.zeros(())}),
+    "holds no training: it has no best": lambda t, s: s.pop("best"),
+    "does not say how far it is": lambda t, s: s.update(epoch="soon"),
+}
+
+@pytest.mark.parametrize("says", FORGERIES)
+def test_forged(says, tmp_path):
+    "A checkpoint that is whole but no continuation of this training is refused."
+    trained(folder=tmp_path)
+    forged(tmp_path, FORGERIES[says])
+    with pytest.raises(CheckpointError, match=says): tiny.train(tmp_path)

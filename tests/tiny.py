@@ -1,14 +1,22 @@
 "The smallest training with everything in it: noise, dropout, running means. Importable by processes that tests start and kill."
-import json, os, signal, time
+import json, multiprocessing, os, signal, time
 from pathlib import Path
 
-import torch
+import pytest, torch
 from torch import nn
 
 from synthlab.experiments.runs import Run
 from synthlab.trainers.facts import Facts
 from synthlab.trainers.processes import launch
 from synthlab.trainers.trainer import Trainer, TrainingConfig
+
+# torch is imported once; each process that a test starts is a fork of the one that did
+spawner = multiprocessing.get_context("forkserver")
+spawner.set_forkserver_preload(["synthlab.trainers.trainer", "synthlab.experiments.runs", "torch._dynamo"])
+
+def cases(few, many):
+    "Seeds: a few always, many with `-m soak`."
+    return [*range(few), *(pytest.param(i, marks=pytest.mark.soak) for i in range(few, many))]
 
 class Batches:
     "Batches of a dict of tensors, in an order that is a pure function of (seed, epoch, position)."

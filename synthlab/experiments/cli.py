@@ -10,7 +10,7 @@ import argparse, os, shutil, sys, tempfile, time
 from collections.abc import Sequence
 from pathlib import Path
 
-# %% ../../nbs/experiments/95_cli.ipynb #ee779347
+# %% ../../nbs/experiments/95_cli.ipynb #0e7ebc24
 def show_result(
     result: dict,                   # what `run_experiment` gave
 ):
@@ -21,8 +21,9 @@ def show_result(
 
 def train(args):
     "Train, test and report."
-    from synthlab.experiments.market import market_config, run_experiment
+    from synthlab.experiments.market import run_experiment
     from synthlab.experiments.reports import report_run
+    from synthlab.experiments.settings import market_config
     result = run_experiment(market_config(args.overrides), overrides=args.overrides, run_dir=args.run_dir)
     show_result(result)
     if not args.no_report: report_run(result["run"].folder)
@@ -43,8 +44,10 @@ def evaluate(args):
 def report(args):
     "An executed report as HTML, and both in the run that it shows."
     from synthlab.experiments.reports import file_report
+    from synthlab.experiments.runs import Run
     page, folder = file_report(args.notebook)
-    print(f"report: {page}" + (f"\nrun: {folder}" if folder else ""))
+    if folder: print(Run(folder).result.get("conclusion", "").replace("**", ""), f"\nrun: {folder}")
+    print(f"report: {page}")
 
 def runs(args):
     "The runs in a folder, oldest first."

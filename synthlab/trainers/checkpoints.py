@@ -7,13 +7,13 @@ __all__ = ['HEADER_LIMIT', 'SIZE_LIMIT', 'FORMAT', 'BLANK', 'DTYPES', 'Checkpoin
            'save_checkpoint', 'read_header', 'unique', 'check_digest', 'check_shapes', 'load_checkpoint', 'progress',
            'newest_checkpoint']
 
-# %% ../../nbs/trainers/10_checkpoints.ipynb #7893327e
-import hashlib, json, math, os, stat, struct, warnings
+# %% ../../nbs/trainers/10_checkpoints.ipynb #617a0962
+import hashlib, json, os, stat, struct, warnings
 from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor
-from .facts import atomic_write, json_text, sweep
+from .facts import atomic_write, json_text
 
 # %% ../../nbs/trainers/10_checkpoints.ipynb #63188430
 HEADER_LIMIT = 8*2**20      # bytes of header that are parsed at most; 10 000 tensors need 1 MB
@@ -142,12 +142,12 @@ def load_checkpoint(
     except Exception as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
 
-# %% ../../nbs/trainers/10_checkpoints.ipynb #f2488e75
+# %% ../../nbs/trainers/10_checkpoints.ipynb #bec6da2d
 def progress(
     state: dict,            # of a checkpoint
 ) -> tuple:                 # comparable: larger is later
     "How far the training was."
-    return state["epoch"], state["position"], state["step"]
+    return tuple(int(state[k]) for k in ("epoch", "position", "step"))
 
 def newest_checkpoint(
     folder: Path,                           # checkpoints/ of a run
@@ -157,9 +157,11 @@ def newest_checkpoint(
     found, errors = [], []
     for path in Path(folder)/"last.safetensors", Path(folder)/"best.safetensors":
         if not path.exists(): continue
-        try: found.append((path, read_header(path)[1]["state"]))
+        try: found.append((progress(read_header(path)[1]["state"]), path))
         except CheckpointError as error: errors.append(error)
-    for path, state in sorted(found, key=lambda f: progress(f[1]), reverse=True):
+        except (KeyError, TypeError, ValueError):
+            errors.append(CheckpointError(f"{path} holds no training: it does not say how far it is"))
+    for _, path in sorted(found, reverse=True):
         try: tensors, state = load_checkpoint(path, model)
         except CheckpointError as error: errors.append(error); continue
         for error in errors: warnings.warn(f"{error}; going on from {path.name}", stacklevel=2)

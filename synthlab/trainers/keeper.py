@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'COUNTERS', 'Keeper', 'below']
 
-# %% ../../nbs/trainers/28_keeper.ipynb #d6915d5f
+# %% ../../nbs/trainers/28_keeper.ipynb #407e45a0
 import time
 from dataclasses import asdict
 from pathlib import Path
 from torch import Tensor
-from .checkpoints import checkpoint_bytes, load_checkpoint, newest_checkpoint
+from .checkpoints import (CheckpointError, checkpoint_bytes, load_checkpoint,
+                                           newest_checkpoint)
 from .facts import Facts, atomic_write, plain, sweep
 from .steps import NonFinite, Stepper, TrainingConfig, rows_not_finite
 
-# %% ../../nbs/trainers/28_keeper.ipynb #a1e9febd
+# %% ../../nbs/trainers/28_keeper.ipynb #a6a3cab7
 # what may be another when a training is resumed
 MAY_CHANGE = {"patience", "min_delta", "on_nonfinite", "checkpoint_steps", "checkpoint_seconds"}
 
@@ -53,7 +54,8 @@ class Keeper(Stepper):
     def state(self) -> dict:
         "Everything else that the next step depends on; no time, no place."
         return {k: getattr(self, k) for k in COUNTERS} | dict(
-            sums=list(self.sums.items()),       # pairs: the order of names is that of the columns
+            # pairs, since the order of names is that of the columns; text, since NaN is not JSON
+            sums=[(k, str(v)) for k, v in self.sums.items()],
             config=asdict(self.config), facts=self.facts.position(), about=self.about)
 
     def save(self, *names):
@@ -77,10 +79,13 @@ class Keeper(Stepper):
             if first: self.facts.back_to({"rows": 0, "events": 0})
             return False
         path, tensors, state = found
+        if missing := {*COUNTERS, "sums", "config", "facts"} - state.keys():
+            raise CheckpointError(f"{path} holds no training: it has no {min(missing)}")
         self.check_config(path, state["config"])
-        self.load(tensors)
+        self.load(path, tensors)
         for name in COUNTERS: setattr(self, name, state[name])
-        self.sums, self.history = dict(state["sums"]), self.facts.rows()[:state["facts"]["rows"]]
+        self.sums = {k: float(v) for k, v in state["sums"]}
+        self.history = self.facts.rows()[:state["facts"]["rows"]]
         if first: self.facts.back_to(state["facts"])
         self.tell("resumed", checkpoint=path.name, after=self.step)
         return True
@@ -94,13 +99,16 @@ class Keeper(Stepper):
                 f"{name} is {now[name]!r}, but {path} was trained with {old!r}: "
                 "resume with the old value, or start a new run")
 
-    def load(self, tensors: dict[str, Tensor]):
+    def load(self, path, tensors: dict[str, Tensor]):
         "Put weights and optimiser states of a checkpoint in place."
         self.model.load_state_dict(below("model/", tensors))
         for phase, optimizer in self.optimizers.items():
-            state = {}
+            state, shapes = {}, [p.shape for p in self.parameters[phase]]
             for name, value in below(f"optimizer/{phase}/", tensors).items():
-                i, key = name.split("/")
+                i, _, key = name.partition("/")
+                if not (i.isdecimal() and int(i) < len(shapes) and value.shape in (shapes[int(i)], ())):
+                    raise CheckpointError(f"{path} is a checkpoint of another model: its "
+                                          f"optimizer/{phase}/{name} fits no parameter here")
                 state.setdefault(int(i), {})[key] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict(dict(state=state, param_groups=groups))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PATIENCE', 'Interrupted', 'StopSignals', 'World', 'joined', 'run_rank', 'launch']
 
-# %% ../../nbs/trainers/25_processes.ipynb #97b2d6dc
+# %% ../../nbs/trainers/25_processes.ipynb #5bc6d9fc
 import os, signal, sys, threading, time, uuid
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from .facts import plain
 
 # %% ../../nbs/trainers/25_processes.ipynb #94fca586
 class Interrupted(SystemExit):
@@ -82,7 +83,7 @@ class World:
         with torch.no_grad():
             for t in tensors: dist.broadcast(t, 0)
 
-# %% ../../nbs/trainers/25_processes.ipynb #7cdcbd88
+# %% ../../nbs/trainers/25_processes.ipynb #219f63df
 PATIENCE = 25.      # seconds that one process waits for another before it gives up
 
 @contextmanager
@@ -103,7 +104,9 @@ def joined(
 def run_rank(function: Callable, args: tuple, threads: int, patience: float):
     "What each started process does."
     torch.set_num_threads(threads)
-    with joined(patience): return function(*args)
+    with joined(patience) as world:
+        result = function(*args)
+        return plain(result) if world.rank == 0 else None
 
 def launch(
     function: Callable,             # called as `function(*args)` in every process
@@ -112,7 +115,7 @@ def launch(
     restarts: int = 0,              # how often all may begin again after one has died
     patience: float = PATIENCE,     # seconds a process waits for another
     start: str | None = None,       # spawn | fork; None forks for a notebook cell's function only
-):                                  # what rank 0 returned
+):                                  # what rank 0 returned, from several as plain numbers and lists
     "Call a function in several processes that can sum and average together."
     if "TORCHELASTIC_RUN_ID" in os.environ:
         with joined(patience): return function(*args)
