@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Simulator', 'UNIT', 'model_simulator', 'baseline_simulators', 'Evaluation', 'test_windows', 'evaluate', 'overlap',
-           'skill_table', 'conclude']
+           'skill_table', 'calibration', 'conclude']
 
-# %% ../../nbs/experiments/18_evaluation.ipynb #04e11525
+# %% ../../nbs/experiments/18_evaluation.ipynb #bc775179
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from .settings import MarketConfig
 from .setup import Market
-from ..metrics.calibration import pit
+from ..metrics.calibration import pit, rank_histogram, rank_test, ranks, spread_skill
+from ..metrics.crps import sharpness
 from ..metrics.skill import diebold_mariano, skill, skill_interval
 from ..models import baselines
 from ..models.registry import ConfigError, create
@@ -59,7 +60,7 @@ def baseline_simulators(
         return simulate
     return {name: simulator(name) for name in config.evaluation.baselines}
 
-# %% ../../nbs/experiments/18_evaluation.ipynb #5466c4f0
+# %% ../../nbs/experiments/18_evaluation.ipynb #8642ed25
 UNIT = 1e-4     # scores are given in ten-thousandths of the price at the decision
 
 @dataclass
@@ -67,10 +68,11 @@ class Evaluation:
     "What a test found: every window's score, and what figures need."
     scores: pd.DataFrame        # index time of the decision; a column a simulator, the model first; CRPS averaged over steps
     steps: pd.DataFrame         # index step 1…H; the same columns; CRPS averaged over windows
-    pit: np.ndarray             # the model's probability integral transform of each outcome, (N, H)
+    pit: np.ndarray             # the first simulator's probability integral transform of each outcome, (N, H)
+    last: Tensor                # its members at the last step, over the price at the decision, (N, P)
+    outcome: Tensor             # what happened at the last step, over the price at the decision, (N,)
     asset: np.ndarray           # name of each window's asset, (N,)
     fans: list                  # (past, paths, future, title) of some windows, evenly spaced
-    numbers: dict[str, float]   # means of the model's other scores
 
 def test_windows(
     market: Market,                     # the data and its split
@@ -95,7 +97,7 @@ def evaluate(
     w, size = loader.windows.take(index), 64
     fan_at = set(np.linspace(0, len(index) - 1, n_fans + 2).round().astype(int)[1:-1])
     by_window, by_step = {n: [] for n in simulators}, {n: 0. for n in simulators}
-    pits, fans, spread = [], [], []         # of the first simulator
+    pits, fans, last, outcome = [], [], [], []      # of the first simulator
     for lo in range(0, len(index), size):
         rows, assets = w.row[lo:lo+size], w.asset[lo:lo+size]
         batch = market.fold.test.gather(assets, rows)
@@ -105,7 +107,7 @@ def evaluate(
             score = path_crps(paths.double(), target.double(), price.double())/UNIT
             by_window[name].append(score.mean(-1)); by_step[name] = by_step[name] + score.sum(0)
             if i: continue
-            pits.append(pit(paths.transpose(1, 2), target)); spread.append((paths[..., -1]/price[:, None]).std(-1)/UNIT)
+            pits.append(pit(paths.transpose(1, 2), target)); last.append(paths[..., -1]/price[:, None]); outcome.append(target[:, -1]/price)
             for k in sorted(fan_at & set(range(lo, lo + len(rows)))):
                 bars = loader.bars[loader.names[w.asset[k]]]
                 past = bars["close"].to_numpy()[max(w.row[k] - 24, 0):w.row[k] + 1]
@@ -116,8 +118,8 @@ def evaluate(
     columns = {n: torch.cat(s).numpy() for n, s in by_window.items()}
     times = pd.DatetimeIndex(pd.to_datetime(w.decided_at, unit="ns", utc=True), name="decided_at")
     steps = pd.DataFrame({n: (s/len(index)).numpy() for n, s in by_step.items()}, pd.RangeIndex(1, config.training.horizon + 1, name="step"))
-    return Evaluation(pd.DataFrame(columns, times), steps, torch.cat(pits).numpy(), np.array(loader.names)[w.asset], fans,
-                      {"sharpness": float(torch.cat(spread).mean())})
+    return Evaluation(pd.DataFrame(columns, times), steps, torch.cat(pits).numpy(), torch.cat(last), torch.cat(outcome),
+                      np.array(loader.names)[w.asset], fans)
 
 # %% ../../nbs/experiments/18_evaluation.ipynb #b709107d
 def overlap(
@@ -143,7 +145,20 @@ def skill_table(
                           p_value=float(diebold_mariano(model, other, lags=share - 1)[1]))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["crps", "skill", "low", "high", "p_value"]).rename_axis("simulator")
 
-# %% ../../nbs/experiments/18_evaluation.ipynb #5c921404
+# %% ../../nbs/experiments/18_evaluation.ipynb #7369be32
+def calibration(
+    evaluation: Evaluation,             # what `evaluate` found
+    config: MarketConfig,               # overlap
+) -> dict[str, float]:
+    "Coverage, sharpness, spread–skill ratio and rank test of the first simulator at the last step."
+    last, members = evaluation.pit[:, -1], evaluation.last.shape[-1]
+    share = min(overlap(config, len(set(evaluation.asset))), len(last))
+    counts = rank_histogram(ranks(evaluation.last, evaluation.outcome), members, bins=10)
+    inside = {f"coverage_{100*q:.0f}": float((abs(last - .5) <= q/2).mean()) for q in (.5, .9)}
+    return inside | dict(sharpness=float(sharpness(evaluation.last).mean()/UNIT), rank_p_value=rank_test(counts, members, share)[1],
+                         spread_skill_ratio=spread_skill(evaluation.last, evaluation.outcome, bins=1).ratio)
+
+# %% ../../nbs/experiments/18_evaluation.ipynb #8972ebb3
 def conclude(
     table: pd.DataFrame,                # what `skill_table` made
     evaluation: Evaluation,             # what `evaluate` found
@@ -169,7 +184,8 @@ def conclude(
     if without_drift is not None:
         said.append(f"A drift of {config.model['drift']:g} a bar was given to the model, not learnt; without it the CRPS is "
                     f"{without_drift:.1f}, {percent(1 - without_drift/others.loc[best, 'crps'])} skill over {best}.")
-    last = evaluation.pit[:, -1]
-    inside = {q: (abs(last - .5) <= q/2).mean() for q in (.5, .9)}
-    said.append(f"At the last step the 50 % interval held {percent(inside[.5])} of the outcomes and the 90 % interval {percent(inside[.9])}.")
+    honest = calibration(evaluation, config)
+    said.append(f"At the last step the 50 % interval held {percent(honest['coverage_50'])} of the outcomes and the 90 % interval "
+                f"{percent(honest['coverage_90'])}; the spread is {honest['spread_skill_ratio']:.2f} times the error of the mean; that "
+                f"ranks are uniform is {'rejected' if honest['rank_p_value'] < .05 else 'not rejected'} (p = {honest['rank_p_value']:.2g}).")
     return " ".join(said)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRUTH', 'MODEL', 'BAND', 'SPLIT', 'SHADES', 'colours', 'new_figure', 'date_axis', 'draw_split', 'draw_training',
-           'draw_fan', 'draw_fans', 'draw_calibration', 'draw_skill', 'draw_gain', 'draw_steps']
+           'draw_fan', 'draw_fans', 'draw_calibration', 'draw_spread', 'draw_skill', 'draw_gain', 'draw_steps']
 
 # %% ../../nbs/experiments/15_figures.ipynb #82f0a234
 from collections.abc import Mapping, Sequence
@@ -139,6 +139,23 @@ def draw_calibration(
     right.fill_between(levels, *coverage_band, color="0.5", alpha=.3, lw=0, label="by chance, 90 %")
     right.plot(levels, coverage, "o-", color=MODEL, ms=3, label="model")
     right.set(xlabel="central interval", ylabel="share of outcomes inside", xlim=(0, 1), ylim=(0, 1)); right.legend(frameon=False, fontsize=8)
+    return fig
+
+# %% ../../nbs/experiments/15_figures.ipynb #2b277da7
+def draw_spread(
+    spread: np.ndarray,         # root mean ensemble variance of each bin, (bins,)
+    error: np.ndarray,          # root mean squared error of the ensemble mean, (bins,)
+    band: tuple[np.ndarray, np.ndarray],    # lowest and highest error by chance, (bins,) each
+    unit: str = "",             # of both
+) -> Figure:
+    "Error against spread, with the band of an honest forecast."
+    fig, ax = new_figure(4.2, 2.8)
+    both = [0, 1.1*max(spread.max(), error.max(), band[1].max())]
+    ax.plot(both, both, color="0.3", lw=.8)
+    ax.fill_between(spread, *band, color="0.5", alpha=.3, lw=0, label="by chance, 90 %")
+    ax.plot(spread, error, "o-", color=MODEL, ms=3, label="model")
+    ax.set(xlabel="spread of the ensemble" + (f", {unit}" if unit else ""), ylabel="error of its mean", xlim=(0, 1.1*spread.max()), ylim=both)
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
     return fig
 
 # %% ../../nbs/experiments/15_figures.ipynb #326d590e

@@ -6,7 +6,7 @@
 __all__ = ['Progress', 'make_objective', 'make_trainer', 'fit_run', 'result_numbers', 'test_model', 'finish_run',
            'run_experiment', 'resume_experiment', 'evaluate_run']
 
-# %% ../../nbs/experiments/20_market.ipynb #b0a87521
+# %% ../../nbs/experiments/20_market.ipynb #5abe00fd
 import sys
 from collections.abc import Sequence
 from copy import copy
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from ..datasets.features import restore_engineer
 from .config import as_override, override, read_yaml, to_yaml
-from .evaluation import UNIT, Evaluation, baseline_simulators, conclude, evaluate, model_simulator, skill_table, test_windows
+from .evaluation import UNIT, Evaluation, baseline_simulators, calibration, conclude, evaluate, model_simulator, skill_table, test_windows
 from .runs import Run
 from .settings import MarketConfig, market_config
 from .setup import Market, build_market_model, load_market
@@ -80,7 +80,7 @@ def fit_run(
     if resume: trainer.resume()
     trainer.fit(market.fold.train, market.fold.val)
 
-# %% ../../nbs/experiments/20_market.ipynb #63998121
+# %% ../../nbs/experiments/20_market.ipynb #3cf959cc
 def result_numbers(
     table: pd.DataFrame,                # what `skill_table` made
     evaluation: Evaluation,             # what `evaluate` found
@@ -93,7 +93,7 @@ def result_numbers(
     return dict(crps=float(table["crps"].iloc[0]), unit="1e-4 of the price at the decision, mean over steps", baselines=against,
                 level=config.evaluation.level, windows=len(scores), test_from=str(scores.index[0]), test_to=str(scores.index[-1]),
                 crps_by_step=evaluation.steps.iloc[:, 0].tolist(), crps_without_drift=without_drift,
-                conclusion=conclude(table, evaluation, config, without_drift), **evaluation.numbers)
+                conclusion=conclude(table, evaluation, config, without_drift), **calibration(evaluation, config))
 
 def test_model(
     model: SynthModel,                  # with the weights to test

@@ -6,7 +6,7 @@
 __all__ = ['PAGE', 'MIME', 'market_figures', 'keep_figures', 'show_table', 'mathjax', 'to_html', 'RunLink', 'newest_run',
            'linked_run', 'file_report', 'report_notebook', 'report_run']
 
-# %% ../../nbs/experiments/25_reports.ipynb #e850d951
+# %% ../../nbs/experiments/25_reports.ipynb #a4c52c16
 import base64, io
 from importlib import metadata
 from pathlib import Path
@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 import synthlab
 from matplotlib.figure import Figure
-from .figures import draw_calibration, draw_fans, draw_gain, draw_skill, draw_split, draw_steps, draw_training
+from .figures import draw_calibration, draw_fans, draw_gain, draw_skill, draw_split, draw_spread, draw_steps, draw_training
 from .evaluation import overlap
 from .market import run_experiment
 from .runs import list_runs
-from ..metrics.calibration import coverage_band, rank_histogram_band
+from ..metrics.calibration import coverage_band, rank_histogram_band, spread_skill, spread_skill_band
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 
-# %% ../../nbs/experiments/25_reports.ipynb #68179854
+# %% ../../nbs/experiments/25_reports.ipynb #73169ca2
 def market_figures(
     result: dict,               # what `run_experiment` or `evaluate_run` gave
 ) -> dict[str, Figure]:         # name -> figure
@@ -36,11 +36,16 @@ def market_figures(
     chance = dict(level=.9, block=min(block, len(last)))
     bars = [np.asarray(b)/len(last) for b in rank_histogram_band(len(last), config.evaluation.n_paths, 10, **chance)]
     band = [np.asarray(b) for b in coverage_band(levels, len(last), np.inf, **chance)]
+    bins = max(2, min(8, len(last)//10))
+    seen = spread_skill(evaluation.last, evaluation.outcome, bins)
+    expected = spread_skill_band(evaluation.last, bins, **chance, seed=config.training.seed)
+    percent = [100*np.asarray(v) for v in (seen.spread, seen.error, *expected)]
     return dict(
         split=draw_split(market.closes(), market.spans()),
         training=draw_training(history, {"train_loss": "training", "val_score": "validation"}, best, "almost-fair CRPS / volatility"),
         fans=draw_fans(evaluation.fans),
         calibration=draw_calibration(last, bars, levels, inside, band),
+        spread=draw_spread(*percent[:2], percent[2:], "% of the price"),
         skill=draw_skill(result["table"].iloc[1:]),
         gain=draw_gain(evaluation.scores, unit),
         steps=draw_steps(evaluation.steps, unit))

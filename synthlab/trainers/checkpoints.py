@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEADER_LIMIT', 'SIZE_LIMIT', 'FORMAT', 'BLANK', 'DTYPES', 'CheckpointError', 'checkpoint_bytes', 'apart',
            'save_checkpoint', 'read_header', 'unique', 'check_digest', 'check_shapes', 'load_checkpoint', 'progress',
-           'newest_checkpoint']
+           'progress_of', 'newest_checkpoint']
 
 # %% ../../nbs/trainers/10_checkpoints.ipynb #617a0962
 import hashlib, json, os, stat, struct, warnings
@@ -142,12 +142,19 @@ def load_checkpoint(
     except Exception as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
 
-# %% ../../nbs/trainers/10_checkpoints.ipynb #bec6da2d
+# %% ../../nbs/trainers/10_checkpoints.ipynb #b82d46ec
 def progress(
     state: dict,            # of a checkpoint
 ) -> tuple:                 # comparable: larger is later
     "How far the training was."
     return tuple(int(state[k]) for k in ("epoch", "position", "step"))
+
+def progress_of(path: Path) -> tuple:
+    "How far a checkpoint file is, from its header."
+    own = read_header(path)[1]
+    try: return progress(own["state"])
+    except (KeyError, TypeError, ValueError, OverflowError): check_digest(path, own["sha256"])
+    raise CheckpointError(f"{path} holds no training: it does not say how far it is")
 
 def newest_checkpoint(
     folder: Path,                           # checkpoints/ of a run
@@ -157,10 +164,8 @@ def newest_checkpoint(
     found, errors = [], []
     for path in Path(folder)/"last.safetensors", Path(folder)/"best.safetensors":
         if not path.exists(): continue
-        try: found.append((progress(read_header(path)[1]["state"]), path))
+        try: found.append((progress_of(path), path))
         except CheckpointError as error: errors.append(error)
-        except (KeyError, TypeError, ValueError):
-            errors.append(CheckpointError(f"{path} holds no training: it does not say how far it is"))
     for _, path in sorted(found, reverse=True):
         try: tensors, state = load_checkpoint(path, model)
         except CheckpointError as error: errors.append(error); continue
