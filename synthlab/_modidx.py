@@ -858,6 +858,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'synthlab/trainers/checkpoints.py'),
                                                'synthlab.trainers.checkpoints.progress': ( 'trainers/checkpoints.html#progress',
                                                                                            'synthlab/trainers/checkpoints.py'),
+                                               'synthlab.trainers.checkpoints.progress_of': ( 'trainers/checkpoints.html#progress_of',
+                                                                                              'synthlab/trainers/checkpoints.py'),
                                                'synthlab.trainers.checkpoints.read_header': ( 'trainers/checkpoints.html#read_header',
                                                                                               'synthlab/trainers/checkpoints.py'),
                                                'synthlab.trainers.checkpoints.save_checkpoint': ( 'trainers/checkpoints.html#save_checkpoint',
