@@ -19,11 +19,13 @@ $(READY): settings.ini setup.py constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-# papermill prints what the cells print, as it comes. A report that fails is kept too, and the exit code says so.
+# papermill prints what the cells print, as it comes. A report that fails is kept under a name of its own, beside the last good one.
 define report
 @mkdir -p runs
-@$(BIN)/papermill --stdout-file - --no-progress-bar nbs/$(1).ipynb runs/$(1).ipynb $(ARGS); code=$$?; \
- $(BIN)/synthlab report runs/$(1).ipynb || code=1; exit $$code
+@$(BIN)/papermill --stdout-file - --no-progress-bar nbs/$(1).ipynb runs/.$(1).ipynb $(ARGS) || \
+ { mv -f runs/.$(1).ipynb runs/$(1).failed.ipynb; echo "$(1) failed; see the last line above, or runs/$(1).failed.ipynb"; exit 1; }
+@mv -f runs/.$(1).ipynb runs/$(1).ipynb
+@$(BIN)/synthlab report runs/$(1).ipynb
 endef
 
 train: $(READY) ## train, evaluate and report (ARGS="-p horizon 24"): runs/train.ipynb and runs/train.html

@@ -640,3 +640,14 @@ def test_bars_passes_names_on():
     for module in (gaps, sources):
         for name in bars.ELSEWHERE[module.__name__.rsplit(".")[-1]]: assert getattr(bars, name) is getattr(module, name)
     with pytest.raises(ImportError): from synthlab.datasets.bars import no_such_name
+
+
+@pytest.mark.parametrize("factor", [100., .01])
+def test_a_slip_of_the_decimal_point(factor):
+    "One close a hundred times its neighbours is refused with row, time and column; a jump that stays is a fact."
+    frame = pd.DataFrame({"close": np.linspace(100, 101, 50)}, pd.date_range("2020", periods=50, freq="D", tz="UTC"))
+    slip, jump = frame.copy(), frame.copy()
+    slip.iloc[20] *= factor; jump.iloc[20:] *= factor
+    with pytest.raises(BarError, match="times the close before and after") as e: check_bars(slip)
+    assert "20" in str(e.value) and "close" in str(e.value)
+    check_bars(jump)

@@ -2,10 +2,10 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
-import nbformat, papermill, pytest
+import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
 from synthlab.experiments.cli import main
-from synthlab.experiments.market import run_experiment
+from synthlab.experiments.market import evaluate_run, run_experiment
 from synthlab.experiments.reports import file_report, linked_run
 from synthlab.experiments.runs import Run
 from synthlab.experiments.settings import KNOBS, knobs, market_config
@@ -45,6 +45,7 @@ def test_train_and_its_page(tmp_path):
     assert {p.name for p in (folder/"checkpoints").iterdir()} == {"last.safetensors", "best.safetensors"}
     result = json.loads((folder/"result.json").read_text())
     assert result["crps"] > 0 and set(result["baselines"]) == {"constant", "bootstrap", "ewma", "garch", "gjr"}
+    assert len(result["scores"]["model"]) == len(result["scores"]["decided_at"]) == result["windows"]
     for b in result["baselines"].values(): assert b["skill_interval"][0] <= b["skill"] <= b["skill_interval"][1] and 0 <= b["p_value"] <= 1
 
 def test_evaluate_report(tmp_path, mock_run):
@@ -96,7 +97,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     time.sleep(.3); process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "interrupted" in err and Run(run).status == "interrupted"
+    assert f"go on with: synthlab resume {run}" in err and Run(run).status == "interrupted"
     assert not (run/"result.json").exists()
     assert main(["resume", str(run), "--no-report"]) == 0
     for name in "best", "last":
@@ -120,6 +121,14 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     (["train", "evaluation.baselines=[garhc]"], "garch"),
     (["train", "evaluation.stride=100000"], "stride"),
     (["train", "training.horizon=0"], "horizon"),
+    (["train", "data.split.embargo=soon"], "such as 5D"),
+    (["train", "data.split.val_start=soon"], "'soon' is no date"),
+    (["train", "data.engineer.windows=[0]"], "1 or more"),
+    (["train", "data.engineer.estimators=[parkinsn]"], "parkinson"),
+    (["train", "tracking.mode=on"], "online"),
+    (["train", "evaluation.level=95"], "0.95"),
+    (["train", "evaluation.n_paths=0"], "2 or more"),
+    (["evaluate", "nowhere", "data=sp500"], "nowhere"),
     (["evaluate", "nowhere"], "nowhere"),
     (["resume", "nowhere"], "nowhere"),
     (["report", "nowhere.ipynb"], "nowhere.ipynb"),
@@ -140,12 +149,41 @@ def test_runs_and_doctor(mock_run, tmp_path, capsys):
     with pytest.raises(SystemExit): main(["doctor", str(tmp_path/"file")])
     assert "PROBLEM" in capsys.readouterr().out
 
-def test_evaluate_on_other_bars(mock_run, capsys):
-    "A run on bars it was never made for, features scaled as in training."
-    assert main(["evaluate", str(mock_run["run"].folder), "--source", "sp500", "evaluation.baselines=[ewma]"]) == 0
+@pytest.fixture(scope="session")
+def index_run(tmp_path_factory):
+    "A finished toy run on the S&P 500, learnt up to the end of 2014."
+    return run_experiment([*SMALL, "training.epochs=1", f"runs={tmp_path_factory.mktemp('runs')}"])
+
+def test_evaluate_on_other_bars(index_run, capsys):
+    "A run on bars it was never made for, features scaled as in training; the run's own result stays."
+    before = (index_run["run"].folder/"result.json").read_bytes()
+    assert main(["evaluate", str(index_run["run"].folder), "--source", "nasdaq", "evaluation.baselines=[ewma]"]) == 0
     said = capsys.readouterr().out
-    assert "ewma" in said and "2015" in said
-    assert json.loads((mock_run["run"].folder/"result.json").read_text())["windows"] == mock_run["metrics"]["windows"]
+    assert "trained on sp500, tested on nasdaq" in said and "ewma" in said and "2015" in said and "left out" not in said
+    assert (index_run["run"].folder/"result.json").read_bytes() == before
+
+def test_a_time_that_was_learnt_is_never_tested(index_run, mock_run, capsys):
+    "An earlier split leaves out what training saw, says so, and is refused where nothing is left."
+    result = evaluate_run(index_run["run"].folder, overrides=["data.split.val_start=2001-01-01", "data.split.test_start=2003-01-01"])
+    assert str(result["market"].test_after)[:10] == "2014-12-31" and result["evaluation"].scores.index[0] > result["market"].test_after
+    assert "are left out, because the model has learnt from those times" in result["metrics"]["conclusion"]
+    assert main(["evaluate", str(mock_run["run"].folder), "--source", "sp500"]) == 2
+    assert "every test window lies at or before 2020" in capsys.readouterr().err
+
+def test_a_drift_belongs_to_its_bars(index_run):
+    "A drift a day is not given to bars of five minutes."
+    result = evaluate_run(index_run["run"].folder, "mock")
+    assert result["model"].drift == 0 and "belongs to bars of 1 days" in result["metrics"]["conclusion"]
+    assert result["metrics"]["crps_without_drift"] is None
+
+def test_few_windows_give_no_verdict(tmp_path):
+    "A short random walk is not called better than anything, and a test of a few windows does not fail."
+    time = pd.date_range("2020", periods=520, freq="5min", tz="UTC")
+    walk = pd.DataFrame({"time": time, "close": 100*np.exp(np.random.default_rng(3).normal(0, .001, len(time)).cumsum())})
+    walk.to_csv(tmp_path/"walk.csv", index=False)
+    with pytest.warns(UserWarning, match="only one price"):
+        result = run_experiment([f"data={tmp_path}/walk.csv", *SMALL, "evaluation.stride=3", f"runs={tmp_path}"])
+    assert "too few to judge" in result["metrics"]["conclusion"] and "better than" not in result["metrics"]["conclusion"]
 
 @pytest.mark.skipif(not CRYPTO.exists(), reason="../shared/data is not here")
 def test_five_minute_bars_across_a_hole(tmp_path, monkeypatch):

@@ -212,7 +212,7 @@ def audit_split(
         findings.append(Finding(f"{name}.{early}/{late}", text, cut=begins, first=int(w.ends_at.max())))
     return findings
 
-# %% ../../nbs/datasets/35_audit.ipynb #fe3648b2
+# %% ../../nbs/datasets/35_audit.ipynb #9b4232e7
 def _refusal(change, error):
     return f"{change}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
 
@@ -226,6 +226,8 @@ def _engineer_pipeline(engineer, since):
 def _stamps(frames):
     "The stamps of a frame, or of the longest one in a dictionary."
     if isinstance(frames, Mapping): frames = max(frames.values(), key=len)
+    if not isinstance(frames.index, pd.DatetimeIndex):
+        raise ValueError("the frame's index holds no times; give what validate_bars(frame) returns")
     return frames.index.as_unit("ns").asi8
 
 def _change(frames, change, cut, rng):

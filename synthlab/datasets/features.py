@@ -201,7 +201,7 @@ class ZScoreEngineer(FeatureEngineer):
         zscores = [trailing_zscore(price, w) for w in self.windows]
         return np.column_stack([log_return(bars), *zscores])
 
-# %% ../../nbs/datasets/10_features.ipynb #84591e8e
+# %% ../../nbs/datasets/10_features.ipynb #abbd674a
 @register_engineer("range_volatility")
 class RangeVolatilityEngineer(FeatureEngineer):
     "Range-based log-volatilities and returns over several windows, relative to the current scale."
@@ -212,6 +212,9 @@ class RangeVolatilityEngineer(FeatureEngineer):
         estimators=("parkinson", "garman_klass", "rogers_satchell"),    # of a bar's variance
         standardise=True        # bring the features to mean 0 and deviation 1 on train rows
     ):
+        if not windows or any(w < 1 for w in windows): raise ValueError(f"windows are {list(windows)}; give whole numbers of rows, 1 or more")
+        if unknown := set(estimators) - {"parkinson", "garman_klass", "rogers_satchell"}:
+            raise ValueError(f"there is no estimator {min(unknown)!r}; use parkinson, garman_klass, rogers_satchell")
         super().__init__(standardise, windows=list(windows), estimators=list(estimators))
         self.windows, self.estimators = tuple(windows), tuple(estimators)
         vols = [f"{e}_{w}" for e in self.estimators for w in windows]

@@ -43,7 +43,7 @@ class Folds(Sequence):
     def __getitem__(self, i):
         return Folds(self.make, self.splits[i]) if isinstance(i, slice) else self.make(self.splits[i])
 
-# %% ../../nbs/datasets/50_market.ipynb #2bacdb7e
+# %% ../../nbs/datasets/50_market.ipynb #3543fd78
 class MarketDataLoader:
     "Bars of one or several assets as windows, split in time, with features fitted on train rows."
     def __init__(self,
@@ -85,7 +85,7 @@ class MarketDataLoader:
             has, remedy = f"{bars} bars", "give more bars"
             if bars >= sum(need):
                 has = f"at most {longest} bars between two gaps"
-                remedy = "raise gap_limit if the market closes between, or choose gaps='ffill'"
+                remedy = "set gap_limit to the longest pause of this market (4D for weekends), or gaps to ffill"
             needs = f"{'+'.join(map(str, need))} = {sum(need)} (warm-up, history, target)"
             raise ValueError(f"asset {name} has {has}, a window needs {needs}; {remedy}, a shorter lookback or "
                              "horizon, an engineer with a shorter warm-up, or leave the asset out")

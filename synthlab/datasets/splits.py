@@ -96,7 +96,7 @@ def find_windows(
     found = np.concatenate(parts, 1)
     return Windows(*found[:, np.lexsort((found[0], found[3]))])
 
-# %% ../../nbs/datasets/30_splits.ipynb #cdd65cb5
+# %% ../../nbs/datasets/30_splits.ipynb #a7be7528
 _START, _END = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 def to_stamp(
@@ -104,10 +104,10 @@ def to_stamp(
 ) -> int:                   # nanoseconds since 1970, UTC
     "The stamp of a date."
     if isinstance(at, (int, np.integer)) and not isinstance(at, bool): return int(at)
-    try: at = pd.Timestamp(at)
-    except (ValueError, TypeError): at = pd.NaT
-    if at is pd.NaT: raise SplitError(f"{at!r} is no date; write one like '2013-01-01'")
-    return (at.tz_localize("UTC") if at.tz is None else at.tz_convert("UTC")).as_unit("ns").value
+    try: date = pd.Timestamp(at)
+    except (ValueError, TypeError): date = pd.NaT
+    if date is pd.NaT: raise SplitError(f"{at!r} is no date; write one like '2013-01-01'")
+    return (date.tz_localize("UTC") if date.tz is None else date.tz_convert("UTC")).as_unit("ns").value
 
 def show_stamp(
     stamp: int              # nanoseconds since 1970, UTC

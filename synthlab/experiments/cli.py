@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['show_result', 'train', 'resume', 'evaluate', 'report', 'runs', 'doctor', 'parser', 'mistakes', 'main']
 
-# %% ../../nbs/experiments/95_cli.ipynb #75fa0892
-import argparse, os, shutil, sys, tempfile, time
+# %% ../../nbs/experiments/95_cli.ipynb #6885960f
+import argparse, os, shutil, sys, tempfile, time, warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# %% ../../nbs/experiments/95_cli.ipynb #0e7ebc24
+# %% ../../nbs/experiments/95_cli.ipynb #f35e1563
 def show_result(
     result: dict,                   # what `run_experiment` gave
 ):
     "Table, conclusion and place of a run, as text."
+    print(f"{result['config'].data.source} {' '.join(result['config'].data.assets)}".strip() + f", {result['metrics']['windows']} test windows\n")
     print(result["table"].to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
     print("\n" + result["metrics"]["conclusion"].replace("**", ""))
     print(f"\nrun: {result['run'].folder}")
@@ -39,7 +40,9 @@ def resume(args):
 def evaluate(args):
     "Test a finished run again, on its own test split or on another file."
     from synthlab.experiments.market import evaluate_run
-    show_result(evaluate_run(args.run, args.source, args.assets.split(",") if args.assets else None, args.overrides))
+    result = evaluate_run(args.run, args.source, args.assets.split(",") if args.assets else None, args.overrides)
+    print(f"trained on {result['trained_on']}, tested on ", end="")
+    show_result(result)
 
 def report(args):
     "An executed report as HTML, and both in the run that it shows."
@@ -91,7 +94,7 @@ def doctor(args):
     if problems: raise SystemExit(1)
     print("all is well")
 
-# %% ../../nbs/experiments/95_cli.ipynb #0ad1a430
+# %% ../../nbs/experiments/95_cli.ipynb #baca0fbe
 def parser() -> argparse.ArgumentParser:
     "The commands and their arguments."
     main = argparse.ArgumentParser("synthlab", description="A laboratory in notebooks for models that simulate.",
@@ -110,7 +113,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--no-report", action="store_true", help="leave out the HTML report")
     c = command(evaluate, "test a finished run again, or on another file")
     c.add_argument("run", metavar="RUN", help="the run's folder")
-    c.add_argument("overrides", nargs="*", metavar="name=value", help="settings of the test, such as evaluation.n_paths=500")
+    c.add_argument("overrides", nargs="*", default=[], metavar="name=value", help="settings of the test, such as evaluation.n_paths=500")
     c.add_argument("--source", metavar="PATH", help="other bars: a preset's source or a file")
     c.add_argument("--assets", metavar="A,B", help="which assets of the source")
     c = command(report, "turn an executed report into HTML and file both in the run that it shows")
@@ -121,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("folder", nargs="?", default="runs", help="where runs are to be written (default: runs)")
     return main
 
-# %% ../../nbs/experiments/95_cli.ipynb #8a6f3bbb
+# %% ../../nbs/experiments/95_cli.ipynb #bdac25f3
 def mistakes() -> tuple[type[Exception], ...]:
     "Errors that are about what was typed or what was found, not about the program."
     from synthlab.datasets.bars import BarError
@@ -136,13 +139,16 @@ def main(
 ) -> int:                                   # exit code
     "The `synthlab` command."
     args, rest = parser().parse_known_args(argv)
-    if rest and hasattr(args, "overrides") and all("=" in o and not o.startswith("-") for o in rest): args.overrides += rest   # after an option
+    if rest and hasattr(args, "overrides") and all("=" in o and not o.startswith("-") for o in rest): args.overrides = [*args.overrides, *rest]   # after an option
     elif rest: parser().error(f"unrecognized arguments: {' '.join(rest)}")
     if args.version:
         from importlib.metadata import version
         print(version("synthlab")); return 0
     if not args.command: parser().print_help(); return 2
-    try: args.do(args)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: print(f"synthlab: {message}", file=sys.stderr)
+            args.do(args)
     except KeyboardInterrupt as e:
         print(f"\nsynthlab: interrupted{f'; {e}' if str(e) else ''}", file=sys.stderr); return 130
     except Exception as e:

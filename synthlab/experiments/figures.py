@@ -38,7 +38,7 @@ def new_figure(
     for ax in np.ravel(axes): ax.spines[["top", "right"]].set_visible(False)
     return fig, axes
 
-# %% ../../nbs/experiments/15_figures.ipynb #f0986fb8
+# %% ../../nbs/experiments/15_figures.ipynb #db94c68b
 def date_axis(
     ax: Axes,               # whose x axis shows time
 ) -> Axes:
@@ -64,7 +64,8 @@ def draw_split(
         ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)) if wide else plt.MaxNLocator(4))
         ax.yaxis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}")); ax.yaxis.set_minor_formatter(plt.NullFormatter())
         ax.tick_params(labelsize=8)
-    date_axis(axes[-1, 0]).set_xlabel("time (UTC)")
+    more = len(prices) - len(axes)
+    date_axis(axes[-1, 0]).set_xlabel("time (UTC)" + (f"; {more} more assets are not drawn" if more else ""))
     return fig
 
 # %% ../../nbs/experiments/15_figures.ipynb #5837723b
@@ -158,9 +159,10 @@ def draw_spread(
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     return fig
 
-# %% ../../nbs/experiments/15_figures.ipynb #326d590e
+# %% ../../nbs/experiments/15_figures.ipynb #c4e4a822
 def draw_skill(
     table: pd.DataFrame,        # index baseline; columns skill, low, high (shares)
+    level: float = .95,         # of the interval
 ) -> Figure:
     "Skill over each baseline with its interval."
     fig, ax = new_figure(6, .9 + .32*len(table))
@@ -171,7 +173,7 @@ def draw_skill(
         ax.plot([100*row["low"], 100*row["high"]], [y, y], color=MODEL, alpha=1 if sure else .45, lw=2)
         ax.plot(100*row["skill"], y, "o", color=MODEL, mfc=MODEL if sure else "white")
     ax.set_yticks(at, table.index); ax.set_ylim(-.6, len(table) - .4)
-    ax.set_xlabel("skill of the model over the baseline, % (95 % interval; open: not clear of zero)")
+    ax.set_xlabel(f"skill of the model over the baseline, % ({100*level:g} % interval; open: not clear of zero)")
     return fig
 
 # %% ../../nbs/experiments/15_figures.ipynb #94225e9a

@@ -23,7 +23,7 @@ from ..metrics.calibration import coverage_band, rank_histogram_band, spread_ski
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 
-# %% ../../nbs/experiments/25_reports.ipynb #73169ca2
+# %% ../../nbs/experiments/25_reports.ipynb #83000e91
 def market_figures(
     result: dict,               # what `run_experiment` or `evaluate_run` gave
 ) -> dict[str, Figure]:         # name -> figure
@@ -46,7 +46,7 @@ def market_figures(
         fans=draw_fans(evaluation.fans),
         calibration=draw_calibration(last, bars, levels, inside, band),
         spread=draw_spread(*percent[:2], percent[2:], "% of the price"),
-        skill=draw_skill(result["table"].iloc[1:]),
+        skill=draw_skill(result["table"].iloc[1:], config.evaluation.level),
         gain=draw_gain(evaluation.scores, unit),
         steps=draw_steps(evaluation.steps, unit))
 

@@ -6,16 +6,17 @@
 __all__ = ['KNOBS', 'SplitConfig', 'DataConfig', 'MarketTraining', 'EvaluationConfig', 'TrackingConfig', 'MarketConfig',
            'market_config', 'knobs']
 
-# %% ../../nbs/experiments/12_settings.ipynb #f75c74e7
+# %% ../../nbs/experiments/12_settings.ipynb #02d42778
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from .config import CONF, as_override, compose, preset_names
 from ..models.registry import ConfigError
+from ..trainers.tracking import MODES
 from ..trainers.trainer import TrainingConfig
 
-# %% ../../nbs/experiments/12_settings.ipynb #14f8f5e2
+# %% ../../nbs/experiments/12_settings.ipynb #f1f84346
 @dataclass
 class SplitConfig:
     "When training ends, validation lies and testing begins: by date, or by share of the windows where there is no date."
@@ -61,11 +62,19 @@ class EvaluationConfig:
     level: float = .95                  # of the confidence intervals
     n_boot: int = 2000                  # block-bootstrap draws
 
+    def __post_init__(self):
+        for name, least in (("n_paths", 2), ("stride", 1), ("n_boot", 100)):
+            if getattr(self, name) < least: raise ValueError(f"evaluation.{name} is {getattr(self, name)}; use {least} or more")
+        if not 0 < self.level < 1: raise ValueError(f"evaluation.level is {self.level}; use a share below 1, such as 0.95")
+
 @dataclass
 class TrackingConfig:
     "The mirror of the facts in Weights & Biases."
     mode: str = "auto"                  # auto | offline | online | disabled
     project: str = "synthlab"           # where it appears there
+
+    def __post_init__(self):
+        if self.mode not in MODES: raise ValueError(f"tracking.mode is {self.mode!r}; use one of {', '.join(MODES)}")
 
 @dataclass
 class MarketConfig:

@@ -5,30 +5,42 @@
 # %% auto #0
 __all__ = ['Market', 'get_device', 'load_market', 'build_market_model']
 
-# %% ../../nbs/experiments/14_setup.ipynb #f8c2de45
+# %% ../../nbs/experiments/14_setup.ipynb #2f5fcd1a
 from collections.abc import Mapping
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
 from ..datasets.features import FeatureEngineer, create_engineer
+from ..datasets.gaps import bar_step
 from ..datasets.market import Fold, MarketDataLoader
+from ..datasets.splits import SplitError
 from .settings import MarketConfig
 from ..models.registry import ConfigError
 from ..models.synth import SynthModel, create_model
 
-# %% ../../nbs/experiments/14_setup.ipynb #61176ddf
+# %% ../../nbs/experiments/14_setup.ipynb #789f5297
 @dataclass
 class Market:
     "A loaded data set: where its windows come from and how they are split."
     loader: MarketDataLoader
     fold: Fold
+    test_after: pd.Timestamp | None = None      # a test decides later than this; for a model that learnt from other bars
 
     def spans(self) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
         "First and last decision of each part."
         at = self.loader.windows.decided_at
         stamp = lambda i: pd.Timestamp(at[i], unit="ns", tz="UTC")
         return {part: (stamp(index[0]), stamp(index[-1])) for part, index in self.fold.split._asdict().items()}
+
+    def step(self) -> pd.Timedelta:
+        "Time from bar to bar, the most common one."
+        return bar_step(next(iter(self.loader.bars.values())))
+
+    def learnt_until(self) -> pd.Timestamp:
+        "The last bar that training or validation looks at."
+        w, split = self.loader.windows, self.fold.split
+        return pd.Timestamp(max(w.ends_at[split.train].max(), w.ends_at[split.val].max()), unit="ns", tz="UTC")
 
     def closes(self) -> dict[str, pd.Series]:
         "Close of each asset by time, missing in the first row after a gap, so that no line is drawn across."
@@ -57,10 +69,14 @@ def load_market(
     try: loader = MarketDataLoader(data.source, pattern, data.assets or None, training.lookback, training.horizon, training.batch_size,
                                    data.gaps, seed=training.seed, device=device, gap_limit=data.gap_limit)
     except ValueError as e: raise ConfigError(f"data: {e}") from e
+    try: embargo = pd.Timedelta(split.embargo)
+    except ValueError: raise ConfigError(f"data.split.embargo is {split.embargo!r}; write a length of time, such as 5D") from None
     val, test = split.val_start, split.test_start
     if (val is None) != (test is None): raise ConfigError("data.split: give both val_start and test_start, or neither")
     if val is None: val, test = 1 - split.val_fraction - split.test_fraction, 1 - split.test_fraction
-    return Market(loader, loader.static_holdout(val, test, split.test_end, pd.Timedelta(split.embargo), engineer=engineer))
+    try: return Market(loader, loader.static_holdout(val, test, split.test_end, embargo, engineer=engineer))
+    except SplitError: raise
+    except ValueError as e: raise ConfigError(f"data: {e}") from e
 
 # %% ../../nbs/experiments/14_setup.ipynb #066383c8
 def build_market_model(
