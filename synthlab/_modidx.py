@@ -121,6 +121,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'synthlab/datasets/features.py')},
             'synthlab.datasets.gaps': { 'synthlab.datasets.gaps._between': ('datasets/gaps.html#_between', 'synthlab/datasets/gaps.py'),
                                         'synthlab.datasets.gaps._count': ('datasets/gaps.html#_count', 'synthlab/datasets/gaps.py'),
+                                        'synthlab.datasets.gaps._first_seen': ( 'datasets/gaps.html#_first_seen',
+                                                                                'synthlab/datasets/gaps.py'),
                                         'synthlab.datasets.gaps._is_daily': ('datasets/gaps.html#_is_daily', 'synthlab/datasets/gaps.py'),
                                         'synthlab.datasets.gaps.bar_step': ('datasets/gaps.html#bar_step', 'synthlab/datasets/gaps.py'),
                                         'synthlab.datasets.gaps.fill_gaps': ('datasets/gaps.html#fill_gaps', 'synthlab/datasets/gaps.py'),

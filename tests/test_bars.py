@@ -651,3 +651,17 @@ def test_a_slip_of_the_decimal_point(factor):
     with pytest.raises(BarError, match="times the close before and after") as e: check_bars(slip)
     assert "20" in str(e.value) and "close" in str(e.value)
     check_bars(jump)
+
+def test_later_rows_change_no_earlier_gap():
+    "Neither the weekdays of a market nor its step are learnt from bars that come after."
+    weekdays = pd.bdate_range("2018-01-01", periods=1200, tz="UTC")
+    early = pd.Series(1., weekdays.delete(range(400, 420)))
+    saturdays = pd.Series(1., pd.date_range(weekdays[-1] + pd.Timedelta(days=1), periods=30, freq="7D"))
+    hours = pd.Series(1., pd.date_range(weekdays[-1] + pd.Timedelta(hours=1), periods=20_000, freq="h"))
+    filled, _ = fill_gaps(quiet(validate_bars, early), "ffill")
+    assert len(filled) == 1200
+    for later in saturdays, hours:
+        bars = quiet(validate_bars, pd.concat([early, later]))
+        assert bar_step(bars) == bar_step(quiet(validate_bars, early))
+        again, _ = fill_gaps(bars, "ffill")
+        pd.testing.assert_frame_equal(again[again.index <= weekdays[-1]], filled, check_freq=False)
