@@ -528,6 +528,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'synthlab/experiments/setup.py'),
                                             'synthlab.experiments.setup.Market.learnt_until': ( 'experiments/setup.html#market.learnt_until',
                                                                                                 'synthlab/experiments/setup.py'),
+                                            'synthlab.experiments.setup.Market.leave_out': ( 'experiments/setup.html#market.leave_out',
+                                                                                             'synthlab/experiments/setup.py'),
                                             'synthlab.experiments.setup.Market.spans': ( 'experiments/setup.html#market.spans',
                                                                                          'synthlab/experiments/setup.py'),
                                             'synthlab.experiments.setup.Market.step': ( 'experiments/setup.html#market.step',

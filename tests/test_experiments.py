@@ -167,6 +167,8 @@ def test_a_time_that_was_learnt_is_never_tested(index_run, mock_run, capsys):
     result = evaluate_run(index_run["run"].folder, overrides=["data.split.val_start=2001-01-01", "data.split.test_start=2003-01-01"])
     assert str(result["market"].test_after)[:10] == "2014-12-31" and result["evaluation"].scores.index[0] > result["market"].test_after
     assert "are left out, because the model has learnt from those times" in result["metrics"]["conclusion"]
+    own, again = index_run["metrics"], result["metrics"]     # what is left is the run's own test, for the baselines' fits too
+    assert again["crps"] == own["crps"] and again["baselines"] == own["baselines"]
     assert main(["evaluate", str(mock_run["run"].folder), "--source", "sp500"]) == 2
     assert "every test window lies at or before 2020" in capsys.readouterr().err
 

@@ -60,7 +60,7 @@ def baseline_simulators(
         return simulate
     return {name: simulator(name) for name in config.evaluation.baselines}
 
-# %% ../../nbs/experiments/18_evaluation.ipynb #2e95d925
+# %% ../../nbs/experiments/18_evaluation.ipynb #54ba4a31
 UNIT = 1e-4     # scores are given in ten-thousandths of the price at the decision
 
 @dataclass
@@ -80,15 +80,12 @@ def test_windows(
 ) -> np.ndarray:                        # indices into the windows of the loader
     "The windows that are tested: every `stride`-th decision of the test split, of all assets."
     index, stride = market.fold.split.test, config.evaluation.stride
-    if stride < 1: raise ConfigError(f"evaluation.stride is {stride}; use 1 for every bar, 3 for every third")
     decided = market.loader.windows.decided_at[index]
-    if market.test_after is not None:
-        index, decided = (v[decided > market.test_after.value] for v in (index, decided))
-        if not len(index): raise ConfigError(f"every test window lies at or before {market.test_after:%Y-%m-%d %H:%M}, the end of what the "
-                                             "model has learnt from; give later bars, or another data.split")
     times = np.unique(decided)
-    if stride > len(times): raise ConfigError(f"evaluation.stride={stride} leaves none of {len(times)} test decisions; use a smaller one")
-    return index[np.isin(decided, times[stride-1::stride])]
+    taken = times[stride-1::stride]
+    if len(taken) < 2: raise ConfigError(f"evaluation.stride={stride} leaves {len(taken)} of {len(times)} test decisions, and nothing "
+                                         "can be told from fewer than 2; use a smaller one, or a longer test")
+    return index[np.isin(decided, taken)]
 
 def evaluate(
     market: Market,                         # the data and its split

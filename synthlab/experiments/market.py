@@ -82,21 +82,19 @@ def fit_run(
     if resume: trainer.resume()
     trainer.fit(market.fold.train, market.fold.val)
 
-# %% ../../nbs/experiments/20_market.ipynb #9bd78624
+# %% ../../nbs/experiments/20_market.ipynb #faba01d7
 def result_numbers(
     table: pd.DataFrame,                # what `skill_table` made
     evaluation: Evaluation,             # what `evaluate` found
-    config: MarketConfig,               # level and recipe
-    without_drift: float | None = None, # CRPS of the model without the drift that it was given
-    notes: Sequence[str] = (),          # sentences about what is unusual in this test
+    config: MarketConfig,               # level and overlap
 ) -> dict[str, Any]:                    # plain numbers and text
     "What `result.json` holds of a test."
     scores = evaluation.scores
     against = {n: dict(crps=r.crps, skill=r.skill, skill_interval=[r.low, r.high], p_value=r.p_value) for n, r in table.iloc[1:].iterrows()}
     return dict(crps=float(table["crps"].iloc[0]), unit="1e-4 of the price at the decision, mean over steps", baselines=against,
-                level=config.evaluation.level, windows=len(scores), scores=dict(decided_at=scores.index.astype(str).tolist(), **scores.to_dict("list")), test_from=str(scores.index[0]), test_to=str(scores.index[-1]),
-                crps_by_step=evaluation.steps.iloc[:, 0].tolist(), crps_without_drift=without_drift,
-                conclusion=conclude(table, evaluation, config, without_drift, notes), **calibration(evaluation, config))
+                level=config.evaluation.level, windows=len(scores), test_from=str(scores.index[0]), test_to=str(scores.index[-1]),
+                scores=dict(decided_at=scores.index.astype(str).tolist(), **scores.to_dict("list")),
+                crps_by_step=evaluation.steps.iloc[:, 0].tolist(), **calibration(evaluation, config))
 
 def test_model(
     model: SynthModel,                  # with the weights to test
@@ -115,7 +113,8 @@ def test_model(
     if model.drift:
         without = float(evaluation.scores.pop("without drift").mean()); evaluation.steps.pop("without drift")
     table = skill_table(evaluation, config)
-    return result_numbers(table, evaluation, config, without, notes), table, evaluation
+    said = dict(crps_without_drift=without, conclusion=conclude(table, evaluation, config, without, notes))
+    return result_numbers(table, evaluation, config) | said, table, evaluation
 
 @contextmanager
 def hint(run: Run):
@@ -169,7 +168,7 @@ def resume_experiment(
     except BaseException as e: run.__exit__(type(e), e, None); raise
     return finish_run(run, config, market, objective, resume=True)
 
-# %% ../../nbs/experiments/20_market.ipynb #155f38ea
+# %% ../../nbs/experiments/20_market.ipynb #b6e43c85
 def evaluate_run(
     run_dir: str | Path,                # of a run that has a best checkpoint
     source: str | None = None,          # other bars; default those of the run
@@ -190,12 +189,11 @@ def evaluate_run(
     about = state["about"]
     engineer = restore_engineer(about["engineer"])
     market = load_market(config, engineer)
-    market.test_after, step = pd.Timestamp(about["learnt_until"]), pd.Timedelta(about["step"])
+    step, seen = pd.Timedelta(about["step"]), market.leave_out(pd.Timestamp(about["learnt_until"]))
     model = build_market_model(config, engineer.feature_dim).to(market.loader.device)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
     notes = [] if run.status == "done" else [f"**The run is {run.status}**: its training has not ended."]
-    decided = market.loader.windows.decided_at[market.fold.split.test]
-    if seen := int((decided <= market.test_after.value).sum()):
+    if seen:
         notes.append(f"{seen} windows up to {market.test_after:%Y-%m-%d} are left out, because the model has learnt from those times.")
     if model.drift and market.step() != step:
         notes.append(f"The drift of {model.drift:g} a bar belongs to bars of {step}; these have {market.step()}, so it is left out.")

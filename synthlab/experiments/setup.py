@@ -19,13 +19,13 @@ from .settings import MarketConfig
 from ..models.registry import ConfigError
 from ..models.synth import SynthModel, create_model
 
-# %% ../../nbs/experiments/14_setup.ipynb #789f5297
+# %% ../../nbs/experiments/14_setup.ipynb #4d3f1bbd
 @dataclass
 class Market:
     "A loaded data set: where its windows come from and how they are split."
     loader: MarketDataLoader
     fold: Fold
-    test_after: pd.Timestamp | None = None      # a test decides later than this; for a model that learnt from other bars
+    test_after: pd.Timestamp | None = None      # set by `leave_out`: a test decides later than this
 
     def spans(self) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
         "First and last decision of each part."
@@ -41,6 +41,17 @@ class Market:
         "The last bar that training or validation looks at."
         w, split = self.loader.windows, self.fold.split
         return pd.Timestamp(max(w.ends_at[split.train].max(), w.ends_at[split.val].max()), unit="ns", tz="UTC")
+
+    def leave_out(self,
+        until: pd.Timestamp,            # the last time that a model has learnt from
+    ) -> int:                           # test windows that are left out
+        "Test only decisions later than a time: what the test split forgets, its baselines may be fitted on."
+        split, decided = self.fold.split, self.loader.windows.decided_at
+        later = split.test[decided[split.test] > until.value]
+        if not len(later): raise ConfigError(f"every test window lies at or before {until:%Y-%m-%d %H:%M}, the end of what the "
+                                             "model has learnt from; give later bars, or another data.split")
+        self.fold.split, self.test_after = split._replace(test=later), until
+        return len(split.test) - len(later)
 
     def closes(self) -> dict[str, pd.Series]:
         "Close of each asset by time, missing in the first row after a gap, so that no line is drawn across."
