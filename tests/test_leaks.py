@@ -10,6 +10,7 @@ import pytest
 
 from synthlab.datasets.audit import LeakError, audit_leaks, audit_split
 from synthlab.datasets.bars import FrameDataSource, MockDataSource
+import synthlab.datasets.ohlcv, synthlab.datasets.wavelets     # so that their engineers are audited too
 from synthlab.datasets.features import ENGINEERS, FeatureEngineer, create_engineer, restore_engineer
 from synthlab.datasets.market import MarketDataLoader
 from synthlab.datasets.splits import Split, find_windows, static_holdout, walk_forward

@@ -81,7 +81,7 @@ def find_gaps(
         _count(start, end, step)
     return pd.DataFrame({"start": start, "end": end, "missing": missing, "row": at + 1})
 
-# %% ../../nbs/datasets/04_gaps.ipynb #40eac249
+# %% ../../nbs/datasets/04_gaps.ipynb #ced3fcbb
 POLICIES = ("error", "ffill", "nan", "segment")
 MOST_FILLED = 5_000_000     # more missing bars than this are a wrong time rather than a gap
 
@@ -116,4 +116,5 @@ def fill_gaps(
         is_new, last = np.isin(stamps, new), filled.close.ffill()
         for field in FIELDS[:4]: filled[field] = filled[field].mask(is_new, last)
         filled["volume"] = filled.volume.mask(is_new, 0.)
+        for extra in filled.columns[len(FIELDS):]: filled[extra] = filled[extra].mask(is_new, filled[extra].ffill())
     return filled, np.zeros(len(filled), np.int64)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SplitError', 'Windows', 'Split', 'whole_windows', 'find_windows', 'to_stamp', 'show_stamp', 'to_boundary', 'purge',
-           'static_holdout', 'thin', 'describe_split', 'walk_forward']
+           'static_holdout', 'thin', 'describe_split', 'walk_forward', 'hybrid_nested']
 
 # %% ../../nbs/datasets/30_splits.ipynb #8d9173a6
 from dataclasses import dataclass, fields
@@ -259,3 +259,23 @@ def walk_forward(
                          f"{test_period} are more than there is from {' to '.join(span)}; shorten a period, "
                          "or allow a partial fold")
     return folds
+
+# %% ../../nbs/datasets/30_splits.ipynb #b876afeb
+def hybrid_nested(
+    windows: Windows,
+    holdout_fraction: float,    # of the decision times, the last ones, that no fold touches
+    train_period,               # of each fold, as in `walk_forward`
+    val_period,                 # the same kind
+    test_period=None,           # the same kind; None: the validation period
+    step=None,                  # how far a fold lies behind the last; None: the test period
+    embargo=pd.Timedelta(0),    # length of time to keep free before a boundary
+    **options                   # calendar, expanding, partial of `walk_forward`
+) -> tuple:                     # folds before the holdout (list of `Split`); the last `Split`, whose test is the holdout
+    "A walk forward, and behind it a holdout that it never reaches."
+    if not 0 < holdout_fraction < 1: raise SplitError(f"holdout_fraction is {holdout_fraction}; use a share of the decisions, such as 0.2")
+    boundary, test = to_boundary(windows, 1. - holdout_fraction), val_period if test_period is None else test_period
+    folds = walk_forward(windows, train_period, val_period, test, step, embargo, until=boundary - _length(embargo, "embargo"), **options)
+    times = np.unique(windows.decided_at)
+    known = times[times < boundary]
+    val_start = int(known[-min(int(val_period), len(known))]) if isinstance(val_period, (int, np.integer)) else boundary - _length(val_period, "val_period")
+    return folds, static_holdout(windows, val_start, boundary, None, embargo)

@@ -16,7 +16,7 @@ from ..models.registry import ConfigError
 from ..trainers.tracking import MODES
 from ..trainers.trainer import TrainingConfig
 
-# %% ../../nbs/experiments/12_settings.ipynb #f1f84346
+# %% ../../nbs/experiments/12_settings.ipynb #30ecbdc4
 @dataclass
 class SplitConfig:
     "When training ends, validation lies and testing begins: by date, or by share of the windows where there is no date."
@@ -36,6 +36,9 @@ class DataConfig:
     gap_limit: str | None = None        # longest pause that is no gap, "4D" for markets with weekends; default by the bars' step
     engineer: dict[str, Any] = field(default_factory=lambda: {    # bars to features
         "name": "range_volatility", "windows": [1, 5, 22, 66, 252], "estimators": ["garman_klass"]})
+    past: list[str] = field(default_factory=list)   # further columns of the bars, as covariates of the past
+    future: list[str] = field(default_factory=list) # what the calendar knows beforehand: time_of_day, day_of_week, sessions, …
+    static: str | None = None           # asset: which one it is, one column each
     split: SplitConfig = field(default_factory=SplitConfig)
 
 @dataclass
@@ -48,16 +51,18 @@ class MarketTraining(TrainingConfig):
     seed: int = 7                       # of weights, order, noise and intervals
     horizon: int = 12                   # steps to simulate
     lookback: int = 1                   # bars of history the model sees; the features look back on their own
+    stride: int = 1                     # every how many bars a window to train or validate on starts: long windows one bar apart are nearly the same
     n_paths: int = 64                   # members a training window: more is a less noisy gradient and a slower step
     alpha: float = .95                  # almost-fair weight: 0 plain … 1 fair
     intervals: list[int] = field(default_factory=list)  # stretches whose returns are scored too, in steps
-    interval_weight: float = .5         # their share of the loss
+    terms: dict[str, float] = field(default_factory=dict)   # weights of levels, returns, energy, variogram; default levels, with intervals returns alike
 
 @dataclass
 class EvaluationConfig:
     "How the test is made."
     n_paths: int = 1000                 # members a test window, for the model and every baseline
     stride: int = 3                     # every how many bars a test decision is taken
+    conformal: str = "none"             # none | split | adaptive: recalibrate the paths on the validation windows
     baselines: list[str] = field(default_factory=lambda: ["constant", "bootstrap", "ewma", "garch", "gjr"])
     level: float = .95                  # of the confidence intervals
     n_boot: int = 2000                  # block-bootstrap draws
@@ -65,6 +70,7 @@ class EvaluationConfig:
     def __post_init__(self):
         for name, least in (("n_paths", 2), ("stride", 1), ("n_boot", 100)):
             if getattr(self, name) < least: raise ValueError(f"evaluation.{name} is {getattr(self, name)}; use {least} or more")
+        if self.conformal not in ("none", "split", "adaptive"): raise ValueError(f"evaluation.conformal is {self.conformal!r}; use none, split or adaptive")
         if not 0 < self.level < 1: raise ValueError(f"evaluation.level is {self.level}; use a share below 1, such as 0.95")
 
 @dataclass

@@ -19,7 +19,7 @@ from .settings import MarketConfig
 from ..models.registry import ConfigError
 from ..models.synth import SynthModel, create_model
 
-# %% ../../nbs/experiments/14_setup.ipynb #4d3f1bbd
+# %% ../../nbs/experiments/14_setup.ipynb #ea0bac1b
 @dataclass
 class Market:
     "A loaded data set: where its windows come from and how they are split."
@@ -36,6 +36,13 @@ class Market:
     def step(self) -> pd.Timedelta:
         "Time from bar to bar, the most common one."
         return bar_step(next(iter(self.loader.bars.values())))
+
+    def sizes(self) -> dict[str, int]:
+        "What a model has to know about a batch: how many features, known-future and static covariates."
+        windows, one = self.loader.windows, self.fold.split.test[:1]
+        batch = self.fold.test.gather(windows.asset[one], windows.row[one])
+        width = lambda name: batch[name].shape[-1] if name in batch else 0
+        return dict(feature_dim=width("history"), future_size=width("future"), static_size=width("static"))
 
     def learnt_until(self) -> pd.Timestamp:
         "The last bar that training or validation looks at."
@@ -74,27 +81,31 @@ def load_market(
 ) -> Market:
     "Bars, windows and split of a configuration."
     data, training, split = config.data, config.training, config.data.split
-    try: pattern = create_engineer(**data.engineer)
+    try: pattern = create_engineer(**data.engineer, **({"past": data.past} if data.past else {}))
     except (TypeError, ValueError) as e: raise ConfigError(f"data.engineer: {e}") from None
     device = get_device(config.device)
     try: loader = MarketDataLoader(data.source, pattern, data.assets or None, training.lookback, training.horizon, training.batch_size,
-                                   data.gaps, seed=training.seed, device=device, gap_limit=data.gap_limit)
+                                   data.gaps, seed=training.seed, device=device, gap_limit=data.gap_limit, future=data.future,
+                                   static=data.static)
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     try: embargo = pd.Timedelta(split.embargo)
     except ValueError: raise ConfigError(f"data.split.embargo is {split.embargo!r}; write a length of time, such as 5D") from None
     val, test = split.val_start, split.test_start
     if (val is None) != (test is None): raise ConfigError("data.split: give both val_start and test_start, or neither")
     if val is None: val, test = 1 - split.val_fraction - split.test_fraction, 1 - split.test_fraction
-    try: return Market(loader, loader.static_holdout(val, test, split.test_end, embargo, engineer=engineer))
+    try: return Market(loader, loader.static_holdout(val, test, split.test_end, embargo, engineer=engineer, stride=training.stride))
     except SplitError: raise
     except ValueError as e: raise ConfigError(f"data: {e}") from e
 
-# %% ../../nbs/experiments/14_setup.ipynb #066383c8
+# %% ../../nbs/experiments/14_setup.ipynb #4bd8ec73
 def build_market_model(
     config: MarketConfig,               # what `market_config` gave
     feature_dim: int,                   # features F of a row of history
+    future_size: int = 0,               # known-future covariates K of a step
+    static_size: int = 0,               # static covariates S of a series
 ) -> SynthModel:
     "The model of a configuration, with the weights of its seed."
     backbone = config.model.get("backbone")
     if not isinstance(backbone, Mapping): raise ConfigError("model: give a preset, model=default, or a backbone and a head")
-    return create_model({**config.model, "backbone": {"input_size": feature_dim, **backbone}}, seed=config.training.seed)
+    known = dict(input_size=feature_dim, lookback=config.training.lookback, future_size=future_size, static_size=static_size)
+    return create_model({**config.model, "backbone": known | backbone}, seed=config.training.seed)

@@ -1,0 +1,190 @@
+"""Sweeps and ablations: what is typed becomes runs, and whatever dies on the way, every run ends done once.
+
+R19: a worker, the driver, or everything killed; resuming needs nothing but the directory."""
+import json, os, random, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+
+from tiny import cases
+from synthlab.experiments import sweeps
+from synthlab.experiments.cli import main
+from synthlab.experiments.runs import Lock, Run, RunLocked
+from synthlab.experiments.comparison import compare_runs
+from synthlab.experiments.ablations import AblationExperiment
+from synthlab.experiments.sweeps import Sweep, run_sweep, run_variant
+from synthlab.experiments.variants import expand, variants
+from synthlab.models.registry import ConfigError
+
+SMALL = ["data=mock", "model=linear", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100",
+         "evaluation.baselines=[constant,ewma]", "tracking.mode=disabled"]
+QUICK = [*SMALL, "training.epochs=1", "training.batch_size=1024"]
+LONG = [*SMALL, "training.seed=1,2", "training.epochs=6", "training.patience=0", "training.batch_size=64", "training.checkpoint_steps=20"]
+SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.experiments.cli import main; sys.exit(main())"]
+
+def until(condition, seconds=90.):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(.02)
+
+def left_by(folder):
+    "What each run of a sweep leaves that must be equal, and how often it was finished."
+    said = lambda name: {k: v for k, v in Run(folder/name).result.items() if k != "training_seconds"}
+    return {v.name: dict(result=said(v.name), status=Run(folder/v.name).status,
+                         rows=(folder/v.name/"facts/scalars.csv").read_bytes(),
+                         weights=[(folder/v.name/f"checkpoints/{c}.safetensors").read_bytes() for c in ("best", "last")],
+                         finished=sum(e["event"] == "finished" for e in Run(folder/v.name).facts.events())) for v in Sweep(folder).variants}
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    "The sweep as it is when nothing goes wrong, in one process."
+    folder = tmp_path_factory.mktemp("whole")/"sweep"
+    run_sweep(LONG, folder, progress=False)
+    return left_by(folder)
+
+@pytest.mark.parametrize("seed", cases(1, 16))
+@pytest.mark.parametrize("victim", ["worker", "driver", "everything", "Ctrl-C"])
+def test_whatever_is_killed_every_run_ends_done_once(victim, seed, whole, tmp_path):
+    "kill -9 in the middle of two trainings; the same folder is finished to the same bits, and no worker outlives its driver."
+    rng, folder = random.Random(f"{victim}{seed}"), tmp_path/"sweep"
+    driver = subprocess.Popen([*SYNTHLAB, "train", "-m", *LONG, "--run-dir", str(folder), "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    names = ["1_1", "2_2"]
+    try:
+        until(lambda: driver.poll() is not None or any((folder/n/"checkpoints/last.safetensors").exists() for n in names))
+        assert driver.poll() is None, driver.communicate()
+        time.sleep(rng.random()/2)
+        workers = [Run(folder/n).read_status()["owner"]["pid"] for n in names if Lock(folder/n/"lock").held()]
+        assert workers, "all was over before anything could be killed"
+        if victim == "worker": os.kill(rng.choice(workers), signal.SIGKILL)
+        elif victim == "Ctrl-C": driver.send_signal(signal.SIGINT)
+        else:
+            for pid in workers if victim == "everything" else []: os.kill(pid, signal.SIGKILL)
+            driver.kill()
+        out, err = driver.communicate(timeout=120)
+    finally: driver.kill()
+    if victim == "worker": assert driver.returncode == 0, err
+    else:
+        until(lambda: not any(Lock(folder/n/"lock").held() for n in names), 30)     # the workers have gone, too
+        assert any(Run(folder/n).status == "interrupted" for n in names)
+        if victim == "Ctrl-C": assert driver.returncode == 130 and f"go on with: synthlab resume {folder}" in err
+        assert main(["resume", str(folder)]) == 0
+    found = left_by(folder)
+    assert {(n, k): found[n][k] for n in whole for k in ("status", "finished")} == {(n, k): v for n in whole for k, v in dict(status="done", finished=1).items()}
+    assert [(n, k) for n in whole for k in whole[n] if found[n][k] != whole[n][k]] == []
+    table = json.loads((folder/"results.json").read_text())
+    assert [r["status"] for r in table] == ["done", "done"] and not list(folder.rglob(".*.tmp"))
+
+def test_a_run_that_is_done_is_not_repeated(tmp_path):
+    "A finished sweep, called again by the same words or by its folder alone, touches no run."
+    typed = [*QUICK, "training.lr=0.01,0.001"]
+    run_sweep(typed, tmp_path/"s", progress=False)
+    before = {p: p.stat().st_mtime_ns for v in Sweep(tmp_path/"s").variants for p in (tmp_path/"s"/v.name).rglob("*") if p.is_file() and p.name != "lock"}
+    run_sweep(typed, tmp_path/"s", progress=False); run_sweep(folder=tmp_path/"s", progress=False)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    with pytest.raises(ConfigError, match="holds another sweep"): run_sweep([*QUICK, "training.lr=0.01,0.1"], tmp_path/"s", progress=False)
+    (tmp_path/"s/1_0.01/status.json").unlink()                      # what a process leaves that dies before its folder is a run
+    run_sweep(folder=tmp_path/"s", progress=False)
+    assert Sweep(tmp_path/"s").table.status.tolist() == ["done", "done"]
+
+def test_one_driver(tmp_path):
+    "A second driver of the same folder is told who the first is."
+    sweep = Sweep.create(variants([*QUICK]), tmp_path/"s")
+    lock = Lock(sweep.folder/"lock"); lock.acquire()
+    with pytest.raises(RunLocked, match="in use by"): run_sweep(folder=tmp_path/"s")
+    lock.release()
+
+def test_a_failing_combination_is_reported_and_the_others_go_on(tmp_path, capsys):
+    "Its sentence is in the table, its traceback in the log; the command's exit code is 1."
+    with pytest.raises(SystemExit, match="1"): main(["train", "-m", *QUICK, "training.lr=0.01", "model.head={name: student_t,nu: 1},{name: gbm}", "--run-dir", str(tmp_path/"s")])
+    out = capsys.readouterr().out
+    table = pd.read_csv(tmp_path/"s/results.csv").set_index("status")
+    assert set(table.index) == {"done", "failed"} and "must exceed 2" in table.error["failed"] and "must exceed 2" in out
+    assert "Traceback" in next((tmp_path/"s/logs").glob("1_*.txt")).read_text()
+
+def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
+    "Three processes for one combination, then its row says so; nothing hangs."
+    monkeypatch.setattr(sweeps.sys, "executable", "/bin/false")
+    sweep = run_sweep([*QUICK, "training.lr=0.01,0.001"], tmp_path/"s", jobs=2, progress=False)
+    assert sweep.table.status.tolist() == ["failed", "failed"] and sweep.table.error.str.contains("ended 3 times").all()
+    monkeypatch.undo()
+    assert run_sweep(folder=tmp_path/"s", progress=False).table.status.tolist() == ["done", "done"]
+
+def test_a_worker_waits_for_the_owner_of_its_run(tmp_path):
+    "A run that another process still holds is not touched, and said to be in use."
+    sweep = Sweep.create(variants([*QUICK]), tmp_path/"s")
+    with Run.create(tmp_path, "market", "x", folder=sweep.run("1")): run_variant(sweep, "1", patience=.2)
+    assert "other settings" in sweep.error("1").read_text() or "in use" in sweep.error("1").read_text()
+
+@pytest.mark.parametrize("typed, count", [
+    (["model=linear,default"], 2), (["model=linear,default", "training.horizon=12,24,36"], 6), (["training.horizon=range(12,37,12)"], 3),
+    (["evaluation.baselines=[ewma,garch]"], 1), (["evaluation.baselines=[ewma],[ewma,garch]"], 2), (["model=choice(linear,default)"], 2),
+    (["training.seed=range(5)"], 5), (["data=prices.parquet"], 1), (["model.head={name: gbm,sigma: 1}"], 1)])
+def test_expand_counts(typed, count):
+    "Commas outside brackets and ranges are swept, what is in brackets is one value."
+    found = expand(typed)
+    assert len(found) == count == len({tuple(f) for f in found}) and all(len(f) == len(typed) for f in found)
+
+def test_models_that_look_back_differently_are_tested_on_the_same_windows(tmp_path):
+    "A split by shares would move with the lookback, and a ranking would compare different weeks."
+    sweep = run_sweep([*QUICK, "training.lookback=1,64"], tmp_path/"s", progress=False)
+    at = [Run(sweep.run(v.name)).result["scores"]["decided_at"] for v in sweep.variants]
+    assert at[0] == at[1]
+    assert compare_runs({v.name: sweep.run(v.name) for v in sweep.variants}).verdict.notna().all()
+
+# ablations
+
+def walk(tmp_path, n=700, seed=3):
+    time_ = pd.date_range("2020", periods=n, freq="1h", tz="UTC")
+    close = 100*np.exp(np.random.default_rng(seed).normal(0, .002, n).cumsum())
+    bars = pd.DataFrame(dict(time=time_, open=close, high=close*1.001, low=close*.999, close=close, volume=1.))
+    bars.to_parquet(tmp_path/"walk.parquet")
+    return tmp_path/"walk.parquet"
+
+def test_an_ablation_of_twins_tells_nothing_apart(tmp_path):
+    "The same settings twice differ by exactly nothing; a variant that is spoilt on purpose is found."
+    common = [f"data={walk(tmp_path)}", "data.split.test_fraction=0.3", *SMALL[1:], "evaluation.stride=1", "training.epochs=1", "training.batch_size=1024", "training.horizon=2"]
+    found = AblationExperiment(dict(a=[], twin=[], spoilt=["model.backbone.blocks=[identityblock]", "model.head={name: gbm,sigma: 5}", "training.lr=1e-7"]),
+                               overrides=common, folder=tmp_path/"ab")
+    table = found.run(progress=False)
+    assert table.difference["twin"] == table.low["twin"] == table.high["twin"] == 0 and table.verdict["twin"] == "not told apart"
+    assert table.verdict["spoilt"] == "worse" and table.low["spoilt"] > 0
+    assert "spoilt is worse than a" in found.conclusion and "twin cannot be told apart" in found.conclusion
+    assert (tmp_path/"ab/comparison.csv").exists()
+
+def test_a_backtest_ablation_scores_every_mode_it_promises(tmp_path):
+    "Both modes run end to end; folds follow each other, and nothing is tested that was learnt."
+    found = AblationExperiment(dict(a=[], b=["training.lr=0.01"]), "backtest", QUICK, folds=2, folder=tmp_path/"ab")
+    assert found.run(progress=False).crps.notna().all()
+    ends = []
+    for part in found.names["a"]:
+        result = Run(tmp_path/"ab"/part).result; ends.append((result["test_from"], result["test_to"]))
+    assert ends[0][1] < ends[1][0]
+    with pytest.raises(ConfigError, match="use train or backtest"): AblationExperiment(dict(a=[], b=[]), "backtst")
+    with pytest.raises(ConfigError, match="two variants"): AblationExperiment(dict(a=[]))
+
+@pytest.mark.parametrize("typed, why", [
+    (["train", "model=linear,default"], "add --multirun"),
+    (["train", "-m", "model=linear,defualt"], "did you mean default?"),
+    (["train", "-m", "training.lr=interval(0,1)"], "values with commas"),
+    (["train", "-m", "training.lr=0.1,fast"], "training.lr"),
+    (["train", "-m", "data=mock", "--jobs", "0"], "1 or more"),
+    (["ablate", "linear"], "two variants"),
+    (["ablate", "linear", "defalt"], "did you mean default?"),
+    (["ablate", "linear", "x:training.lr"], "write x:setting=value"),
+    (["ablate", "linear", "default", "--first", "lin"], "did you mean linear?"),
+    (["ablate", "linear", "default", "data=mock", "--mode", "backtest", "--folds", "0"], "at least one fold"),
+    (["publish", "nowhere"], "is not a run"),
+    (["resume", "nowhere"], "nowhere"),
+], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_a_mistake_gets_one_sentence(typed, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert why in said and said.count("\n") <= 2 and "Traceback" not in said
+    assert not list(tmp_path.glob("runs/*/*/checkpoints"))
+
+def test_ablate_at_the_command_line(tmp_path, capsys):
+    assert main(["ablate", "linear", "slow:model=linear", "slow:training.lr=1e-5", *[o for o in QUICK if o != "model=linear"], "--run-dir", str(tmp_path/"ab")]) == 0
+    out = capsys.readouterr().out
+    assert "slow" in out and "verdict" in out and f"ablation: {tmp_path/'ab'}" in out
