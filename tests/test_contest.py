@@ -1,5 +1,5 @@
 "Comparisons: the subnet's score of what a model simulates, many windows, the same random numbers, and a walk that can be taken up again."
-import json
+import subprocess, sys, time
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
@@ -148,6 +148,23 @@ def test_a_failure_is_reported_and_the_others_go_on(tmp_path):
 def test_jobs_do_not_change_the_result(backtest, tmp_path):
     found = run_backtest(["default", "linear"], SMALL, folds=2, folder=tmp_path, jobs=2, progress=False)
     assert found.scores.equals(backtest[1].scores)
+
+def test_no_worker_outlives_its_driver(tmp_path):
+    "A driver that is killed leaves no process behind, and the next call ends with the same scores."
+    code = f"from synthlab.experiments.backtest import run_backtest\nif __name__ == '__main__': run_backtest(['default', 'linear'], {[*SMALL, 'training.epochs=400', 'training.patience=0']!r}, folds=2, folder={str(tmp_path/'walk')!r}, jobs=2, progress=False)"
+    (tmp_path/"drive.py").write_text(code)
+    driver = subprocess.Popen([sys.executable, str(tmp_path/"drive.py")])
+    for _ in range(600):
+        if list(tmp_path.glob("walk/fold_*/*/checkpoints/last.safetensors")): break
+        time.sleep(.1)
+    children = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True).stdout.split()
+    assert len(children) >= 2
+    driver.kill(); driver.wait()
+    for _ in range(150):
+        left = [c for c in children if Path(f"/proc/{c}").exists() and "Z" not in Path(f"/proc/{c}/stat").read_text().split(")")[-1].split()[0]]
+        if not left: break
+        time.sleep(.1)
+    assert not left, left
 
 def test_longer_histories_shrink_the_windows_of_all():
     markets = {n: load_market(market_config([*SMALL, f"training.lookback={n}"])) for n in (1, 64)}

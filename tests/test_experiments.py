@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
+from synthlab.datasets.sources import MockDataSource
 from synthlab.experiments.cli import main
 from synthlab.experiments.market import evaluate_run, run_experiment
 from synthlab.experiments.reports import file_report, linked_run
@@ -29,7 +30,7 @@ def parameters(name):
     found = {}; exec(cell.source, found)
     return {k: v for k, v in found.items() if not k.startswith("__")}
 
-REPORTS = ["train", "evaluate"]
+REPORTS = ["train", "evaluate", "backtest", "tournament"]
 
 def test_train_and_its_page(tmp_path):
     "The training report at toy size: its run is complete, and the page is filed with it."
@@ -54,9 +55,26 @@ def test_evaluate_report(tmp_path, mock_run):
     assert linked_run(out, tmp_path) == mock_run["run"].folder.resolve()
     assert f"{mock_run['metrics']['crps']:.1f}" in str(out)
 
+CONTEST = ["training.n_paths=8", "training.batch_size=512", "evaluation.n_boot=100", "evaluation.baselines=[constant,ewma]"]
+
+def test_backtest_report(tmp_path):
+    "Champion and challenger through two stretches, beside baselines, with a computed conclusion; the folder keeps trainings and scores."
+    out = execute("backtest", tmp_path, champion="default", challengers=["linear"], source="mock", folds=2, epochs=1, stride=48, folder="walk",
+                  overrides=[*CONTEST, "evaluation.n_paths=50"])
+    assert "The champion is default" in str(out) and "over the best baseline" in str(out)
+    assert {p.name for p in (tmp_path/"walk"/"fold_1").iterdir()} >= {"default", "linear", "ewma.scores.parquet", "default.scores.parquet"}
+
+def test_tournament_report(tmp_path):
+    "Hour and day, with baselines and the reference miner, and the weights that each would earn."
+    out = execute("tournament", tmp_path, hour=["default", "linear"], day=["linear"], source="mock", folds=2, stride=48, day_stride=96, epochs=1, n_paths=50,
+                  folder="cup", overrides=CONTEST, day_overrides=["training.stride=24"])
+    text = str(out)
+    assert "reference miner" in text and "presets beat both" in text or "no preset beats both" in text
+    assert {p.name for p in (tmp_path/"cup").iterdir()} == {"hour", "day"}
+
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_misspelt_parameter_is_refused_at_once(name, tmp_path):
-    wrong, right = {"train": ("horizn", "horizon"), "evaluate": ("sorce", "source")}[name]
+    wrong, right = {"train": ("horizn", "horizon"), "evaluate": ("sorce", "source"), "backtest": ("chalengers", "challengers"), "tournament": ("horu", "hour")}[name]
     with pytest.raises(PapermillExecutionError, match=f"did you mean {right}\\?"): execute(name, tmp_path, **{wrong: 4})
     assert not (tmp_path/"runs").exists()
 
@@ -209,3 +227,29 @@ def test_benchmark_report(tmp_path):
     out = execute("benchmark", tmp_path, repeats=1)
     verdict = str(out.cells[-1].outputs)
     for what in "scoringrules pwm", "torchsde Euler", "DataLoader", "200 000 rows", "five lines": assert what in verdict
+
+@pytest.mark.parametrize("options", [["evaluation.conformal=split"], ["evaluation.conformal=adaptive"], ["data.future=[time_of_day]", "data.static=asset"],
+                                     ["training.terms={levels: 1, energy: 0.5, variogram: 0.1}"], ["training.intervals=[1,6]"], ["training.stride=12"],
+                                     ["data.engineer={name: ohlcv}"], ["data.engineer={name: wavelet}"]], ids=str)
+def test_every_option_of_the_lab_runs_and_can_be_asked_again(options, tmp_path):
+    "A run with the option ends with a table beside its baselines, and evaluating it again gives the same score."
+    result = run_experiment(["data=mock", *SMALL, "evaluation.stride=6", "evaluation.baselines=[constant]", f"runs={tmp_path}", *options])
+    assert np.isfinite(result["metrics"]["crps"]) and set(result["table"].index) == {"model", "constant"}
+    assert evaluate_run(result["run"].folder)["metrics"]["crps"] == result["metrics"]["crps"]
+    if "conformal" in options[0]:
+        assert result["metrics"]["crps_without_recalibration"] > 0 and "recalibrated" in result["metrics"]["conclusion"]
+
+@pytest.mark.parametrize("wrong,right", [("evaluation.conformal=spilt", "split"), ("data.future=[tiem_of_day]", "time_of_day"), ("data.static=symbol", "asset"),
+                                         ("training.terms={level: 1}", "levels"), ("training.terms={returns: 1}", "intervals"), ("data.past=[funding]", "funding"),
+                                         ("data.engineer={name: wavelets}", "wavelet")])
+def test_options_that_do_not_exist_are_refused(wrong, right, capsys, tmp_path):
+    assert main(["train", "data=mock", *SMALL, f"runs={tmp_path}", "--no-report", wrong]) == 2
+    assert right in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+def test_a_model_that_knows_its_assets_is_asked_about_one_of_them(tmp_path):
+    "Which column of the static covariates is whose is kept with the weights."
+    bars = pd.concat([MockDataSource(1200, seed=s).load("A")["A"].assign(symbol=n) for s, n in ((1, "X"), (2, "Y"))]).reset_index()
+    bars.to_parquet(tmp_path/"two.parquet")
+    run = run_experiment([f"data={tmp_path/'two.parquet'}", *SMALL, "data.static=asset", "evaluation.baselines=[constant]", f"runs={tmp_path/'runs'}"])["run"]
+    alone = evaluate_run(run.folder, assets=["Y"])
+    assert set(alone["evaluation"].asset) == {"Y"}

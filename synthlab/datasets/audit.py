@@ -61,7 +61,7 @@ class LeakReport:
         if not self.clean: raise LeakError(str(self))
         return self
 
-# %% ../../nbs/datasets/35_audit.ipynb #25e33ce7
+# %% ../../nbs/datasets/35_audit.ipynb #7a9e8e8d
 _ALWAYS, _NEVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 @dataclass
@@ -72,6 +72,7 @@ class Output:
     at: np.ndarray = None   # (N,) stamps to report; None: `known`
     since: int = _ALWAYS    # compare only changes after this stamp
     whole: int = _ALWAYS    # when the fold it belongs to is complete; until then it may be gone
+    sparse: bool = False    # rows may come and go: only those that are there before and after are compared
 
 def _join(name, key): return f"{name}.{key}" if name else str(key)
 
@@ -97,8 +98,15 @@ def _fold(fold, name):
     for a, (first, rows) in enumerate(zip(gather.first.tolist(), gather.lengths.tolist())):
         flat = gather.features, gather.scale, gather.close, gather.times
         features, scale, close, times = (x[first : first+rows].cpu().numpy() for x in flat)
-        columns = dict(zip(fold.engineer.names, features.T)) | {"scale": scale, "close": close}
+        columns = dict(zip(fold.engineer.columns, features.T)) | {"scale": scale, "close": close}
         for k, v in columns.items(): out |= _rows(v, times, _join(name, f"asset {a}.{k}"), 0, since)
+        if gather.future is None: continue
+        before = np.arange(rows) - gather.horizon                   # the earliest decision that is given a row
+        early = np.where(before < 0, _ALWAYS, times[np.maximum(before, 0)])
+        ahead = gather.future[first : first+rows].cpu().numpy()
+        for k, v in enumerate(ahead.T): out[_join(name, f"asset {a}.future {k}")] = Output(v, early, times, sparse=True)
+    if gather.static is not None:
+        out[_join(name, "static")] = Output(gather.static.cpu().numpy(), np.full(len(gather.static), since), None, since)
     return out
 
 def _is_split(x): return isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], Windows)
@@ -134,7 +142,7 @@ def collect(
                          "return one value a row, or a series with dates")
     return _rows(values, stamps, name or "values", ahead.get(name, 0), since)
 
-# %% ../../nbs/datasets/35_audit.ipynb #e8281316
+# %% ../../nbs/datasets/35_audit.ipynb #6eb312b0
 def _multiply(frame, rows, factor):
     "Multiply every number of some rows; NaN empties them."
     numbers = frame.select_dtypes("number").astype(float)
@@ -147,8 +155,8 @@ def _append(frame, factor):
     more.index = frame.index[-1] + bar_step(frame)*np.arange(1, len(more) + 1)
     return pd.concat([frame, more.rename_axis(frame.index.name)])
 
-CHANGES = {     # frame, rows after t, random generator -> frame
-    "scaled": lambda frame, after, rng: _multiply(frame, after, np.exp(rng.normal(size=len(frame)))),
+CHANGES = {     # frame, rows after t, random generator -> frame; scaled by less than a loader takes for a slip of the decimal point
+    "scaled": lambda frame, after, rng: _multiply(frame, after, np.exp(rng.uniform(-1, 1, len(frame)))),
     "huge": lambda frame, after, rng: _multiply(frame, after, 1e6),
     "missing": lambda frame, after, rng: _multiply(frame, after, np.nan),
     "removed": lambda frame, after, rng: frame[~after],
@@ -160,7 +168,7 @@ HOLES = {       # frame, rows of the hole -> frame; done up to t, before the fut
     "an absent hole": lambda frame, hole: frame[~hole],
 }
 
-# %% ../../nbs/datasets/35_audit.ipynb #57659130
+# %% ../../nbs/datasets/35_audit.ipynb #578c0fa5
 def _moved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     "Rows whose bits differ; two NaN are alike."
     if a.dtype != b.dtype: a, b = (x.astype(np.result_type(a, b)) for x in (a, b))
@@ -183,6 +191,10 @@ def compare(
     if changed is None:
         return int(at.min()) if len(at) and max(base.known.max(), base.whole) <= cut else None
     new = changed.known <= cut
+    if base.sparse:
+        _, i, j = np.intersect1d(at[old], (changed.known if changed.at is None else changed.at)[new], return_indices=True)
+        rows = _moved(base.values[old][i], changed.values[new][j])
+        return int(base.known[old][i][rows].min()) if rows.any() else None
     if old.sum() != new.sum():
         extra = np.setxor1d(at[old], (changed.known if changed.at is None else changed.at)[new])
         return int(extra.min()) if len(extra) else int(at[old].min())
@@ -212,7 +224,7 @@ def audit_split(
         findings.append(Finding(f"{name}.{early}/{late}", text, cut=begins, first=int(w.ends_at.max())))
     return findings
 
-# %% ../../nbs/datasets/35_audit.ipynb #9b4232e7
+# %% ../../nbs/datasets/35_audit.ipynb #3da95b09
 def _refusal(change, error):
     return f"{change}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
 
@@ -220,7 +232,7 @@ def _engineer_pipeline(engineer, since):
     "Fit on the rows up to a stamp, transform all."
     def pipeline(frame):
         fitted = copy.deepcopy(engineer).fit([frame[frame.index.as_unit("ns").asi8 <= since]])
-        return dict(zip(engineer.names, fitted.transform(frame).T)) | {"scale": fitted.scale(frame)}
+        return dict(zip(engineer.columns, fitted.transform(frame).T)) | {"scale": fitted.scale(frame)}
     return pipeline
 
 def _stamps(frames):

@@ -75,7 +75,7 @@ def range_variance(
     if estimator == "rogers_satchell": return np.maximum((h - o)*(h - c) + (l - o)*(l - c), 0)
     raise ValueError(f"estimator {estimator!r}: use parkinson, garman_klass or rogers_satchell")
 
-# %% ../../nbs/datasets/10_features.ipynb #b40edbda
+# %% ../../nbs/datasets/10_features.ipynb #f3bb4b47
 ENGINEERS = {}
 ELSEWHERE = {"ohlcv": "ohlcv", "wavelet": "wavelets"}       # engineers of modules that build on this one, imported when asked for
 
@@ -92,7 +92,7 @@ def register_engineer(
 
 def create_engineer(
     name: str,          # a registered name
-    past=(),            # further columns of the bars that are features as they are
+    past=(),            # further columns of the bars that are features, too
     **options           # of its constructor
 ) -> "FeatureEngineer":
     "A new engineer, not fitted yet."
@@ -100,7 +100,7 @@ def create_engineer(
     if name in ENGINEERS: return ENGINEERS[name](**options).take(past)
     raise ValueError(f"no engineer is called {name!r}; there are {', '.join(sorted({*ENGINEERS, *ELSEWHERE}))}")
 
-# %% ../../nbs/datasets/10_features.ipynb #e4592198
+# %% ../../nbs/datasets/10_features.ipynb #ebb14642
 class FeatureEngineer:
     "From bars to features: fitted on train rows, then causal row by row."
     name = ""                                       # set by `register_engineer`
@@ -110,11 +110,12 @@ class FeatureEngineer:
     floor = .05                                     # least scale, as a share of the train level
     limit = 10.                                     # standardised features are clipped here
 
-    def __init__(self, standardise=True, **options):
+    past: tuple = ()                                # further columns of the bars that are features, too
+
+    def __init__(self, standardise=True, past=(), **options):
         self.standardise, self.fitted = standardise, {}
         self.options = {**options, "standardise": standardise}
-
-    past: tuple = ()                                # further columns of the bars that are features as they are
+        self.take(past)
 
     def take(self,
         past                # names of columns, such as open_interest
@@ -129,12 +130,26 @@ class FeatureEngineer:
     @property
     def feature_dim(self) -> int: return len(self.columns)
 
-    def all_raw(self, bars) -> np.ndarray:
-        "`raw`, and beside it the further columns, (T, F)."
-        if not self.past: return self.raw(bars)
+    @property
+    def kept(self) -> int:
+        "How many of the first features stay as `raw` gives them; the others are standardised."
+        return 0 if self.standardise else len(self.names)
+
+    def beside(self, bars) -> np.ndarray:
+        "The further columns, (T, P); every row that has a close needs a number."
         missing = [c for c in self.past if c not in bars]
         if missing: raise ValueError(f"the bars have no column {missing[0]!r}; load them with columns={list(self.past)}")
-        return np.column_stack([self.raw(bars), bars[list(self.past)].to_numpy(np.float64)])
+        x = bars[list(self.past)].to_numpy(np.float64)
+        bad = ~np.isfinite(x) & np.isfinite(bars["close"].to_numpy(np.float64))[:, None]
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise ValueError(f"column {self.past[column]} has no number in row {row} ({bars.index[row]}), the first of {bad[:, column].sum()}; "
+                             "fill it with what was known then, begin later, or leave the column out")
+        return x
+
+    def all_raw(self, bars) -> np.ndarray:
+        "`raw`, and beside it the further columns, (T, F)."
+        return np.column_stack([self.raw(bars), self.beside(bars)]) if self.past else self.raw(bars)
 
     def raw(self, bars) -> np.ndarray:
         "Features before standardising, (T, F); NaN where the past is not complete."
@@ -153,14 +168,16 @@ class FeatureEngineer:
             raise ValueError(f"{self.name}: the close never moves in the {len(seen)} train rows")
         square, own = square[seen].mean(), own[seen].mean()
         self.fitted = {"level": float(np.sqrt(square)), "ratio": float(np.sqrt(square/own))}
-        if self.standardise:
+        if self.kept < self.feature_dim:
+            if len(set(self.columns)) < self.feature_dim: raise ValueError(f"{self.name}: two features are called alike: {', '.join(self.columns)}")
             x = np.concatenate([self.all_raw(b) for b in bars])
-            x = x[np.isfinite(x).all(1)]
+            x = x[np.isfinite(x).all(1)][:, self.kept:]
             if not len(x):
                 raise ValueError(f"{self.name}: no train row has {self.warmup} rows before it; "
                                  "give more rows to fit")
-            std = np.where(x.std(0) > 1e-12, x.std(0), 1.)
-            self.fitted |= {"mean": x.mean(0).tolist(), "std": std.tolist()}
+            mean, std, own = x.mean(0), x.std(0), len(self.names) - self.kept
+            least = np.where(np.arange(len(std)) < own, 1e-12, 1e-12*np.abs(mean))  # further columns have units of their own
+            self.fitted |= {"mean": mean.tolist(), "std": np.where(std > least, std, 1.).tolist()}
         return self
 
     def known(self, fact: str):
@@ -171,9 +188,10 @@ class FeatureEngineer:
 
     def transform(self, bars) -> np.ndarray:
         "Features of every row, (T, F) float32; NaN in the warm-up and near missing prices."
-        x = self.all_raw(bars)
-        if self.standardise:
-            x = np.clip((x - self.known("mean"))/self.known("std"), -self.limit, self.limit)
+        x, k = self.all_raw(bars), self.kept
+        if k < self.feature_dim:
+            z = np.clip((x[:, k:] - self.known("mean"))/self.known("std"), -self.limit, self.limit)
+            x = np.column_stack([x[:, :k], z])
         return x.astype(np.float32)
 
     def scale(self, bars) -> np.ndarray:
@@ -193,7 +211,7 @@ class FeatureEngineer:
             if state.get(k) != mine:
                 raise ValueError(f"{self.name}: the state has {k} {state.get(k)!r}, not {mine!r}")
         for k, v in state["fitted"].items():
-            size = self.feature_dim if k in ("mean", "std") else 1
+            size = self.feature_dim - self.kept if k in ("mean", "std") else 1
             if np.size(v) != size or not np.isfinite(v).all():
                 raise ValueError(f"{self.name}: {k} in the state is not {size} finite number(s)")
         self.fitted = dict(state["fitted"])
@@ -205,16 +223,17 @@ def restore_engineer(
     "The fitted engineer that a state describes."
     return create_engineer(state["name"], **state["options"]).load_state(state)
 
-# %% ../../nbs/datasets/10_features.ipynb #1fa40ffa
+# %% ../../nbs/datasets/10_features.ipynb #449f8674
 @register_engineer("zscore")
 class ZScoreEngineer(FeatureEngineer):
     "Log return, and z-scores of the log price in a short and a long window."
     def __init__(self,
         short_win: int = 20,    # rows of the short window
         long_win: int = 200,    # rows of the long window
-        standardise=False       # bring the features to mean 0 and deviation 1 on train rows
+        standardise=False,      # bring the features to mean 0 and deviation 1 on train rows
+        past=()                 # further columns of the bars, standardised in any case
     ):
-        super().__init__(standardise, short_win=short_win, long_win=long_win)
+        super().__init__(standardise, past, short_win=short_win, long_win=long_win)
         self.windows = (short_win, long_win)
         self.names = ("log_return", f"zscore_{short_win}", f"zscore_{long_win}")
         self.warmup = max(short_win - 1, long_win - 1, max(self.blend))
@@ -224,7 +243,7 @@ class ZScoreEngineer(FeatureEngineer):
         zscores = [trailing_zscore(price, w) for w in self.windows]
         return np.column_stack([log_return(bars), *zscores])
 
-# %% ../../nbs/datasets/10_features.ipynb #22946e33
+# %% ../../nbs/datasets/10_features.ipynb #e8b37f10
 @register_engineer("range_volatility")
 class RangeVolatilityEngineer(FeatureEngineer):
     "Range-based log-volatilities and returns over several windows, relative to the current scale."
@@ -233,10 +252,11 @@ class RangeVolatilityEngineer(FeatureEngineer):
     def __init__(self,
         windows=(1, 5, 22, 66), # rows of each window
         estimators=("parkinson", "garman_klass", "rogers_satchell"),    # of a bar's variance
-        standardise=True        # bring the features to mean 0 and deviation 1 on train rows
+        standardise=True,       # bring the features to mean 0 and deviation 1 on train rows
+        past=()                 # further columns of the bars
     ):
         if not windows or any(w < 1 for w in windows): raise ValueError(f"windows are {list(windows)}; give whole numbers of rows, 1 or more")
-        super().__init__(standardise, windows=list(windows), estimators=list(estimators))
+        super().__init__(standardise, past, windows=list(windows), estimators=list(estimators))
         self.windows, self.estimators = tuple(windows), tuple(estimators)
         vols = [f"{e}_{w}" for e in self.estimators for w in windows]
         self.names = (*vols, *(f"return_{w}" for w in windows), "log_scale")

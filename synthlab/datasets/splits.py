@@ -260,22 +260,37 @@ def walk_forward(
                          "or allow a partial fold")
     return folds
 
-# %% ../../nbs/datasets/30_splits.ipynb #b876afeb
+# %% ../../nbs/datasets/30_splits.ipynb #de8faa41
 def hybrid_nested(
     windows: Windows,
-    holdout_fraction: float,    # of the decision times, the last ones, that no fold touches
+    holdout_fraction,           # share of the decision times, the last ones, that no fold touches; or the date at which they begin
     train_period,               # of each fold, as in `walk_forward`
-    val_period,                 # the same kind
+    val_period,                 # the same kind; 0: no validation
     test_period=None,           # the same kind; None: the validation period
     step=None,                  # how far a fold lies behind the last; None: the test period
     embargo=pd.Timedelta(0),    # length of time to keep free before a boundary
-    **options                   # calendar, expanding, partial of `walk_forward`
+    calendar=None,              # dates that numbers count; None: the decision times
+    **options                   # expanding, partial of `walk_forward`
 ) -> tuple:                     # folds before the holdout (list of `Split`); the last `Split`, whose test is the holdout
     "A walk forward, and behind it a holdout that it never reaches."
-    if not 0 < holdout_fraction < 1: raise SplitError(f"holdout_fraction is {holdout_fraction}; use a share of the decisions, such as 0.2")
-    boundary, test = to_boundary(windows, 1. - holdout_fraction), val_period if test_period is None else test_period
-    folds = walk_forward(windows, train_period, val_period, test, step, embargo, until=boundary - _length(embargo, "embargo"), **options)
-    times = np.unique(windows.decided_at)
-    known = times[times < boundary]
-    val_start = int(known[-min(int(val_period), len(known))]) if isinstance(val_period, (int, np.integer)) else boundary - _length(val_period, "val_period")
-    return folds, static_holdout(windows, val_start, boundary, None, embargo)
+    if not len(windows): raise SplitError("there are no windows to split")
+    share = isinstance(holdout_fraction, (int, float, np.number))
+    if share and not 0 < holdout_fraction < 1:
+        raise SplitError(f"holdout_fraction is {holdout_fraction}; use a share of the decisions, such as 0.2, or a date")
+    begin, e = to_boundary(windows, 1. - holdout_fraction) if share else to_stamp(holdout_fraction), _length(embargo, "embargo")
+    if begin > windows.decided_at[-1]:
+        raise SplitError(f"the holdout is empty: no window decides from {show_stamp(begin)} on; the last does on {show_stamp(windows.decided_at[-1])}")
+    test = val_period if test_period is None else test_period
+    folds = walk_forward(windows, train_period, val_period, test, step, embargo, calendar, begin - e, **options)
+    if not isinstance(val_period, (int, np.integer)): val_start = begin - _length(val_period, "val_period")
+    else:
+        dates = windows.decided_at if calendar is None else pd.DatetimeIndex(calendar).as_unit("ns").asi8
+        dates = np.unique(np.append(dates[dates < begin], begin))
+        val_start = int(dates[-1 - min(int(val_period), len(dates) - 1)])
+    last = Split(purge(windows, _decided(windows, _START, val_start), val_start, e),
+                 purge(windows, _decided(windows, val_start, begin), begin, e), _decided(windows, begin))
+    less = f" - {pd.Timedelta(embargo)}" if e else ""
+    rules = {"train": f"ends before {show_stamp(val_start)}{less}",
+             "val": f"decides from {show_stamp(val_start)} on and ends before {show_stamp(begin)}{less}"}
+    _require(windows, last if val_start < begin else last._replace(val=last.test), rules)
+    return folds, last

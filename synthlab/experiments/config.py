@@ -100,7 +100,7 @@ def as_override(
         return str(v) if plain else '"' + str(v).replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"{name}={text(value)}"
 
-# %% ../../nbs/experiments/00_config.ipynb #0cf69dbc
+# %% ../../nbs/experiments/00_config.ipynb #582a64b9
 CONF = Path(synthlab.__file__).parent/"conf"    # presets of each lab, in a folder of its name
 _hydra = threading.Lock()                       # Hydra keeps one global state
 
@@ -109,7 +109,12 @@ def to_schema(
     values: Any,            # mapping, or OmegaConf node
 ) -> Any:                   # an instance of `schema`
     "Values as a checked instance of the schema."
-    try: return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(schema), values)
+        for name, kind in settings(schema).items():     # what names another thing brings none of the default's options
+            said = OmegaConf.select(OmegaConf.create(values), name) if is_open(kind) else None
+            if said is not None and "name" in said: OmegaConf.update(node, name, said, merge=False)
+        return OmegaConf.to_object(node)
     except OmegaConfBaseException as e:
         name, what = getattr(e, "full_key", None), str(getattr(e, "msg", e)).strip().splitlines()[0]
         if what.startswith("Key "): what = f"there is no setting {name}; {nearest(name or '', settings(schema))}"; name = None

@@ -38,7 +38,7 @@ def score_paths(
     last, outcome = (paths[..., -1]/price[:, None]).log(), (target[:, -1]/price).log()
     return pd.DataFrame({k: v.numpy() for k, v in rows.items()} | dict(spread=last.std(1).numpy(), error=(last.mean(1) - outcome).abs().numpy()))
 
-# %% ../../nbs/experiments/29_contest.ipynb #e985bde5
+# %% ../../nbs/experiments/29_contest.ipynb #e75e69af
 class BacktestRunner:
     "Several forecasters on the same windows with common random numbers."
     def __init__(self,
@@ -66,7 +66,7 @@ class BacktestRunner:
         if not 1 <= horizon <= longest: raise ValueError(f"horizon={horizon}, but the windows' targets have {longest} steps")
         simulators = {n: model_simulator(m.eval(), horizon, n_paths) if isinstance(m, torch.nn.Module) else m for n, m in self.models.items()}
         found = []
-        with tqdm(total=len(self.batches)*len(simulators), disable=not self.progress, desc="backtest", leave=False) as bar:
+        with tqdm(total=len(self.batches)*len(simulators), disable=None if self.progress else True, desc="backtest", leave=False) as bar:
             for lo, rows, batch, name, paths in simulated(simulators, self.batches, self.seed):
                 batch = batch | dict(target=batch["target"][:, :horizon])
                 found.append(self.judge(lo, name, paths, batch)); bar.update()

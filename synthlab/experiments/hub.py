@@ -47,7 +47,7 @@ def check_publishable(
     if abs(sum(scores)/len(scores) - result["crps"]) > 1e-6*abs(result["crps"]): raise no("its CRPS is not the mean of its windows' scores")
     return {k: v for k, v in tensors.items() if k.startswith("model/")}, state, result
 
-# %% ../../nbs/experiments/34_hub.ipynb #3e45e104
+# %% ../../nbs/experiments/34_hub.ipynb #b4bee4ed
 def published_about(
     run: Run,                           # finished
     state: Mapping,                     # of its best checkpoint
@@ -65,7 +65,9 @@ def backbone_name(
     recipe: Mapping,                    # with backbone and head
 ) -> str:                               # `transformer-lstm-student_t`, fit for a folder
     "A model in few words: its blocks and its head."
-    def short(b): return str(b.get("name", b.get("_target_", "block")) if isinstance(b, Mapping) else b).split(".")[-1].lower().removesuffix("block")
+    def short(b):
+        name = b.get("name", b.get("_target_", "block")) if isinstance(b, Mapping) else b
+        return str(name).split(".")[-1].lower().removesuffix("block")
     backbone = recipe.get("backbone", {})
     blocks = backbone.get("blocks", ["backbone"]) if isinstance(backbone, Mapping) else [backbone]
     return folder_name("-".join([*map(short, blocks), short(recipe.get("head", "head")).removesuffix("head")]))
@@ -84,7 +86,8 @@ def architecture(
     about: Mapping,                     # what `published_about` gave
 ) -> dict[str, Any]:
     "Layers, widths and weights of a model as plain data."
-    return dict(recipe=about["recipe"], recipe_hash=recipe_hash(about["recipe"]), parameters=sum(p.numel() for p in model.parameters()), layers=layers_of(model),
+    layers = layers_of(model)
+    return dict(recipe=about["recipe"], recipe_hash=recipe_hash(about["recipe"]), parameters=sum(layers.values()), layers=layers,
                 input_size=getattr(model.backbone, "input_size", None), features=list(restore_engineer(about["engineer"]).names),
                 latent_size=getattr(model.backbone, "output_dim", None), horizon=about["horizon"], lookback=about["lookback"])
 
@@ -158,7 +161,7 @@ It was tested on these bars and this period alone; other assets, other steps and
 The choice among several models by the test above would make its score too good: confirm it on later bars. It is no advice to trade.
 """
 
-# %% ../../nbs/experiments/34_hub.ipynb #ae7cecb7
+# %% ../../nbs/experiments/34_hub.ipynb #fbd3c1d5
 def hub(name: str):
     "A function or class of huggingface_hub, which is installed by those who need it."
     try: import huggingface_hub
@@ -183,11 +186,13 @@ def read_model(
     largest = max((n for t in header.values() for n in t["shape"]), default=0)
     try:
         config, engineer = to_schema(MarketConfig, about["config"]), restore_engineer(about["engineer"])
-        if wide := [n for n in sizes(config.model) if n > max(512, 2*largest)]: raise ConfigError(f"its recipe asks for {wide[0]:,}, and its largest tensor has {largest:,} rows")
+        if big := [n for n in sizes(config.model) if n > max(512, 2*largest)]:
+            raise ConfigError(f"its recipe asks for {big[0]:,}, and its largest tensor has {largest:,} rows")
         wide = lambda name: header.get(f"model/{name}", {"shape": [0, 0]})["shape"][-1]
         model = build_market_model(config, engineer.feature_dim, wide("backbone.future.0.weight"), wide("backbone.static.weight"))
     except CheckpointError: raise
-    except (ConfigError, KeyError, TypeError, ValueError) as e: raise CheckpointError(f"{path} describes no model that can be built here: {e}") from None
+    except (ConfigError, KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f"{path} describes no model that can be built here: {e}") from None
     tensors, _ = load_checkpoint(path, model.state_dict())
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}, strict=True)
     return model.eval(), engineer, dict(about)
@@ -199,7 +204,8 @@ def find_published(
     found = sorted(p for p in folder.rglob("model.safetensors") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
     if len(found) == 1: return found[0]
     if not found: raise ConfigError(f"{folder} has no model.safetensors; publish a run with: synthlab publish RUN")
-    raise ConfigError(f"{folder} has {len(found)} models; name one of them: {', '.join(str(p.parent.relative_to(folder)) for p in found[:5])}")
+    names = ", ".join(str(p.parent.relative_to(folder)) for p in found[:5])
+    raise ConfigError(f"{folder} has {len(found)} models; name one of them: {names}")
 
 def load_published(
     where: str | Path,                  # a folder; or owner/name on the hub, maybe followed by the folder in it
@@ -211,10 +217,11 @@ def load_published(
     name, _, sub = rest.partition("/")
     if not all(re.fullmatch(r"[A-Za-z0-9][\w.-]*", part) for part in (owner, name, *filter(None, sub.split("/")))):
         raise ConfigError(f"there is no folder {where}, and it is no owner/name on the hub either")
-    got = hub("snapshot_download")(f"{owner}/{name}", revision=revision, allow_patterns=[f"{sub}/model.safetensors" if sub else "*model.safetensors"])
+    wanted = [f"{sub}/model.safetensors" if sub else "*model.safetensors"]
+    got = hub("snapshot_download")(f"{owner}/{name}", revision=revision, allow_patterns=wanted)
     return read_model(find_published(Path(got)/sub))
 
-# %% ../../nbs/experiments/34_hub.ipynb #c4e003a1
+# %% ../../nbs/experiments/34_hub.ipynb #f4f908f6
 class HubManager:
     "Files a finished run for others, on the disk and on the Hugging Face hub."
     def __init__(self,
@@ -247,7 +254,8 @@ class HubManager:
             atomic_write(new/"architecture.json", json_text(parts, indent=1) + "\n")
             atomic_write(new/"config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.about["config"])))
             atomic_write(new/"result.json", json_text(self.result, indent=1) + "\n")
-            atomic_write(new/"README.md", model_card(self.about, self.result, parts, f"{self.repo_id}/{self.path}" if self.repo_id else folder.as_posix()))
+            where = f"{self.repo_id}/{self.path}" if self.repo_id else folder.as_posix()
+            atomic_write(new/"README.md", model_card(self.about, self.result, parts, where))
             if folder.exists(): folder.rename(old)
             new.rename(folder)
             sync_folder(folder.parent)
@@ -273,7 +281,9 @@ class HubManager:
         b = self.result["baselines"][best]; low, high = b["skill_interval"]
         folder = self.output_root/self.path
         where = f"https://huggingface.co/{self.repo_id}/tree/main/{self.path}" if self.repo_id else "not uploaded"
+        r = self.result
         return "\n".join([f"Model: {backbone_name(self.about['recipe'])}, {sum(v.numel() for v in self.weights.values()):,} parameters",
-            f"Recipe: {recipe_hash(self.about['recipe'])}", f"Held-out CRPS: {self.result['crps']:.6f} ({self.result['windows']} windows, {self.result['test_from'][:10]} to {self.result['test_to'][:10]})",
+            f"Recipe: {recipe_hash(self.about['recipe'])}",
+            f"Held-out CRPS: {r['crps']:.6f} ({r['windows']} windows, {r['test_from'][:10]} to {r['test_to'][:10]})",
             f"Best baseline: {best} {b['crps']:.6f}, skill {100*b['skill']:+.1f} % ({100*low:+.1f} to {100*high:+.1f} %)",
             f"Folder: {folder}{'' if folder.exists() else ' (not saved yet)'}", f"Hub: {where}"])

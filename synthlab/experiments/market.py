@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Progress', 'make_objective', 'make_trainer', 'fit_run', 'result_numbers', 'test_model', 'hint', 'train_run',
-           'finish_run', 'run_experiment', 'resume_experiment', 'evaluate_run']
+           'training_seconds', 'finish_run', 'run_experiment', 'resume_experiment', 'evaluate_run']
 
 # %% ../../nbs/experiments/20_market.ipynb #b8867fcb
 import sys
@@ -29,7 +29,7 @@ from ..trainers.processes import Interrupted, launch
 from ..trainers.tracking import Tracker
 from ..trainers.trainer import Trainer
 
-# %% ../../nbs/experiments/20_market.ipynb #b0968eb5
+# %% ../../nbs/experiments/20_market.ipynb #00efb0db
 class Progress:
     "A line an epoch on its way to the tracker."
     def __init__(self,
@@ -69,7 +69,8 @@ def make_trainer(
 ) -> Trainer:
     "The loop, set up for paths; what it saves is enough to simulate without the training data."
     terminal, about = sys.stdout.isatty(), dict(lab="market", recipe=config.model, engineer=market.fold.engineer.state(),
-                                                step=str(market.step()), learnt_until=str(market.learnt_until()))
+                                                step=str(market.step()), learnt_until=str(market.learnt_until()),
+                                                assets=list(market.loader.names))
     return Trainer(objective, config.training, run.folder, Progress(tracker, not (terminal or quiet)), about, progress=terminal and not quiet)
 
 def fit_run(
@@ -84,7 +85,7 @@ def fit_run(
     if resume: trainer.resume()
     trainer.fit(market.fold.train, market.fold.val)
 
-# %% ../../nbs/experiments/20_market.ipynb #a9f3cccc
+# %% ../../nbs/experiments/20_market.ipynb #660c40e5
 def result_numbers(
     table: pd.DataFrame,                # what `skill_table` made
     evaluation: Evaluation,             # what `evaluate` found
@@ -95,7 +96,7 @@ def result_numbers(
     against = {n: dict(crps=r.crps, skill=r.skill, skill_interval=[r.low, r.high], p_value=r.p_value) for n, r in table.iloc[1:].iterrows()}
     return dict(crps=float(table["crps"].iloc[0]), unit="1e-4 of the price at the decision, mean over steps", baselines=against,
                 level=config.evaluation.level, windows=len(scores), test_from=str(scores.index[0]), test_to=str(scores.index[-1]),
-                scores=dict(decided_at=scores.index.astype(str).tolist(), **scores.to_dict("list")),
+                scores=dict(decided_at=scores.index.astype(str).tolist(), asset=list(map(str, evaluation.asset)), **scores.to_dict("list")),
                 crps_by_step=evaluation.steps.iloc[:, 0].tolist(), **calibration(evaluation, config))
 
 def test_model(
@@ -140,7 +141,11 @@ def train_run(run, config, market, objective, tracker, resume: bool, quiet: bool
     history = trainer.fit(market.fold.train, market.fold.val)
     best = trainer.load_best()
     return history, dict(best_epoch=best["epoch"], parameters=sum(p.numel() for p in objective.model.parameters()),
-                         training_seconds=round(sum(e["seconds"] for e in run.facts.events() if e["event"] == "epoch"), 1), recipe=recipe_hash(config.model))
+                         recipe=recipe_hash(config.model))
+
+def training_seconds(run: Run) -> float:
+    "How long the epochs of a run took, validation not counted."
+    return round(sum(e["seconds"] for e in run.facts.events() if e["event"] == "epoch"), 1)
 
 def finish_run(run, config, market, objective, resume: bool) -> dict:
     "Train, take the best weights, test, and write the result."
@@ -182,7 +187,7 @@ def resume_experiment(
     except BaseException as e: run.__exit__(type(e), e, None); raise
     return finish_run(run, config, market, objective, resume=True)
 
-# %% ../../nbs/experiments/20_market.ipynb #c08c4fe3
+# %% ../../nbs/experiments/20_market.ipynb #70ec6a76
 def evaluate_run(
     run_dir: str | Path,                # of a run that has a best checkpoint
     source: str | None = None,          # other bars; default those of the run
@@ -202,7 +207,7 @@ def evaluate_run(
     tensors, state = load_checkpoint(run.checkpoints/"best.safetensors")
     about = state["about"]
     engineer = restore_engineer(about["engineer"])
-    market = load_market(config, engineer)
+    market = load_market(config, engineer, about.get("assets"))
     step, seen = pd.Timedelta(about["step"]), market.leave_out(pd.Timestamp(about["learnt_until"]))
     model = build_market_model(config, **market.sizes()).to(market.loader.device)
     model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})

@@ -16,7 +16,7 @@ from .setup import Market
 from ..models.conformal import AdaptiveConformal, SplitConformal
 from ..models.registry import ConfigError
 
-# %% ../../nbs/experiments/19_recalibration.ipynb #debb0637
+# %% ../../nbs/experiments/19_recalibration.ipynb #10bb7d6c
 RECALIBRATIONS = {"split": SplitConformal, "adaptive": AdaptiveConformal}
 
 def ends_of(
@@ -44,6 +44,5 @@ def recalibrate(
     except ValueError as error: raise ConfigError(f"evaluation.conformal={kind}: {error}") from None
     def simulate(batch, rows, seed):
         paths, price, decided = simulator(batch, rows, seed).cpu(), batch["initial_price"].cpu(), batch["decided_at"].cpu().numpy()
-        if kind == "split": return learnt.apply(paths, price, decided)
         return learnt.apply(paths, price, decided, ends_of(market, batch, rows), batch["target"].cpu())
     return simulate

@@ -34,7 +34,7 @@ def list_presets(
     says = lambda name: next((l[1:].strip() for l in lines(name) if l.startswith("#") and "@package" not in l), "")
     return {name: says(name) for name in preset_names(CONF/"market")[group]}
 
-# %% ../../nbs/experiments/36_session.ipynb #839d7c59
+# %% ../../nbs/experiments/36_session.ipynb #2036e8b2
 def create_experiment(
     blocks: Sequence,                   # names, or dictionaries with `name` and options
     head: str = "gbm",                  # name
@@ -56,7 +56,8 @@ def create_experiment(
     def block(i, b):
         b = {"name": b} if isinstance(b, str) else dict(b)
         return b | dict(more.get(b.get("name"), {}) if isinstance(more, Mapping) else more[i] or {})
-    backbone = dict(d_model=d_model, blocks=[block(i, b) for i, b in enumerate(blocks)]) | ({"insert_layernorm": True} if insert_layernorm else {})
+    backbone = dict(d_model=d_model, blocks=[block(i, b) for i, b in enumerate(blocks)])
+    if insert_layernorm: backbone["insert_layernorm"] = True
     head = {"name": head} | dict(head_kwargs or {})
     with contextlib.suppress(UnknownName):
         if "horizon_max" in inspect.signature(registry.get_info(head["name"], "head").cls).parameters: head.setdefault("horizon_max", horizon)
@@ -71,7 +72,7 @@ def experiment_overrides(
     return ([as_override(f"model.{k}", v) for k, v in exp.get("model", {}).items()]
             + [as_override(f"training.{k}", v) for k, v in exp.get("training", {}).items()])
 
-# %% ../../nbs/experiments/36_session.ipynb #b02d9d62
+# %% ../../nbs/experiments/36_session.ipynb #33e1651e
 def validate(
     config: MarketConfig,               # what `market_config` gave
 ) -> tuple[Any, list[str], list[str]]:  # the model or None, errors, warnings
@@ -88,12 +89,14 @@ def validate(
             one, g = torch.ones(2), torch.Generator().manual_seed(0)
             known = {k: torch.zeros(2, *shape, sizes[f"{k}_size"]) for k, shape in dict(future=[t.horizon], static=[]).items() if sizes[f"{k}_size"]}
             paths = model(torch.zeros(2, t.lookback, sizes["feature_dim"]), one, t.horizon, 2, scale=.01*one, generator=g, **known)[0]
-        if paths.shape != (2, 2, t.horizon) or not paths.isfinite().all(): raise ValueError("its paths are not finite, or not as long as the horizon")
+        if paths.shape != (2, 2, t.horizon) or not paths.isfinite().all():
+            raise ValueError("its paths are not finite, or not as long as the horizon")
     except (ConfigError, ValueError, RuntimeError, TypeError, LookupError) as e: return None, [str(e).splitlines()[0]], said
     if (n := sum(p.numel() for p in model.parameters())) > 1_000_000: said.append(f"{n:,} parameters are many for some thousand windows")
     layers = [type(l).__name__ for l in getattr(model.backbone, "layers", [])]
     if "RevIN" in layers[1:]: said.append("RevIN belongs first, where the level of the window still is")
-    if len(layers) > 2 and config.model["backbone"].get("d_model", 32) < 32: said.append("a stack of three or more blocks wants d_model of 32 or more")
+    if len(layers) > 2 and config.model["backbone"].get("d_model", 32) < 32:
+        said.append("a stack of three or more blocks wants d_model of 32 or more")
     return model, [], said
 
 # %% ../../nbs/experiments/36_session.ipynb #7be9e45d
@@ -109,7 +112,7 @@ def outcome(
                        skill_interval=against.get("skill_interval"), p_value=against.get("p_value"),
                        baselines={n: b["crps"] for n, b in m["baselines"].items()}, run_dir=str(result["run"].folder))
 
-# %% ../../nbs/experiments/36_session.ipynb #e9af470d
+# %% ../../nbs/experiments/36_session.ipynb #b51dde06
 class ResearchSession:
     "Compose, check, run and compare experiments on one source of bars."
     def __init__(self,
@@ -222,7 +225,8 @@ class ResearchSession:
         for number, (_, group) in enumerate(tests, 1):
             group.sort(key=lambda i: rows[i]["crps"])
             apart = compare_runs({i: rows[i]["run_dir"] for i in group})
-            for i, r in apart.iterrows(): rows[i] |= dict(test=number, behind=r.difference, behind_low=r.low, behind_high=r.high, verdict=r.verdict)
+            for i, r in apart.iterrows():
+                rows[i] |= dict(test=number, behind=r.difference, behind_low=r.low, behind_high=r.high, verdict=r.verdict)
         order = ["name", "status", "test", "crps", "behind", "behind_low", "behind_high", "verdict", "best_baseline", "skill", "low", "high", "p_value",
                  "parameters", "seconds", "epochs", "error", "run_dir"]
         ranked = [i for _, group in tests for i in group]

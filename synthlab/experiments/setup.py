@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Market', 'get_device', 'load_market', 'build_market_model']
 
-# %% ../../nbs/experiments/14_setup.ipynb #2f5fcd1a
-from collections.abc import Mapping
+# %% ../../nbs/experiments/14_setup.ipynb #de89da26
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from .settings import MarketConfig
 from ..models.registry import ConfigError
 from ..models.synth import SynthModel, create_model
 
-# %% ../../nbs/experiments/14_setup.ipynb #ea0bac1b
+# %% ../../nbs/experiments/14_setup.ipynb #405274e1
 @dataclass
 class Market:
     "A loaded data set: where its windows come from and how they are split."
@@ -78,15 +78,17 @@ def get_device(
 def load_market(
     config: MarketConfig,               # what `market_config` gave
     engineer: FeatureEngineer | None = None,    # fitted; default: the configuration's, fitted on the training windows
+    assets: Sequence[str] | None = None,        # those that a model was trained on, in its order; default: those of the data
 ) -> Market:
     "Bars, windows and split of a configuration."
     data, training, split = config.data, config.training, config.data.split
+    static = {a: row for a, row in zip(assets, np.eye(len(assets)).tolist())} if data.static == "asset" and assets else data.static
     try: pattern = create_engineer(**data.engineer, **({"past": data.past} if data.past else {}))
     except (TypeError, ValueError) as e: raise ConfigError(f"data.engineer: {e}") from None
     device = get_device(config.device)
     try: loader = MarketDataLoader(data.source, pattern, data.assets or None, training.lookback, training.horizon, training.batch_size,
                                    data.gaps, seed=training.seed, device=device, gap_limit=data.gap_limit, future=data.future,
-                                   static=data.static)
+                                   static=static)
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     try: embargo = pd.Timedelta(split.embargo)
     except ValueError: raise ConfigError(f"data.split.embargo is {split.embargo!r}; write a length of time, such as 5D") from None

@@ -72,7 +72,7 @@ class Sweep:
         "What is not done: never begun, interrupted, or failed."
         return [v for v in self.variants if self.status(v.name) != "done"]
 
-# %% ../../nbs/experiments/80_sweeps.ipynb #cb24abca
+# %% ../../nbs/experiments/80_sweeps.ipynb #bdaa950a
 def seconds_of(run: Run) -> float:
     "Time that the finished epochs of a run took."
     return sum(e.get("seconds") or 0. for e in run.facts.events() if e["event"] == "epoch")
@@ -100,7 +100,8 @@ def results_table(
             row["error"] = error.read_text().strip() if error.exists() else run.read_status().get("error")
         rows.append(row)
     swept = list(dict.fromkeys(k for v in sweep.variants for k in v.values))
-    columns = ["name", *swept, "status", "test", "crps", "best_baseline", "skill", "low", "high", "p_value", "windows", "parameters", "seconds", "error"]
+    columns = ["name", *swept, "status", "test", "crps", "best_baseline", "skill", "low", "high", "p_value", "windows",
+               "parameters", "seconds", "error"]
     table = pd.DataFrame(rows).reindex(columns=columns).astype({"crps": float, "test": float})
     return table.sort_values(["test", "crps"], kind="stable", ignore_index=True)
 
@@ -132,7 +133,7 @@ def run_variant(
             traceback.print_exc(file=log)
             atomic_write(error, " ".join(f"{type(e).__name__ if isinstance(e, (KeyError, AssertionError)) else ''} {e}".split()) + "\n")
 
-# %% ../../nbs/experiments/80_sweeps.ipynb #4335c263
+# %% ../../nbs/experiments/80_sweeps.ipynb #56eb6c8d
 def work(
     folder: str | Path,             # of the sweep
 ) -> None:
@@ -163,8 +164,8 @@ class Worker:
         code = "import sys; from synthlab.experiments.sweeps import work; work(sys.argv[1])"
         threads = {k: "1" for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         with open(folder/"logs/workers.txt", "a") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                            text=True, bufsize=1, env=os.environ | threads, start_new_session=True)
+            self.process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                            stderr=log, text=True, bufsize=1, env=os.environ | threads, start_new_session=True)
         self.name = None            # of the variant at work
 
     def order(self, name: str | None) -> None:
@@ -184,7 +185,7 @@ class Worker:
         self.process.stdout.close()
         return self.process.wait()
 
-# %% ../../nbs/experiments/80_sweeps.ipynb #02d6826d
+# %% ../../nbs/experiments/80_sweeps.ipynb #4d2681ee
 ATTEMPTS = 3    # workers that may die over one variant
 
 def drive(
@@ -219,7 +220,8 @@ def drive(
                 code = dismiss(worker)
                 deaths[name] = deaths.get(name, 0) + 1
                 if deaths[name] < ATTEMPTS: left.insert(0, name); continue
-                atomic_write(sweep.error(name), f"its process ended {deaths[name]} times, the last time with code {code}; see logs/{name}.txt\n")
+                why = f"its process ended {deaths[name]} times, the last time with code {code}; see logs/{name}.txt\n"
+                atomic_write(sweep.error(name), why)
                 tell(name)
     finally:
         for worker in workers: worker.order(None)

@@ -35,16 +35,17 @@ def without_trace(
             for buffer, old in buffers.items(): buffer.copy_(old)
         for m, mode in modes.items(): m.training = mode
 
-# %% ../../nbs/models/38_backbone.ipynb #c82412eb
+# %% ../../nbs/models/38_backbone.ipynb #e7617465
 def build_block(
     block,              # configuration, name, module, or callable that returns a module
     d_model: int,       # width, offered to whoever asks for it
     where: str = "block",   # how errors call it
+    **more,             # what else is known and offered: num_channels
 ) -> nn.Module:
     "One layer of a backbone."
     if isinstance(block, nn.Module): return block
     if isinstance(block, (str, Mapping)):
-        layer = create(("block", "hybrid", "component"), block, where, d_model=d_model)
+        layer = create(("block", "hybrid", "component"), block, where, d_model=d_model, **more)
     elif callable(block):
         known, given = inspect.signature(block).parameters, getattr(block, "keywords", {})
         asked = {"d_model", "input_dim"} & set(known) - set(given)
@@ -63,7 +64,7 @@ def returns_statistics(
     "Whether a block takes a window's level and size away, to give them back after the last block."
     return hasattr(layer, "normalise") and getattr(layer, "gives_back", True)
 
-# %% ../../nbs/models/38_backbone.ipynb #6fb92102
+# %% ../../nbs/models/38_backbone.ipynb #fb40e59f
 @registry.register_hybrid(
     description="Linear projection, then a list of blocks; its last step is the latent state.")
 class HybridBackbone(nn.Module):
@@ -84,7 +85,7 @@ class HybridBackbone(nn.Module):
         if not blocks:
             raise ConfigError(
                 "backbone: blocks is empty; name at least one, for example 'lstmblock'")
-        layers = [build_block(b, d_model, f"blocks[{i}]") for i, b in enumerate(blocks)]
+        layers = [build_block(b, d_model, f"blocks[{i}]", num_channels=input_size) for i, b in enumerate(blocks)]
         if insert_layernorm:
             norms = [create("block", "layernormblock", d_model=d_model) for _ in layers]
             layers = [l for pair in zip(norms, layers) for l in pair][1:]

@@ -108,7 +108,7 @@ def rows_not_finite(
         if bad.any(): found[name] = bad.nonzero().flatten().tolist()
     return found
 
-# %% ../../nbs/trainers/27_steps.ipynb #0d668cc6
+# %% ../../nbs/trainers/27_steps.ipynb #caf08e0d
 def make_optimizer(
     parameters: list,               # of one phase
     config: TrainingConfig,
@@ -150,7 +150,7 @@ class Stepper:
     def train_step(self,
         batch: dict[str, Tensor] | list,    # one batch, or several to accumulate
     ) -> dict[str, float]:                  # loss, gradient_norm, and the objective's numbers
-        "One step of every phase; raises `NonFinite` before following what is no number."
+        "One step of every phase, with the random draws of `epoch` and `position`; raises `NonFinite` before following what is no number."
         batches = [batch] if isinstance(batch, dict) else batch
         if not self.model.training: self.model.train()
         skip, several = self.config.on_nonfinite == "skip", len(self.objective.phases) > 1
