@@ -179,7 +179,7 @@ def reference_simulator(
         return torch.stack(paths)[..., 1:].float()
     return simulate
 
-# %% ../../nbs/experiments/30_backtest.ipynb #c5376336
+# %% ../../nbs/experiments/30_backtest.ipynb #0b1af28c
 @dataclass
 class Backtest:
     "Scores of a walk forward, and what is known about its models."
@@ -232,8 +232,10 @@ def backtest_scorer(
 ) -> CRPSMultiIntervalScorer:
     "The subnet's intervals that fit these bars, or intervals that adapt to the horizon."
     step = market.step().total_seconds()
-    try: return CRPSMultiIntervalScorer(step, prompt_for(step, config.training.horizon).intervals, adaptive=False)
-    except ValueError: return CRPSMultiIntervalScorer(step)     # bars of another size: intervals made for the horizon
+    try: fit = prompt_for(step, config.training.horizon).intervals
+    except ValueError: fit = {}
+    # bars of another size have intervals made for the horizon
+    return CRPSMultiIntervalScorer(step, fit, adaptive=False) if len(fit) > 1 else CRPSMultiIntervalScorer(step)
 
 def scored(path: Path, key: str, make) -> pd.DataFrame:
     "Scores that lie in a file and belong to this key, or new ones, which are then filed."
