@@ -253,3 +253,12 @@ def test_a_model_that_knows_its_assets_is_asked_about_one_of_them(tmp_path):
     run = run_experiment([f"data={tmp_path/'two.parquet'}", *SMALL, "data.static=asset", "evaluation.baselines=[constant]", f"runs={tmp_path/'runs'}"])["run"]
     alone = evaluate_run(run.folder, assets=["Y"])
     assert set(alone["evaluation"].asset) == {"Y"}
+
+@pytest.mark.parametrize("typed,said", [("data.assets=BTCUSDT", lambda c: c.data.assets == ["BTCUSDT"]), ("data.future=time_of_day", lambda c: c.data.future == ["time_of_day"]),
+                                        ("data.engineer=zscore", lambda c: c.data.engineer == {"name": "zscore"}), ("training.intervals=3", lambda c: c.training.intervals == [3])])
+def test_one_value_stands_for_a_list_of_one(typed, said): assert said(market_config([typed]))
+
+@pytest.mark.parametrize("typed", ["data.future=[]", "model.head=gbm", "training.lr=3", "data.engineer.name=zscore"])
+def test_what_a_run_was_trained_with_is_not_changed_by_a_test(typed, mock_run, capsys):
+    assert main(["evaluate", str(mock_run["run"].folder), typed]) == 2
+    assert "train again with it" in capsys.readouterr().err

@@ -179,7 +179,7 @@ def reference_simulator(
         return torch.stack(paths)[..., 1:].float()
     return simulate
 
-# %% ../../nbs/experiments/30_backtest.ipynb #0b1af28c
+# %% ../../nbs/experiments/30_backtest.ipynb #9586e89e
 @dataclass
 class Backtest:
     "Scores of a walk forward, and what is known about its models."
@@ -188,6 +188,7 @@ class Backtest:
     champion: str                   # whom the others are compared with
     config: MarketConfig            # of the champion's first fold
     failed: dict[str, str]          # models that could not be trained, and why
+    folder: Path | None = None      # where trainings and scores lie
 
     def share(self) -> int:
         "Neighbouring decisions whose windows overlap."
@@ -214,7 +215,8 @@ class Backtest:
         said.append(f"The champion is {self.champion} with a CRPS of {t.loc[self.champion, 'score']:.2f}.")
         rest = t.drop(self.champion)
         tell = lambda rows, sign: "; ".join(f"{k} by {percent(sign*r.skill)} ({level} {percent(min(sign*r.low, sign*r.high))} to {percent(max(sign*r.low, sign*r.high))})" for k, r in rows.iterrows())
-        ahead, behind = rest[rest.low > 0], rest[rest.high < 0]
+        sure = rest.p_value < 1 - self.config.evaluation.level          # interval and test agree
+        ahead, behind = rest[(rest.low > 0) & sure], rest[(rest.high < 0) & sure]
         said.append(f"Better than it, with an interval clear of zero: {tell(ahead, 1)}." if len(ahead) else "Nobody is better than it with an interval clear of zero.")
         if len(behind): said.append(f"Worse: {tell(behind, -1)}.")
         level_ = rest.drop(ahead.index).drop(behind.index)
@@ -279,7 +281,7 @@ def run_backtest(
     known = pd.DataFrame.from_dict(rows, "index"); known.index = pd.MultiIndex.from_tuples(known.index, names=["simulator", "fold"])
     scores = pd.concat(tables, ignore_index=True)
     if champion not in set(scores["simulator"]): champion = models[0]
-    return Backtest(scores, known, champion, plans[0][models[0]], failed)
+    return Backtest(scores, known, champion, plans[0][models[0]], failed, folder)
 
 def score_fold(folder: Path, fold: int, configs: Mapping[str, MarketConfig], progress: bool = True) -> pd.DataFrame:
     "Everybody on the test windows of one fold; what was scored before is read."

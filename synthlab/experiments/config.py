@@ -45,7 +45,7 @@ def nearest(
     close = same_end or get_close_matches(name, known, 1) or [ends[e] for e in get_close_matches(name.rsplit(".", 1)[-1], ends, 1)]
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
-# %% ../../nbs/experiments/00_config.ipynb #02f7ae20
+# %% ../../nbs/experiments/00_config.ipynb #d58c836c
 def is_open(kind: Any) -> bool:
     "Whether a setting takes any names below it."
     return get_origin(kind) is dict or kind is dict
@@ -82,6 +82,9 @@ def read_override(
         raise ConfigError(f"there is no setting {name}; {nearest(name, {*known, *groups})}")
     if is_dataclass(known.get(name)) and not isinstance(value, Mapping):
         raise ConfigError(f"{name} has settings of its own: {', '.join(k for k in known if k.startswith(name + '.'))}")
+    one = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if one and get_origin(known.get(name)) is list: text = as_override(name, [value])              # data.assets=BTCUSDT
+    elif isinstance(value, str) and name in known and is_open(known[name]): text = as_override(name, {"name": value})     # data.engineer=zscore
     if "${" in text: raise ConfigError(f"{name}: a value is written out, not interpolated; got {text!r}")
     return "++" + text.lstrip("+")
 

@@ -81,7 +81,7 @@ class BacktestRunner:
         table.insert(2, "simulator", name)
         return table
 
-# %% ../../nbs/experiments/29_contest.ipynb #f377ee59
+# %% ../../nbs/experiments/29_contest.ipynb #c1b37650
 def standings(
     scores: pd.DataFrame,           # from `BacktestRunner.run`
     reference: str,                 # whom the others are compared with
@@ -104,7 +104,7 @@ def standings(
         rows[name] = dict(score=windows[name].mean(), rank=place[name].mean(), won=(place[name] == place.min(axis=1)).mean())
         if name == reference: continue
         near = reach(own - base, share)
-        low, high = skill_interval(own, base, near, n_boot, level, seed)
+        low, high = skill_interval(own, base, min(2*near, max(1, len(own)//2)), n_boot, level, seed)
         rows[name] |= dict(skill=skill(own, base), low=low, high=high, p_value=diebold_mariano(own, base, near - 1)[1])
     return pd.DataFrame.from_dict(rows, "index").rename_axis("simulator").sort_values("score", kind="stable")
 

@@ -187,7 +187,7 @@ def calibration(
     return inside | dict(sharpness=float(sharpness(evaluation.last).mean()/UNIT), rank_p_value=rank_test(counts, members, share)[1],
                          spread_skill_ratio=spread_skill(evaluation.last, evaluation.outcome, bins=1).ratio)
 
-# %% ../../nbs/experiments/18_evaluation.ipynb #74248ce2
+# %% ../../nbs/experiments/18_evaluation.ipynb #3290e1ba
 ENOUGH = 20     # independent windows below which no verdict is given: intervals of fewer are too narrow
 
 def conclude(
@@ -216,7 +216,7 @@ def conclude(
     if len(better): said.append(f"It is better than {detail(better)}: the interval is clear of zero, the test agrees.")
     if len(worse): said.append(f"**It is worse than** {detail(worse, -1)}.")
     if len(open_): said.append("These windows do not tell it apart from " + "; ".join(
-        f"{n} ({'ahead' if r.skill > 0 else 'behind'} by {percent(abs(r.skill))}, {level} {percent(r.low)} to {percent(r.high)})" for n, r in open_.iterrows()) + ".")
+        f"{n} (skill {percent(r.skill)}, {level} {percent(r.low)} to {percent(r.high)})" for n, r in open_.iterrows()) + ".")
     best = others["crps"].idxmin()
     said.append(f"The best baseline is {best} with {others.loc[best, 'crps']:.1f}.")
     if without_drift is not None:

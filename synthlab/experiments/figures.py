@@ -159,7 +159,7 @@ def draw_spread(
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     return fig
 
-# %% ../../nbs/experiments/15_figures.ipynb #c4e4a822
+# %% ../../nbs/experiments/15_figures.ipynb #8efcc667
 def draw_skill(
     table: pd.DataFrame,        # index baseline; columns skill, low, high (shares)
     level: float = .95,         # of the interval
@@ -169,6 +169,7 @@ def draw_skill(
     at = np.arange(len(table))[::-1]
     ax.axvline(0, color="0.3", lw=.8)
     clear = (table["low"] > 0) | (table["high"] < 0)
+    if "p_value" in table: clear &= table["p_value"] < .05          # as the sentences say it: interval and test agree
     for y, (_, row), sure in zip(at, table.iterrows(), clear):
         ax.plot([100*row["low"], 100*row["high"]], [y, y], color=MODEL, alpha=1 if sure else .45, lw=2)
         ax.plot(100*row["skill"], y, "o", color=MODEL, mfc=MODEL if sure else "white")
