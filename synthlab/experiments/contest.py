@@ -81,7 +81,7 @@ class BacktestRunner:
         table.insert(2, "simulator", name)
         return table
 
-# %% ../../nbs/experiments/29_contest.ipynb #c1b37650
+# %% ../../nbs/experiments/29_contest.ipynb #2e2d679b
 def standings(
     scores: pd.DataFrame,           # from `BacktestRunner.run`
     reference: str,                 # whom the others are compared with
@@ -101,7 +101,7 @@ def standings(
     place, base, rows = windows.rank(axis=1), times[reference].to_numpy(), {}
     for name in known:
         own = times[name].to_numpy()
-        rows[name] = dict(score=windows[name].mean(), rank=place[name].mean(), won=(place[name] == place.min(axis=1)).mean())
+        rows[name] = dict(score=own.mean(), rank=place[name].mean(), won=(place[name] == place.min(axis=1)).mean())
         if name == reference: continue
         near = reach(own - base, share)
         low, high = skill_interval(own, base, min(2*near, max(1, len(own)//2)), n_boot, level, seed)
