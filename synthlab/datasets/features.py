@@ -75,7 +75,7 @@ def range_variance(
     if estimator == "rogers_satchell": return np.maximum((h - o)*(h - c) + (l - o)*(l - c), 0)
     raise ValueError(f"estimator {estimator!r}: use parkinson, garman_klass or rogers_satchell")
 
-# %% ../../nbs/datasets/10_features.ipynb #f3bb4b47
+# %% ../../nbs/datasets/10_features.ipynb #846d200a
 ENGINEERS = {}
 ELSEWHERE = {"ohlcv": "ohlcv", "wavelet": "wavelets"}       # engineers of modules that build on this one, imported when asked for
 
@@ -84,7 +84,9 @@ def register_engineer(
 ):
     "Class decorator: let `create_engineer` find the class."
     def register(cls):
-        if name in ENGINEERS:
+        old = ENGINEERS.get(name, cls)
+        same = old.__qualname__ == cls.__qualname__ and (old.__module__ == cls.__module__ or "__main__" in (old.__module__, cls.__module__))
+        if not same:        # the same again is a module that was read twice
             raise ValueError(f"an engineer is called {name!r} already; choose another name")
         cls.name = name; ENGINEERS[name] = cls
         return cls
