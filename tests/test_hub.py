@@ -176,3 +176,19 @@ def test_without_the_hub_library(manager, monkeypatch):
     with pytest.raises(ConfigError, match=r"pip install synthlab\[market\]"): load_published("someone/paths")
     manager.repo_id = "someone/paths"
     with pytest.raises(ConfigError, match=r"pip install synthlab\[market\]"): manager.save_and_push()
+
+def test_the_cards_own_lines_simulate_with_covariates(tmp_path):
+    "A model that takes calendar columns and assets: the block under Use, run as it stands, gives paths; and its folder is not that of a model without them."
+    import re
+    from synthlab.datasets.sources import MockDataSource
+    small = ["data=mock", "training.epochs=1", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=48", "evaluation.n_boot=100", "evaluation.baselines=[constant]",
+             "tracking.mode=disabled", f"runs={tmp_path/'runs'}"]
+    folders = []
+    for told in ([], ["data.future=[day_sin1]", "data.static=asset"]):
+        manager = HubManager(run_experiment([*small, *told])["run"], tmp_path/"out")
+        folders.append(Path(manager.save()))
+    assert folders[0].parent != folders[1].parent
+    code = re.search(r"```python\n(.*?)```", (folders[1]/"README.md").read_text(), re.S)[1]
+    here = {"bars": MockDataSource(900).load("MOCK")["MOCK"]}
+    exec(re.sub(r'load_published\(".*?"\)', f'load_published({str(folders[1])!r})', code), here)
+    assert here["paths"].shape == (1, 1000, 12) and here["batch"]["future"].shape[-1] == 1

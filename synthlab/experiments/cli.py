@@ -11,7 +11,7 @@ import argparse, os, shutil, sys, tempfile, time, warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# %% ../../nbs/experiments/95_cli.ipynb #d1c7b395
+# %% ../../nbs/experiments/95_cli.ipynb #4c7c81e3
 def show_result(
     result: dict,                   # what `run_experiment` gave
 ):
@@ -69,9 +69,14 @@ def backtest(args):
     "A champion and its challengers, trained anew in consecutive periods and tested on the same windows."
     from synthlab.experiments.backtest import run_backtest
     names, overrides = [o for o in args.overrides if "=" not in o], [o for o in args.overrides if "=" in o]
-    found = run_backtest(names, overrides, folds=args.folds, folder=args.run_dir, jobs=args.jobs)
+    from synthlab.trainers.processes import Interrupted
+    try: found = run_backtest(names, overrides, folds=args.folds, folder=args.run_dir, jobs=args.jobs)
+    except (KeyboardInterrupt, Interrupted) as e:
+        e.args = ("what is finished is kept; go on with the same line",)
+        raise
     print(found.table.to_string(float_format=lambda v: f"{v:.4g}", na_rep=""))
     print("\n" + found.conclusion.replace("**", ""))
+    print(f"\nbacktest: {found.folder}")
 
 def publish(args):
     "A finished run's model card and weights, in a folder and on the hub."

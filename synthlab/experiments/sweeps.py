@@ -185,7 +185,7 @@ class Worker:
         self.process.stdout.close()
         return self.process.wait()
 
-# %% ../../nbs/experiments/80_sweeps.ipynb #4d2681ee
+# %% ../../nbs/experiments/80_sweeps.ipynb #057f6d9e
 ATTEMPTS = 3    # workers that may die over one variant
 
 def drive(
@@ -255,7 +255,8 @@ def finish_sweep(
         return save_results(sweep)
     except (KeyboardInterrupt, Interrupted) as e:
         save_results(sweep)
-        e.args = (f"{str(e).partition('; go on with')[0]}; go on with: synthlab resume {sweep.folder}",)
+        why = str(e).partition("; go on with")[0].rstrip("; ")
+        e.args = (f"{why}{'; ' if why else ''}go on with: synthlab resume {sweep.folder}",)
         raise
     finally: bar.close(); lock.release()
 
