@@ -14,7 +14,7 @@ from synthlab.datasets.worlds import get_world
 from synthlab.experiments.estimation import (Likelihood, Prior, ascend, calibrate_posterior, compare_fits, fit_data, fit_responses, fit_var, from_emulator, from_world, gradient_error,
                                              identification, innovations, log_posterior, posterior_responses, sample_posterior, sensitivities, series_covariance, simulate_data, us_data)
 from synthlab.models.universal import UniversalEmulator
-from synthlab.trainers.hmc import DualAveraging, effective_size, fly, r_hat, rank_test, sample_hmc, shape_factor, summarise_chains, truth_ranks
+from synthlab.trainers.hmc import effective_size, r_hat, rank_test, sample_hmc, shape_factor, summarise_chains, truth_ranks
 
 REFERENCE = Path(__file__).resolve().parent.parent.parent/"shared"/"reference"/"var_us_1959_2009.npz"
 few = settings(max_examples=20, derandomize=True, deadline=None)
@@ -32,6 +32,9 @@ class Fading(World):
     def solve(self, theta):
         eye = torch.eye(3).to(theta).expand(len(theta), 3, 3)
         return StateSpace(theta[:, :1, None]*eye, eye, eye)
+    def responses(self, theta, size, horizon):
+        faded = theta[:, :1]**torch.arange(horizon + 1).to(theta)
+        return torch.diag_embed(size)[:, :, None]*faded[:, None, :, None]
 
 FADING = Fading()
 
@@ -76,7 +79,7 @@ def test_sensitivities_are_differences():
     differences = torch.stack([(told(theta + d) - told(theta - d))/2e-6 for d in e], 1)
     found = sensitivities(told, theta)
     assert found.abs().max() > .1
-    torch.testing.assert_close(found, differences, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found, differences, rtol=1e-4, atol=1e-5)
 
 def test_gradient_error_knows_length_from_direction():
     theta = NK.sample(5, 2)
@@ -96,11 +99,11 @@ def test_an_emulator_has_the_call_of_the_solver():
 # from responses
 
 def test_exact_responses_give_back_their_parameters():
-    truth = NK.sample(4, 11)
-    fit = fit_responses(SOLVER, SOLVER(truth), ALL, starts=6, steps=200)
+    truth = NK.sample(3, 11)
+    fit = fit_responses(SOLVER, SOLVER(truth), ALL, starts=5, steps=200)
     miss = ((fit.theta - truth)[:, ALL.columns]/ALL.width).abs()
     told = torch.tensor([n != "beta" for n in ALL.free])
-    assert miss[:, told].max() < .01 and fit.losses.shape == (4, 6) and fit.tried.shape == (4, 6, 11) and fit.path.shape == (200, 4, 6)
+    assert miss[:, told].max() < .01 and fit.losses.shape == (3, 5) and fit.tried.shape == (3, 5, 11) and fit.path.shape == (200, 3, 5)
     torch.testing.assert_close(fit.loss, fit.losses.amin(-1))
     again = fit_responses(SOLVER, SOLVER(truth), ALL, starts=6, steps=5)
     assert torch.equal(again.theta, fit_responses(SOLVER, SOLVER(truth), ALL, starts=6, steps=5).theta)
@@ -110,7 +113,7 @@ def test_information_predicts_the_spread_of_estimates():
     three = Prior(FADING, ("rho", "sd"))
     responses, truth = from_world(FADING), FADING.parameters.tensor()
     exact, sd = responses(truth), .05
-    noisy = exact + sd*randn(300, *exact.shape)
+    noisy = exact + sd*randn(200, *exact.shape)
     found = fit_responses(responses, noisy, three, sd, starts=1, steps=150).theta
     information = identification(responses, truth, three, sd)
     J = (sensitivities(responses, truth[None])[0]/sd).flatten(1)
@@ -125,8 +128,8 @@ def test_beta_is_what_responses_do_not_tell():
 def test_rows_climb_by_themselves():
     value = lambda u: -((u - 1)**2).sum(-1)
     start = randn(5, 2)
-    together, path = ascend(value, start, 100)
-    torch.testing.assert_close(together[2], ascend(value, start[2:3], 100)[0][0])
+    together, path = ascend(value, start, 200)
+    torch.testing.assert_close(together[2], ascend(value, start[2:3], 200)[0][0])
     assert (together - 1).abs().max() < 1e-2 and (path[-1] > path[0]).all()
 
 # the likelihood
@@ -150,9 +153,11 @@ def test_innovations_are_those_of_the_kalman_filter():
         np.testing.assert_allclose(found.errors, errors, atol=1e-6)
 
 def test_the_likelihood_is_that_of_the_kalman_filter_for_most_draws():
-    for i, theta in enumerate(NK.sample(12, 8)):
+    off = []
+    for i, theta in enumerate(NK.sample(20, 21)):
         data = simulate_data(NK, theta[None], 150, seed=i)[0]
-        assert abs(Likelihood(data)(SOLVER(theta)).item() - kalman(theta, data.numpy(), .1)[0]) < .5
+        off.append(abs(Likelihood(data)(SOLVER(theta)).item() - kalman(theta, data.numpy(), .1)[0]))
+    assert np.median(off) < 1e-5 and np.max(off) < 5
 
 def test_a_likelihood_told_of_all_quarters_is_exact():
     data, psi = randn(30, 3), SOLVER(NK.sample(5, 4))
@@ -273,11 +278,12 @@ def test_right_posteriors_have_uniform_ranks_and_wrong_ones_are_caught():
     assert shifted["p-value"] < 1e-6 and shifted["mean rank"] < .4
 
 def test_a_whole_estimation_is_calibrated_and_a_wrong_model_is_not():
-    prior, options = Prior(FADING), dict(simulations=80, quarters=60, chains=2, draws=60, warmup=60, leaps=3, climb=20, seed=1)
+    prior, options = Prior(FADING), dict(simulations=80, quarters=60, chains=2, draws=50, warmup=50, leaps=3, climb=20, seed=1)
     responses = from_world(FADING, 20)
     right = calibrate_posterior(responses, FADING, prior, **options)
     assert right.ranks.shape == (80, 2) and (rank_test(right.ranks, prior.free)["p-value"] > .01).all()
-    assert torch.equal(right.ranks, calibrate_posterior(responses, FADING, prior, **options).ranks)
+    small = options | dict(simulations=5, draws=40, warmup=10)
+    assert torch.equal(*(calibrate_posterior(responses, FADING, prior, **small).ranks for _ in range(2)))
     wrong = calibrate_posterior(lambda t: 1.2*responses(t), FADING, prior, **options)
     assert rank_test(wrong.ranks, prior.free)["p-value"]["sd"] < 1e-4
 

@@ -279,7 +279,7 @@ def test_masked_loss_against_a_loop(seed, scheme, loss_fn):
     (lambda: MultiHorizonLoss()(torch.ones(2, 3, 41, 3), torch.ones(2, 41, 3)), "give the same responses"),
     (lambda: MultiHorizonLoss()(torch.ones(2, 41, 3), torch.ones(2, 41, 3), torch.ones(2, 3).bool()), "a bool for each response"),
     (lambda: MultiHorizonLoss()(torch.ones(2, 41, 3), torch.ones(2, 41, 3), torch.ones(2)), "a bool for each response"),
-    (lambda: SmoothnessRegularization(-1), "weight ≥ 0"), (lambda: MultiHorizonLoss(loss_fn="rmse"), "there are mse and mae"),
+    (lambda: SmoothnessRegularization(-1), "weight ≥ 0"), (lambda: MultiHorizonLoss(loss_fn="huber"), "there are mse, mae, rmse"),
     (lambda: masked_mean(torch.ones(2), torch.ones(3).bool()), "a bool for each response")])
 def test_wrong_losses_are_refused_in_a_sentence(call, says):
     with pytest.raises(ValueError, match=says): call()
@@ -382,3 +382,14 @@ def test_low_precision_is_for_the_network_alone():
 
 def test_model_of_other_horizons_is_refused():
     with pytest.raises(ValueError, match="horizons must agree"): ResponseObjective(Free(11, H=5)).loss(batch_of(), "model", None)
+
+
+def test_the_root_is_the_score_itself():
+    "loss_fn=rmse is the NRMSE of each response, mean over variables, weights of horizons included; its gradient at no error is finite."
+    pred, true = torch.randn(5, 2, 41, 3, dtype=torch.float64), torch.randn(5, 2, 41, 3, dtype=torch.float64)
+    for scheme in ("uniform", "exponential", "impact"):
+        expected = nrmse(pred, true, 1., horizon_weights(40, scheme), per_variable=False)
+        assert torch.allclose(MultiHorizonLoss(weight_scheme=scheme, loss_fn="rmse").each(pred, true), expected, atol=1e-6)
+    same = true.clone().requires_grad_()
+    MultiHorizonLoss(loss_fn="rmse")(same, true).backward()
+    assert same.grad.isfinite().all()

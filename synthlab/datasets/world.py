@@ -21,7 +21,7 @@ VARIABLES = ("output", "inflation", "rate")     # what every world tells, in thi
 PERCENT = (100., 400., 400.)                    # from model units, quarterly fractions, to percent a year (output: percent)
 UNITS = ("percent", "model")                    # shocks in standard deviations and answers in percent, or both in the equations' own units
 
-# %% ../../nbs/datasets/60_world.ipynb #042c3fa8
+# %% ../../nbs/datasets/60_world.ipynb #64fd908a
 @dataclass(frozen=True)
 class Parameters:
     "The parameters of a world, in the order in which tensors hold them."
@@ -74,7 +74,9 @@ class Parameters:
         slack: float = 1e-9,            # share of the range that is forgiven
     ) -> Tensor:                        # (…, P) bool
         "Which values lie outside the prior's range."
-        return self.normalise(theta).abs() > 1 + slack
+        lower, upper = (x.to(theta) for x in self.box())
+        room = slack*(upper - lower)/2 + 2**-23*torch.maximum(lower.abs(), upper.abs())     # rounding to 32 bits
+        return (theta < lower - room) | (theta > upper + room)
 
 # %% ../../nbs/datasets/60_world.ipynb #60dea356
 PURPOSES = ("parameters", "shocks", "regimes")
@@ -89,7 +91,7 @@ def draw_rng(
     key = zlib.crc32(world.encode()), index, PURPOSES.index(purpose)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
-# %% ../../nbs/datasets/60_world.ipynb #9c915470
+# %% ../../nbs/datasets/60_world.ipynb #cbb67b64
 class StateSpace(NamedTuple):
     "A solved linear world."
     transition: Tensor          # (…, N, N), A
@@ -102,12 +104,11 @@ def state_responses(
 ) -> Tensor:                    # (…, S, H+1, 3): responses to unit shocks
     "Responses of a linear state space to each of its shocks."
     A, B, C = space
-    states, power = B[..., None, :, :], A           # (…, h, N, S)
-    while states.shape[-3] <= horizon:
-        states = torch.cat([states, power[..., None, :, :] @ states], -3)
+    states, power, wide = B, A, (horizon + 1)*B.shape[-1]      # (…, N, (h, S)): quarters side by side, so that a step is one product
+    while states.shape[-1] < wide:
+        states = torch.cat([states, power @ states[..., :wide - states.shape[-1]]], -1)
         power = power @ power
-    seen = C[..., None, :, :] @ states[..., :horizon + 1, :, :]
-    return seen.movedim(-1, -3)
+    return (C @ states[..., :wide]).unflatten(-1, (horizon + 1, B.shape[-1])).movedim((-1, -2, -3), (-3, -2, -1))
 
 # %% ../../nbs/datasets/60_world.ipynb #1ac6c763
 @dataclass(frozen=True)

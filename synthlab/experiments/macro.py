@@ -57,7 +57,7 @@ class TranslatedBatches:
         return batch | dict(world=self.numbers[batch["world"]], irf=torch.nn.functional.pad(batch["irf"], (0, 0, 0, 0, 0, missing)),
                             irf_mask=torch.nn.functional.pad(batch["irf_mask"], (0, missing)))
 
-# %% ../../nbs/experiments/42_macro.ipynb #797aa710
+# %% ../../nbs/experiments/42_macro.ipynb #5ee35ed9
 class Part(NamedTuple):
     "Something to train."
     name: str                   # universal, mlp, …, alone_nk, without_nk
@@ -124,11 +124,12 @@ def part_trainer(
     objective = ResponseObjective(model, loss["loss_fn"], loss["weight_scheme"], loss["tau"], loss["lambda_smooth"], loss["per_variable_weights"], t.likelihood)
     def draws(split, size, shuffle):
         return TranslatedBatches(ResponseBatches(store, split, size, t.seed, shuffle, list(part.worlds), needs_history(model), device=device), model)
+    size = max(1, round(t.batch_size*len(part.worlds)/len(config.data.worlds)))     # of each world as many as with all of them
     terminal = sys.stdout.isatty() and part.name == "universal"
     about = dict(lab="macro", kind=part.kind, recipe=part.recipe, data=store.manifest["config_hash"])
     own = replace(t, epochs=part.epochs, warmup_epochs=min(t.warmup_epochs, .1*part.epochs), processes=t.processes if part.name == "universal" else 1)
     trainer = Trainer(objective, own, folder, Progress(part.name, part.epochs, tracker, not (terminal or quiet)), about, progress=terminal and not quiet)
-    try: return trainer, draws("train", t.batch_size, True), draws("validation", 4096, False)
+    try: return trainer, draws("train", size, True), draws("validation", 4096, False)
     except ValueError as e: raise ConfigError(str(e)) from None
 
 def part_folder(run: Run, part: Part) -> Path:

@@ -23,7 +23,7 @@ from ..metrics.responses import (band_coverage, error_table, gap_metric, hf_rati
                                         sign_at_impact, sign_flip_count)
 from ..models.emulators import Emulator
 
-# %% ../../nbs/experiments/41_macro_judging.ipynb #d11abc52
+# %% ../../nbs/experiments/41_macro_judging.ipynb #9a45f9f4
 TESTS = SPLIT_NAMES[2:]         # interpolation, extrapolation_slice, extrapolation_corner
 INSIDE = TESTS[0]               # the one that the headline is about
 
@@ -35,11 +35,12 @@ def answers(
 ) -> tuple[Tensor, Tensor | None]:  # responses (n, S, H+1, 3) in percent, and their spread if it states one; on the CPU
     "What an emulator says about some draws."
     emulator.eval()
-    reads, found = "history" in getattr(emulator, "needs", ()), []
+    reads, found, unit = "history" in getattr(emulator, "needs", ()), [], emulator.scale[emulator.index(world), :len(emulator.worlds[world].shocks), None]
     with torch.no_grad():
         for k in range(0, len(data["theta"]), chunk):
-            mean, spread, _ = emulator.ask(data["theta"][k:k + chunk], world, "off", 1., data["history"][k:k + chunk] if reads else None)
-            found.append((mean.cpu(), None if spread is None else spread.cpu()))
+            said = emulator.respond(data["theta"][k:k + chunk].to(unit), world, data["history"][k:k + chunk].to(unit) if reads else None)
+            mean, log_spread = said if isinstance(said, tuple) else (said, None)
+            found.append(((mean*unit).cpu(), None if log_spread is None else (log_spread.exp()*unit).cpu()))
     return torch.cat([m for m, _ in found]), None if found[0][1] is None else torch.cat([s for _, s in found])
 
 # %% ../../nbs/experiments/41_macro_judging.ipynb #3c6d8269
@@ -110,7 +111,7 @@ def judge(
                 examples[world].append(dict(quantile=q, draw=int(data["index"][row]), error=float(by_draw[row]), true=true[row], said=said[0], half=half, beside=other))
     return Judgement(errors, horizons, pd.DataFrame(shapes), pd.DataFrame(coverage), examples, {w: first.worlds[w].shocks for w in first.names})
 
-# %% ../../nbs/experiments/41_macro_judging.ipynb #f07fe514
+# %% ../../nbs/experiments/41_macro_judging.ipynb #f9e59586
 def judgement_table(
     judgement: Judgement,
 ) -> pd.DataFrame:              # model, world, split, shock, variable, samples, mean, p50, p99, max
@@ -132,13 +133,14 @@ def by_model(
 def gap_table(
     table: pd.DataFrame,        # what `judgement_table` made
     specialists: Sequence[str] = SPECIALISTS,   # the best of those that are there
-) -> pd.DataFrame:              # index world: universal, specialist, best, gap in percent
+) -> pd.DataFrame:              # index world: universal, specialist, best, gap in percent; alone and gap_alone where the same architecture was taught the world by itself
     "How far the first model is from the best specialist of each world."
     seen = by_model(table)
     known = [s for s in specialists if s in seen]
-    if not known: return pd.DataFrame(columns=["universal", "specialist", "best", "gap"])
-    best = seen[known].min(axis=1)
-    return pd.DataFrame(dict(universal=seen.iloc[:, 0], specialist=best, best=seen[known].idxmin(axis=1), gap=gap_metric(seen.iloc[:, 0].to_numpy(), best.to_numpy()).numpy()))
+    if not known: return pd.DataFrame(columns=["universal", "specialist", "best", "gap", "alone", "gap_alone"])
+    best, alone = seen[known].min(axis=1), seen.get("alone", pd.Series(np.nan, seen.index))
+    gap = lambda other: gap_metric(seen.iloc[:, 0].to_numpy(copy=True), other.to_numpy(copy=True)).numpy()
+    return pd.DataFrame(dict(universal=seen.iloc[:, 0], specialist=best, best=seen[known].idxmin(axis=1), gap=gap(best), alone=alone, gap_alone=gap(alone)))
 
 # %% ../../nbs/experiments/41_macro_judging.ipynb #bd69b394
 def speed_table(
@@ -170,7 +172,7 @@ def speed_table(
         rows[world] = dict(emulator=fast, solver=spent*draws/done, times_faster=spent*draws/done/fast, solved=done, one_draw=single)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("world")
 
-# %% ../../nbs/experiments/41_macro_judging.ipynb #c3197a87
+# %% ../../nbs/experiments/41_macro_judging.ipynb #1dc8579a
 def criteria(
     table: pd.DataFrame,        # what `judgement_table` made; the first model is the one in question
     shapes: pd.DataFrame,       # of a `Judgement`
@@ -192,6 +194,8 @@ def criteria(
         hf = shapes.pivot(index="world", columns="model", values="hf_ratio").loc[taught]
         ratio = (hf[first]/hf.apply(lambda r: r[gaps.loc[r.name, "best"]], axis=1)).mean()
         row("high frequencies beside the best specialist", f"{ratio:.2f} times", "at most 1.1", ratio <= 1.1)
+        own = gaps["gap_alone"].dropna()
+        if len(own): row(f"gap to the same network taught one world, mean of {', '.join(own.index)}", f"{own.mean():+.0f} %", "at most 20 %", own.mean() <= 20)
     for split in TESTS[1:]:
         outside = by_model(table, "p50", split) if (table.split == split).any() else None
         worlds = [w for w in taught if outside is not None and w in outside.index]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BASELINES', 'SPECIALISTS', 'ELSEWHERE', 'OPTIONS', 'MACRO_KNOBS', 'MacroData', 'MacroTraining', 'MacroEvaluation',
-           'MacroConfig', 'macro_config', 'macro_knobs', 'macro_store', 'seeded', 'build_emulator']
+           'MacroConfig', 'macro_config', 'draws_hash', 'macro_knobs', 'macro_store', 'seeded', 'build_emulator']
 
 # %% ../../nbs/experiments/40_macro_settings.ipynb #d5e02fbd
 import inspect
@@ -25,7 +25,7 @@ from ..models.universal import UniversalEmulator
 from ..trainers.response_losses import CombinedLoss
 from ..trainers.trainer import TrainingConfig
 
-# %% ../../nbs/experiments/40_macro_settings.ipynb #014c8ab1
+# %% ../../nbs/experiments/40_macro_settings.ipynb #cf618419
 @dataclass
 class MacroData:
     "Which worlds, and how many draws of each."
@@ -65,10 +65,10 @@ class MacroTraining(TrainingConfig):
 class MacroEvaluation:
     "What the emulator is set beside."
     level: float = .9                   # of the error bars
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))   # linear | pooled | mlp | gru
+    baselines: list[str] = field(default_factory=lambda: ["linear", "pooled", "mlp"])   # and gru, which takes twenty times as long as mlp and comes out behind it
     epochs: int = 60                    # of the pooled network and the MLPs
-    gru_epochs: int = 20                # of the recurrent ones, whose epochs take several times as long
-    alone: list[str] = field(default_factory=list)  # worlds to teach the same architecture one at a time
+    gru_epochs: int = 20                # of the recurrent ones, whose epochs take so long
+    alone: list[str] = field(default_factory=lambda: ["nk", "rbc", "zlb"])  # worlds that the same architecture is taught by themselves: its own specialists
     leave_out: list[str] = field(default_factory=lambda: ["nk", "rbc", "switching"])    # worlds to leave out, one at a time
     leave_out_epochs: int = 20          # of each emulator that has never seen a world
     timing_draws: int = 1024            # that emulator and solver are timed with
@@ -95,7 +95,7 @@ class MacroConfig:
     evaluation: MacroEvaluation = field(default_factory=MacroEvaluation)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
-# %% ../../nbs/experiments/40_macro_settings.ipynb #5482603a
+# %% ../../nbs/experiments/40_macro_settings.ipynb #64cc4409
 ELSEWHERE = {           # words of other training scripts
     "training.use_wandb": "write tracking.mode=online", "training.wandb_project": "here it is tracking.project",
     "training.checkpoint_dir": "checkpoints lie in the run's folder, see --run-dir", "training.save_every_n_epochs": "here it is training.checkpoint_steps",
@@ -114,7 +114,7 @@ def macro_config(
         if name in ELSEWHERE: raise ConfigError(f"there is no setting {name}: {ELSEWHERE[name]}")
     last = max((i for i, name in enumerate(names) if name == "model"), default=None)
     config = compose(MacroConfig, "macro", [o for i, (o, name) in enumerate(zip(overrides, names)) if name != "model" or i == last])
-    data, left_out = config.data, config.evaluation.leave_out
+    data = config.data
     for world in data.worlds:
         try: get_world(world)
         except ValueError as e: raise ConfigError(f"data.worlds: {e}") from None
@@ -123,13 +123,21 @@ def macro_config(
         for world in getattr(config.evaluation, what):
             if world not in data.worlds and f"evaluation.{what}" in names:
                 raise ConfigError(f"evaluation.{what}: {world!r} is none of data.worlds; {nearest(world, data.worlds)}")
-    config.evaluation.leave_out = [w for w in left_out if w in data.worlds and len(data.worlds) > 1]
+    for what in "leave_out", "alone": setattr(config.evaluation, what, [w for w in getattr(config.evaluation, what) if w in data.worlds and len(data.worlds) > 1])
     for name in config.model:
         if name not in OPTIONS: raise ConfigError(f"there is no setting model.{name}; {nearest(name, OPTIONS)}")
     try: UniversalEmulator(data.worlds[:1], 2, **config.model)
     except (TypeError, ValueError, RuntimeError) as e: raise ConfigError(f"model: {e}") from None
     if data.root: data.root = str(Path(data.root).expanduser().resolve())
+    else: draws_hash(data)
     return config
+
+def draws_hash(
+    data: MacroData,
+) -> str:                               # 16 hexadecimal digits
+    "The name of what draws depend on."
+    try: return planned(data.worlds, data.n, Plan(data.seed, data.T, data.horizon, BLOCK), {})[1]["config_hash"]
+    except ValueError as e: raise ConfigError(f"data: {e}") from None
 
 # %% ../../nbs/experiments/40_macro_settings.ipynb #337c7a9a
 MACRO_KNOBS = dict(worlds="data.worlds", n="data.n", model="model", regime="model.regime", epochs="training.epochs", leave_out="evaluation.leave_out",
@@ -144,7 +152,7 @@ def macro_knobs(
         if isinstance(v := values.get(name), str): values[name] = [w.strip() for w in v.split(",") if w.strip()]
     return [as_override(MACRO_KNOBS[k], v) for k, v in values.items() if v is not None]
 
-# %% ../../nbs/experiments/40_macro_settings.ipynb #64b1af9e
+# %% ../../nbs/experiments/40_macro_settings.ipynb #d874b058
 def macro_store(
     config: MacroConfig,                # what `macro_config` gave
     progress: bool = False,             # show a bar while simulating
@@ -155,9 +163,7 @@ def macro_store(
         store = open_store(d.root)
         for world in d.worlds: store.info(world)
         return store
-    try: _, facts = planned(d.worlds, d.n, Plan(d.seed, d.T, d.horizon, BLOCK), {})
-    except ValueError as e: raise ConfigError(f"data: {e}") from None
-    return generate_dataset(Path(config.runs)/".data"/facts["config_hash"], d.worlds, d.n, d.T, d.horizon, d.seed, d.processes, progress=progress)
+    return generate_dataset(Path(config.runs)/".data"/draws_hash(d), d.worlds, d.n, d.T, d.horizon, d.seed, d.processes, progress=progress)
 
 def seeded(
     make,                               # a function without arguments

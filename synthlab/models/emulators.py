@@ -13,7 +13,7 @@ from ..datasets.world import World
 from ..datasets.worlds import get_world
 from ..metrics.responses import conformal_factor, response_scale
 
-# %% ../../nbs/models/60_emulators.ipynb #b9777884
+# %% ../../nbs/models/60_emulators.ipynb #ca3298ae
 class Emulator(nn.Module):
     "A network that answers like the worlds it has been taught: subclass it and write `respond`."
     def __init__(self,
@@ -99,24 +99,29 @@ class Emulator(nn.Module):
         return (mean*self.scale_of(batch))[:, :max(len(self.worlds[w].shocks) for w in set(world_id))]
 
     def ask(self, theta, world, guard, shock_size, history):
-        "What `impulse_responses` and `bands` share: guarded mean and spread in percent, flat, and the leading shape."
+        "What `impulse_responses` and `bands` share: guarded answers in percent, flat; the log of their spread and its unit; the leading shape."
         i, known = self.index(world), self.worlds[world]
         if guard not in ("error", "nan", "off"): raise ValueError(f"there is no guard {guard!r}; use error, nan or off")
         if shock_size != 1 and not known.scales: raise ValueError(
             f"{world} does not answer in proportion to a shock, and this emulator has learnt shocks of 1 standard deviation; ask the world itself for shock_size={shock_size}")
         theta = known.parameters.tensor(theta).to(self.scale.device)
+        if history is not None:
+            history = torch.as_tensor(history).to(self.scale)
+            if history.ndim < 2 or history.shape[-1] != 3: raise ValueError(f"history has the shape {tuple(history.shape)}; give (…, T, 3) for output, inflation and the rate")
+            try: lead = torch.broadcast_shapes(theta.shape[:-1], history.shape[:-2])
+            except RuntimeError: raise ValueError(f"theta has draws of shape {tuple(theta.shape[:-1])} and history of {tuple(history.shape[:-2])}; give a history for each draw, or one for all") from None
+            theta, history = theta.expand(*lead, -1), history.expand(*lead, *history.shape[-2:]).reshape(-1, *history.shape[-2:])
         flat = theta.reshape(-1, theta.shape[-1])
         outside = known.parameters.outside(flat)
         if guard == "error" and outside.any():
             row, p = outside.nonzero()[0].tolist()
             raise ValueError(f"{world}: {known.parameters.names[p]} = {flat[row, p].item():.4g} lies outside the prior, "
                              f"{known.parameters.lower[p]:g} to {known.parameters.upper[p]:g}, where nothing was learnt; guard='nan' leaves such draws out, guard='off' answers all the same")
-        if history is not None: history = torch.as_tensor(history).to(self.scale).reshape(len(flat), -1, 3)
         found = self.respond(flat.to(self.scale), world, history)
         mean, spread = found if isinstance(found, tuple) else (found, None)
         scale = shock_size*self.scale[i, :mean.shape[1], None]
         if guard == "nan": mean = mean.masked_fill(outside.any(-1)[:, None, None, None], torch.nan)
-        return mean*scale, None if spread is None else spread.exp()*scale.abs(), theta.shape[:-1]
+        return mean*scale, spread, scale.abs(), theta.shape[:-1]
 
     def impulse_responses(self,
         theta: Mapping | Tensor | None, # as for the world: names to values, or (…, P)
@@ -128,7 +133,7 @@ class Emulator(nn.Module):
     ) -> Tensor:                        # (…, S, H+1, 3), float32; gradients flow to theta
         "Responses of output, inflation and the rate to each shock, in percent."
         if units != "percent": raise ValueError(f"an emulator answers in percent, not in {units!r} units; the world itself knows those")
-        mean, _, lead = self.ask(theta, world, guard, shock_size, history)
+        mean, _, _, lead = self.ask(theta, world, guard, shock_size, history)
         return mean.reshape(*lead, *mean.shape[1:])
 
     def simulate(self,
@@ -167,5 +172,6 @@ class Emulator(nn.Module):
         "Error bars: all of a draw's responses lie between them with the probability given to `calibrate`."
         band = self.band[self.index(world)]
         if band.isnan(): raise ValueError(f"the error bars of {world} are not calibrated; call calibrate with draws that were not trained on")
-        mean, spread, lead = self.ask(theta, world, guard, shock_size, history)
-        return tuple((mean + sign*band*spread).reshape(*lead, *mean.shape[1:]) for sign in (-1, 1))
+        mean, log_spread, unit, lead = self.ask(theta, world, guard, shock_size, history)
+        width = band*log_spread.exp()*unit
+        return tuple((mean + sign*width).reshape(*lead, *mean.shape[1:]) for sign in (-1, 1))

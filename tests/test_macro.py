@@ -1,0 +1,271 @@
+"One emulator for several economies: it runs, resumes to the same bits, is rebuilt from its checkpoint alone, and learns from every shock."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np, papermill, pytest, torch
+from papermill.exceptions import PapermillExecutionError
+from synthlab.datasets.response_batches import ResponseBatches, load_split
+from synthlab.experiments import macro
+from synthlab.experiments.cli import main
+from synthlab.experiments.macro import (TranslatedBatches, evaluate_emulation, experiment_parts, load_emulator, part_trainer, resume_emulation, run_emulation, test_emulators as judge_all)
+from synthlab.experiments.macro_judging import INSIDE, TESTS, answers, by_model
+from synthlab.experiments.macro_settings import macro_config, macro_store
+from synthlab.experiments.reports import linked_run
+from synthlab.experiments.runs import Run
+from synthlab.metrics.responses import nrmse, response_scale
+from synthlab.models.specialists import LinearBaseline, OracleBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
+from synthlab.trainers.checkpoints import CheckpointError
+
+NBS = Path(__file__).parent.parent/"nbs"
+SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.experiments.cli import main; sys.exit(main())"]
+TOY = ["data.worlds=[nk,rbc]", "data.n=60", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", "training.epochs=3", "training.batch_size=24",
+       "evaluation.epochs=2", "evaluation.alone=[nk]", "evaluation.leave_out=[nk]", "evaluation.leave_out_epochs=1", "evaluation.timing_draws=4", "tracking.mode=disabled"]
+BARE = ["evaluation.baselines=[]", "evaluation.alone=[]", "evaluation.leave_out=[]"]
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    "A finished toy run."
+    return run_emulation([*TOY, f"runs={tmp_path_factory.mktemp('runs')}"], quiet=True)
+
+def bits(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob("*.safetensors"))}
+
+def test_a_run_is_complete(toy):
+    "Folder, facts, result: like any other run; every world, split, shock and variable has its own row."
+    folder = toy["run"].folder
+    assert Run(folder).status == "done" and Run(folder).read_status()["lab"] == "macro"
+    assert {p.name for p in folder.iterdir()} >= {"config.yaml", "overrides.yaml", "status.json", "lock", "facts", "checkpoints", "result.json", "parts"}
+    assert {p.name for p in (folder/"parts").iterdir()} == {"pooled", "mlp", "alone_nk", "without_nk"}
+    result = json.loads((folder/"result.json").read_text())
+    rows = {(r["model"], r["world"], r["split"], r["shock"], r["variable"]) for r in result["errors"]}
+    for shock in ("monetary", "demand", "cost_push", "all"): assert ("universal", "nk", INSIDE, shock, "all" if shock == "all" else "rate") in rows
+    assert {r[0] for r in rows} == {"universal", "linear", "pooled", "mlp", "alone"}
+    assert {"p50", "p99", "max", "mean"} <= set(result["errors"][0])
+    assert set(result["trainings"]) == {"universal", "pooled", "mlp", "alone_nk", "without_nk"} and [r["world"] for r in result["left_out"]] == ["nk"]
+    assert "median error" in result["conclusion"] and "Without ever having seen nk" in result["conclusion"]
+    assert "oracle" not in json.dumps(result)
+
+def test_numbers_are_what_they_say(toy):
+    "The table's median is that of errors computed by hand, in units of the training responses alone."
+    store, model = toy["store"], toy["model"]
+    scale = response_scale(load_split(store, "nk", "train")["irf"])
+    assert torch.allclose(model.scale[0].double(), scale, rtol=1e-6)
+    data = load_split(store, "nk", INSIDE)
+    with torch.no_grad(): said = model(data["theta"].float(), "nk")
+    by_hand = (((said - data["irf"])/scale[:, None]).square().mean(2).sqrt().mean((1, 2))).median()
+    n = len(data["theta"])
+    found = toy["table"].query("model == 'universal' and world == 'nk' and shock == 'all'").set_index("split").loc[INSIDE, "p50"]
+    assert n % 2 == 0 or abs(found - by_hand.item()) < 1e-6
+    assert abs(found - np.median(nrmse(said, data["irf"], scale).mean((1, 2)).numpy())) < 1e-6
+
+def test_the_oracle_makes_no_error_and_others_do(toy):
+    "What is measured is the difference from the truth: the world itself has none."
+    store, worlds = toy["store"], ["nk", "rbc"]
+    oracle = OracleBaseline(worlds, 12).learn_scales({w: load_split(store, w, "train") for w in worlds})
+    found = judge_all({"universal": oracle, "mlp": toy["models"]["mlp"]}, toy["config"], store)
+    assert by_model(found["table"], "max")["universal"].max() < 1e-5 < by_model(found["table"], "p50")["mlp"].min()
+
+def test_a_rebuilt_emulator_says_the_same(toy):
+    "From best.safetensors alone, error bars included, bit for bit; parts too."
+    again, model = load_emulator(toy["run"].folder), toy["model"]
+    for world in model.names:
+        theta = model.worlds[world].sample(5, seed=3)
+        with torch.no_grad():
+            assert torch.equal(again.impulse_responses(theta, world), model.impulse_responses(theta, world))
+            if model.band.isfinite().all(): assert all(torch.equal(a, b) for a, b in zip(again.bands(theta, world), model.bands(theta, world)))
+    assert not again.band.isnan().any() and torch.equal(again.band, model.band)
+    for part, kind in dict(mlp=PerWorldMLPBaseline, pooled=PooledMLPBaseline).items():
+        one = load_emulator(toy["run"].folder/"parts"/part)
+        assert isinstance(one, kind) and torch.equal(one(theta.float(), "rbc"), toy["models"][part](theta.float(), "rbc"))
+
+def test_outside_the_prior_it_refuses(toy):
+    with pytest.raises(ValueError, match="phi_pi = 9 lies outside the prior"): toy["model"].impulse_responses({"phi_pi": 9.}, "nk")
+    assert toy["model"].impulse_responses({"phi_pi": 9.}, "nk", guard="nan").isnan().all()
+    with pytest.raises(ValueError, match="knows no world 'zlb'"): toy["model"].impulse_responses(None, "zlb")
+
+def test_evaluating_again_gives_the_same(toy, capsys):
+    again = evaluate_emulation(toy["run"].folder, ["evaluation.timing_draws=2"])
+    assert again["metrics"]["errors"] == toy["metrics"]["errors"] and again["metrics"]["left_out"] == toy["metrics"]["left_out"]
+    assert main(["evaluate", str(toy["run"].folder)]) == 0 and "median NRMSE on new draws" in capsys.readouterr().out
+    assert main(["evaluate", str(toy["run"].folder), "training.lr=1"]) == 2 and "cannot be changed" in capsys.readouterr().err
+    assert main(["evaluate", str(toy["run"].folder), "--source", "sp500"]) == 2 and "no bars" in capsys.readouterr().err
+    assert main(["runs", str(toy["run"].folder.parent)]) == 0
+    said = capsys.readouterr().out
+    assert f"{100*toy['metrics']['nrmse']:.2f}%" in said and "nan" not in said
+
+def test_a_damaged_checkpoint_is_an_error(toy, tmp_path, capsys):
+    "No fallback, least of all to the truth."
+    good = (toy["run"].folder/"checkpoints/best.safetensors").read_bytes()
+    (tmp_path/"bad.safetensors").write_bytes(good[:-50] + bytes([good[-50] ^ 1]) + good[-49:])
+    with pytest.raises(CheckpointError, match="does not match its digest"): load_emulator(tmp_path/"bad.safetensors")
+    (tmp_path/"torn.safetensors").write_bytes(good[:1000])
+    with pytest.raises(CheckpointError): load_emulator(tmp_path/"torn.safetensors")
+    (tmp_path/"checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match="has not trained yet"): load_emulator(tmp_path)
+    path, kept = toy["run"].folder/"checkpoints/best.safetensors", good
+    path.write_bytes(good[:-1])
+    try: assert main(["evaluate", str(toy["run"].folder)]) == 2 and "not a whole checkpoint" in capsys.readouterr().err
+    finally: path.write_bytes(kept)
+
+class Stop(Exception): pass
+
+@pytest.mark.parametrize("where", ["universal", "mlp", "without_nk", "test"])
+def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, monkeypatch):
+    "Cut in the emulator's training, in a part, before the test; finished parts are not trained again."
+    config, folder = [*TOY, f"runs={toy['run'].folder.parent}"], tmp_path/"cut"
+    fit, steps, trained = macro.Trainer.train_step, [0], []
+    def cut(self, batch):
+        if self.about["kind"] in ("universal", where) and self.folder.name == ("cut" if where == "universal" else where):
+            steps[0] += 1
+            if steps[0] == 4: self.save("last"); raise KeyboardInterrupt("by the test")
+        return fit(self, batch)
+    with monkeypatch.context() as m:
+        if where == "test": m.setattr(macro, "test_emulators", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt("by the test")))
+        else: m.setattr(macro.Trainer, "train_step", cut)
+        with pytest.raises(KeyboardInterrupt, match="synthlab resume"): run_emulation(config, run_dir=folder, quiet=True)
+    assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
+    done = {n for n in bits(folder) if where == "test" or (where != "universal" and n.startswith(("checkpoints/", "parts/pooled/")))}
+    with monkeypatch.context() as m:
+        m.setattr(macro.Trainer, "fit", lambda self, *a, _fit=macro.Trainer.fit: (trained.append(self.folder.name), _fit(self, *a))[1])
+        again = resume_emulation(folder, quiet=True)
+    assert Run(folder).status == "done"
+    if where == "test": assert not trained
+    if where in ("mlp", "without_nk"): assert "cut" not in trained and trained[0] == where
+    mine, theirs = bits(folder), bits(toy["run"].folder)
+    assert mine.keys() == theirs.keys() and all(mine[k] == theirs[k] for k in mine)
+    assert (folder/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
+    assert again["metrics"]["errors"] == toy["metrics"]["errors"]
+
+def gradients(regime="A", worlds="[nk,rbc]", root=""):
+    config = macro_config([f"data.worlds={worlds}", "data.n=40", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", f"model.regime={regime}", f"runs={root}", "training.epochs=6",
+                           "training.batch_size=32", "training.warmup_epochs=1", *BARE, "tracking.mode=disabled"])
+    store = macro_store(config)
+    return config, store, experiment_parts(config, 12)[0]
+
+def test_every_shock_is_taught(tmp_path):
+    "The loss has a gradient for what each shock reads, of each world; a batch holds all of them."
+    config, store, part = gradients(root=tmp_path)
+    trainer, train, _ = part_trainer(part, config, store, None, quiet=True)
+    model = trainer.model
+    batch = train.batch(0, 0)
+    assert batch["irf_mask"].sum(0).min() > 0
+    trainer.objective.loss(batch, "model", None)[0].backward()
+    assert model.shocks == ["monetary", "demand", "cost_push", "technology"]
+    per_shock = model.read.grad.abs().sum((1, 2))
+    assert (per_shock > 0).all()
+    for k in range(3):      # and the error of one shock reaches that shock's own weights alone
+        model.zero_grad(); mean, _ = model.predict(batch); mean[:, k].square().sum().backward()
+        reached = model.read.grad.abs().sum((1, 2)) > 0
+        assert reached.tolist() == [k == 0, k == 1, k == 2, k == 0]     # technology is the first shock of rbc
+
+@pytest.mark.parametrize("regime", ["B1", "C"])
+def test_regimes_that_read_a_history_learn(regime, tmp_path):
+    "The loss falls, and the history matters."
+    result = run_emulation(gradients(regime, root=tmp_path)[0], quiet=True)
+    rows, model = result["history"]["val_nrmse"], result["model"]
+    assert rows.iloc[-1] < .9*rows.iloc[0]
+    data = load_split(result["store"], "nk", "train", history=True)
+    with torch.no_grad():
+        said = model.impulse_responses(data["theta"], "nk", history=data["history"])
+        assert not torch.allclose(said, model.impulse_responses(data["theta"], "nk", history=data["history"].flip(0)))
+        same = torch.equal(said, model.impulse_responses(data["theta"].flip(0), "nk", history=data["history"]))
+    assert same == (regime == "B1")         # B1 is not told the parameters
+    with pytest.raises(ValueError, match="reads a history"): model.impulse_responses(None, "nk")
+    again = load_emulator(result["run"].folder)
+    with torch.no_grad(): assert torch.equal(again.impulse_responses(data["theta"], "nk", history=data["history"]), said)
+
+def test_a_world_that_is_left_out_teaches_nothing(toy):
+    "What only it has stays as it was; batches hold none of it, and it can be asked all the same."
+    without, store = toy["models"]["without_nk"], toy["store"]
+    assert without.held_out == ("nk",) and set(without.names) == {"nk", "rbc"}
+    batches = TranslatedBatches(ResponseBatches(store, "train", 512, worlds=["rbc"]), without)
+    batch = batches.batch(0, 0)
+    assert set(batch["world"].tolist()) == {1} and batch["irf"].shape[1] == 3 and batch["irf_mask"].sum(1).max() == 1
+    said, _ = answers(without, "nk", load_split(store, "nk", INSIDE))
+    assert said.isfinite().all() and "unseen" in toy["left_out"] and toy["left_out"].loc["nk", "unseen"] > 0
+
+def test_units_do_not_come_from_the_test(toy):
+    "Changing test draws changes no weight and no scale: there is nothing of them in the emulator."
+    store, model = toy["store"], toy["model"]
+    for i, world in enumerate(model.names):
+        train = response_scale(load_split(store, world, "train")["irf"])
+        everything = response_scale(torch.from_numpy(store.read(world, "irfs")))
+        assert torch.allclose(model.scale[i, :len(train)].double(), train, rtol=1e-6) and not torch.allclose(train, everything, rtol=1e-4)
+
+@pytest.mark.parametrize("typed, why", [
+    (["emulate", "data.world=[nk]"], "did you mean data.worlds?"),
+    (["emulate", "data.worlds=[nkk]"], "did you mean 'nk'?"),
+    (["emulate", "model=smal"], "did you mean small?"),
+    (["emulate", "model.dmodel=3"], "did you mean d_model?"),
+    (["emulate", "model.d_model=wide"], "model"),
+    (["emulate", "model.regime=B2"], "use A, B1 or C"),
+    (["emulate", "evaluation.leave_out=[zbl]"], "did you mean zlb?"),
+    (["emulate", "training.use_wandb=true"], "tracking.mode"),
+    (["emulate", "training.loss_fn=huber"], "rmse"),
+    (["emulate", "data.n=0"], "whole number"),
+    (["emulate", "data.root=nowhere"], "nowhere"),
+    (["worlds", "--worlds", "nk,rbd"], "did you mean 'rbc'?"),
+    (["worlds", "generate", "--n", "0", "--root", "d"], "whole number"),
+    (["evaluate", "nowhere"], "nowhere"),
+], ids=lambda v: v[-1] if isinstance(v, list) else "")
+def test_a_mistake_gets_one_sentence_and_leaves_no_run(typed, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(typed) == 2
+    said = capsys.readouterr().err
+    assert why in said and said.count("\n") <= 2 and "Traceback" not in said
+    assert not list(tmp_path.glob("runs/*"))
+
+def test_worlds_on_the_command_line(tmp_path, capsys):
+    "Listed, simulated, and used as a store that is there."
+    assert main(["worlds"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()][:6] == ["lss", "var", "nk", "rbc", "switching", "zlb"]
+    made = ["worlds", "generate", "--root", str(tmp_path/"store"), "--n", "40", "--worlds", "rbc", "--T", "8", "--horizon", "8", "--processes", "1"]
+    assert main(made) == 0 and "rbc" in capsys.readouterr().out
+    assert main([*made[:4], "--n", "50", *made[6:]]) == 2 and "overwrite" in capsys.readouterr().err
+    result = run_emulation([f"data.root={tmp_path/'store'}", "data.worlds=[rbc]", "model=small", "training.epochs=1", *BARE, "evaluation.timing_draws=2", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
+    assert result["store"].root == (tmp_path/"store").resolve() and result["model"].horizon == 8
+
+def test_a_run_of_the_other_lab_is_named(tmp_path, toy, capsys):
+    run = Run.create(tmp_path, "market", "x", "name: x\n"); run.close("interrupted")
+    with pytest.raises(Exception, match="is a run of the market lab"): resume_emulation(run.folder)
+    assert main(["emulate", *TOY, "training.seed=7", f"runs={tmp_path}", "--run-dir", str(toy["run"].folder)]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+def test_report(tmp_path):
+    "The report at toy size; its run is complete and linked."
+    out = papermill.execute_notebook(NBS/"emulate.ipynb", tmp_path/"out.ipynb", dict(worlds=["nk", "rbc"], n=60, model="small", epochs=2, overrides=TOY[2:5] + TOY[7:]), cwd=tmp_path, progress_bar=False)
+    folder = linked_run(out, tmp_path)
+    assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
+    assert {p.stem for p in (folder/"figures").iterdir()} == {"training", "median", "bad", "quantiles", "horizons", "splits", "coverage", "left_out"}
+    assert "Without ever having seen nk" in str(out)
+    assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+
+def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
+    with pytest.raises(PapermillExecutionError, match="did you mean worlds\\?"):
+        papermill.execute_notebook(NBS/"emulate.ipynb", tmp_path/"out.ipynb", dict(worls=["nk"]), cwd=tmp_path, progress_bar=False)
+    assert not (tmp_path/"runs").exists()
+
+@pytest.mark.parametrize("kind", [PerWorldMLPBaseline, PerWorldGRUBaseline, PooledMLPBaseline, LinearBaseline])
+def test_a_mixed_batch_has_the_answers_of_its_worlds(kind):
+    "Worlds of 7, 12 and 36 parameters in one padded batch, each row as if it were asked alone."
+    torch.manual_seed(0)
+    model, mixed = kind(["rbc", "lss", "nk"], horizon=6).eval(), ["nk", "rbc", "lss", "nk"]
+    if kind is LinearBaseline:
+        for p in model.planes.values(): p.data.normal_()
+    theta = torch.rand(4, 36)
+    with torch.no_grad():
+        together = model(theta, mixed)
+        for i, world in enumerate(mixed):
+            w = model.worlds[world]
+            alone = model(theta[i:i+1, :len(w.parameters)], world)
+            assert torch.allclose(together[i, :len(w.shocks)], alone[0], atol=1e-5) and (together[i, len(w.shocks):] == 0).all()
+
+@pytest.mark.slow
+def test_the_emulator_beats_a_line(tmp_path):
+    "A few hundred draws and some dozen epochs are enough on the New Keynesian world."
+    result = run_emulation(["data.worlds=[nk,rbc]", "data.n=600", "data.T=8", "data.processes=1", "training.epochs=20", "training.batch_size=64", "evaluation.baselines=[linear]",
+                            "evaluation.alone=[]", "evaluation.leave_out=[]", "evaluation.timing_draws=8", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
+    seen = by_model(result["table"], "p50")
+    assert (seen["universal"] < .5*seen["linear"]).all()
+    assert result["promised"].met.iloc[0]
