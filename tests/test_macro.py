@@ -1,15 +1,15 @@
 "One emulator for several economies: it runs, resumes to the same bits, is rebuilt from its checkpoint alone, and learns from every shock."
-import json, os, signal, subprocess, sys, time
+import json
 from pathlib import Path
 
-import numpy as np, papermill, pytest, torch
+import nbformat, numpy as np, papermill, pytest, torch
 from papermill.exceptions import PapermillExecutionError
 from synthlab.datasets.response_batches import ResponseBatches, load_split
 from synthlab.experiments import macro
 from synthlab.experiments.cli import main
 from synthlab.experiments.macro import (TranslatedBatches, evaluate_emulation, experiment_parts, load_emulator, part_trainer, resume_emulation, run_emulation, test_emulators as judge_all)
-from synthlab.experiments.macro_judging import INSIDE, TESTS, answers, by_model
-from synthlab.experiments.macro_settings import macro_config, macro_store
+from synthlab.experiments.macro_judging import INSIDE, answers, by_model
+from synthlab.experiments.macro_settings import MACRO_KNOBS, macro_config, macro_knobs, macro_store
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
 from synthlab.metrics.responses import nrmse, response_scale
@@ -17,7 +17,6 @@ from synthlab.models.specialists import LinearBaseline, OracleBaseline, PerWorld
 from synthlab.trainers.checkpoints import CheckpointError
 
 NBS = Path(__file__).parent.parent/"nbs"
-SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.experiments.cli import main; sys.exit(main())"]
 TOY = ["data.worlds=[nk,rbc]", "data.n=60", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", "training.epochs=3", "training.batch_size=24",
        "evaluation.epochs=2", "evaluation.alone=[nk]", "evaluation.leave_out=[nk]", "evaluation.leave_out_epochs=1", "evaluation.timing_draws=4", "tracking.mode=disabled"]
 BARE = ["evaluation.baselines=[]", "evaluation.alone=[]", "evaluation.leave_out=[]"]
@@ -106,8 +105,6 @@ def test_a_damaged_checkpoint_is_an_error(toy, tmp_path, capsys):
     path.write_bytes(good[:-1])
     try: assert main(["evaluate", str(toy["run"].folder)]) == 2 and "not a whole checkpoint" in capsys.readouterr().err
     finally: path.write_bytes(kept)
-
-class Stop(Exception): pass
 
 @pytest.mark.parametrize("where", ["universal", "mlp", "without_nk", "test"])
 def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, monkeypatch):
@@ -240,6 +237,14 @@ def test_report(tmp_path):
     assert {p.stem for p in (folder/"figures").iterdir()} == {"training", "median", "bad", "quantiles", "horizons", "splits", "coverage", "left_out"}
     assert "Without ever having seen nk" in str(out)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+
+def test_knobs_say_what_the_configuration_says():
+    "The report's everyday settings default to the configuration's own defaults."
+    cell = next(c for c in nbformat.read(NBS/"emulate.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
+    found = {}; exec(cell.source, found)
+    declared = {k: v for k, v in found.items() if not k.startswith("__")}
+    assert set(declared) == set(MACRO_KNOBS) | {"run_dir", "overrides"}
+    assert macro_config(macro_knobs(**{k: v for k, v in declared.items() if k in MACRO_KNOBS})) == macro_config()
 
 def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
     with pytest.raises(PapermillExecutionError, match="did you mean worlds\\?"):

@@ -12,7 +12,7 @@ import argparse, os, shutil, sys, tempfile, time, warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# %% ../../nbs/experiments/95_cli.ipynb #9c8480df
+# %% ../../nbs/experiments/95_cli.ipynb #b34ab64c
 def show_result(
     result: dict,                   # what `run_experiment` gave
 ):
@@ -143,6 +143,9 @@ def presets(args):
     from synthlab.experiments.session import list_presets
     for group in "model", "data":
         for name, says in list_presets(group).items(): print(f"{group}={name:<24} {says}")
+    from synthlab.experiments.config import CONF
+    print("\nof synthlab emulate:")
+    for file in sorted((CONF/"macro"/"model").glob("*.yaml")): print(f"model={file.stem:<24} {file.read_text().splitlines()[0].lstrip('# ')}")
 
 def blocks(args):
     "Everything that a recipe may name."

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['KINDS', 'TranslatedBatches', 'Part', 'experiment_parts', 'Progress', 'needs_history', 'untrained', 'part_trainer',
            'part_folder', 'fit_emulator', 'train_part', 'load_emulator', 'calibrate_emulator', 'keep_bands',
-           'test_emulators', 'emulation_numbers', 'everybody', 'finish_emulation', 'run_emulation', 'macro_run',
-           'resume_emulation', 'evaluate_emulation']
+           'test_emulators', 'emulation_numbers', 'computing_threads', 'everybody', 'finish_emulation', 'run_emulation',
+           'macro_run', 'resume_emulation', 'evaluate_emulation']
 
-# %% ../../nbs/experiments/42_macro.ipynb #c01f3b3d
+# %% ../../nbs/experiments/42_macro.ipynb #aabd7cfe
 import sys
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +58,7 @@ class TranslatedBatches:
         return batch | dict(world=self.numbers[batch["world"]], irf=torch.nn.functional.pad(batch["irf"], (0, 0, 0, 0, 0, missing)),
                             irf_mask=torch.nn.functional.pad(batch["irf_mask"], (0, missing)))
 
-# %% ../../nbs/experiments/42_macro.ipynb #5ee35ed9
+# %% ../../nbs/experiments/42_macro.ipynb #38d4db9a
 class Part(NamedTuple):
     "Something to train."
     name: str                   # universal, mlp, …, alone_nk, without_nk
@@ -145,6 +146,7 @@ def fit_emulator(
     config = read_yaml(MacroConfig, run.config())
     store = macro_store(config)
     part = experiment_parts(config, store.manifest["horizon"])[0]
+    if config.threads: torch.set_num_threads(config.threads)
     trainer, train, val = part_trainer(part, config, store, run.folder, quiet=True)
     if resume: trainer.resume()
     trainer.fit(train, val)
@@ -206,7 +208,7 @@ def keep_bands(
     tensors, state = load_checkpoint(path, emulator.state_dict())
     save_checkpoint(path, tensors | {"model/band": emulator.band}, state)
 
-# %% ../../nbs/experiments/42_macro.ipynb #1f6c1cef
+# %% ../../nbs/experiments/42_macro.ipynb #5c70f1ec
 def test_emulators(
     models: dict[str, Emulator],        # universal first; alone_… and without_… are recognised by their names
     config: MacroConfig,
@@ -233,7 +235,7 @@ def test_emulators(
     taught = [w for w in worlds if not (w in readers and readers[w].width == 0)]
     promised, left_out = criteria(table, judgement.shapes, taught), left_out_table(left, zero, table)
     speed = speed_table(first, store, config.evaluation.timing_draws)
-    speed.attrs["draws"] = config.evaluation.timing_draws
+    speed.attrs |= dict(draws=config.evaluation.timing_draws, threads=torch.get_num_threads(), device=str(first.scale.device))
     conclusion = conclude_emulation(table, promised, judgement.coverage, left_out, speed, config.evaluation.level, taught)
     return dict(judgement=judgement, errors=judgement.errors, table=table, gaps=gap_table(table), promised=promised, left_out=left_out, speed=speed, taught=taught, conclusion=conclusion)
 
@@ -247,10 +249,20 @@ def emulation_numbers(
     p50 = by_model(table, "p50")
     return dict(nrmse=float(p50.loc[[w for w in found["taught"] if w in p50.index] or p50.index].iloc[:, 0].mean()), unit="share of the typical response, median over draws, mean over taught worlds",
                 median={m: p50[m].dropna().to_dict() for m in p50}, errors=table.to_dict("records"), gaps=records(found["gaps"]), promised=records(found["promised"]),
-                left_out=records(found["left_out"]), speed=records(found["speed"]), threads=torch.get_num_threads(), coverage=found["judgement"].coverage.to_dict("records"),
+                left_out=records(found["left_out"]), speed=records(found["speed"]), threads=found["speed"].attrs["threads"], device=found["speed"].attrs["device"], coverage=found["judgement"].coverage.to_dict("records"),
                 shapes=found["judgement"].shapes.to_dict("records"), trainings=known, conclusion=found["conclusion"])
 
-# %% ../../nbs/experiments/42_macro.ipynb #2f150bc8
+# %% ../../nbs/experiments/42_macro.ipynb #24cfd616
+@contextmanager
+def computing_threads(
+    n: int,                             # 0: as they are
+):
+    "So many threads of a processor inside, and as many as before afterwards."
+    before = torch.get_num_threads()
+    if n: torch.set_num_threads(n)
+    try: yield
+    finally: torch.set_num_threads(before)
+
 def everybody(config: MacroConfig, store: ResponseStore, trained: dict[str, Emulator]) -> dict[str, Emulator]:
     "All models in the order of tables: the emulator, the line, then the others."
     found = {"universal": trained["universal"]}
@@ -261,7 +273,7 @@ def everybody(config: MacroConfig, store: ResponseStore, trained: dict[str, Emul
 
 def finish_emulation(run: Run, config: MacroConfig, resume: bool, quiet: bool = False) -> dict[str, Any]:
     "Draws, training, test, result."
-    with run, hint(run):
+    with run, hint(run), computing_threads(config.threads):
         store = macro_store(config, progress=sys.stdout.isatty() and not quiet)
         tracker = Tracker(config.tracking.mode, config.tracking.project, run.folder.name, Path(config.runs)/".wandb")
         trained, known, history = {}, {}, []
@@ -325,7 +337,7 @@ def evaluate_emulation(
     parts = experiment_parts(config, store.manifest["horizon"])
     there = [p for p in parts if p.name == "universal" or (part_folder(run, p)/"checkpoints"/"best.safetensors").exists()]
     trained = {p.name: load_emulator(part_folder(run, p)).to(device) for p in there}
-    found = test_emulators(everybody(config, store, trained), config, store)
+    with computing_threads(config.threads): found = test_emulators(everybody(config, store, trained), config, store)
     known = run.result.get("trainings", {})
     if run.status != "done": found["conclusion"] = f"**The run is {run.status}**: its training has not ended. {found['conclusion']}"
     return dict(model=trained["universal"], models=trained, metrics=emulation_numbers(found, known), config=config, run=run, store=store,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TESTS', 'INSIDE', 'LEVELS', 'answers', 'Judgement', 'shape_row', 'judge', 'judgement_table', 'by_model', 'gap_table',
-           'speed_table', 'criteria', 'left_out_table', 'percent', 'conclude_emulation']
+           'speed_table', 'criteria', 'left_out_table', 'percent', 'seconds', 'conclude_emulation']
 
 # %% ../../nbs/experiments/41_macro_judging.ipynb #a3dd5b5e
 import time
@@ -216,10 +216,15 @@ def left_out_table(
                            linear=float(seen.loc[world, "linear"]) if "linear" in seen else float("nan"), unseen_p50=float(e.mean((1, 2)).median()))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["unseen", "zero", "taught", "linear", "unseen_p50"]).rename_axis("world")
 
-# %% ../../nbs/experiments/41_macro_judging.ipynb #56e6c4b6
+# %% ../../nbs/experiments/41_macro_judging.ipynb #5a9e8f0a
 def percent(x: float) -> str:
     "A share in percent, with the digits that matter."
     return f"{100*x:.2g} %" if 0 < abs(x) < .1 else f"{100*x:.0f} %"
+
+def seconds(x: float) -> str:
+    "A time, in the unit that fits it."
+    two = lambda v: f"{float(f'{v:.2g}'):g}"
+    return f"{two(x)} s" if x >= 1 else f"{two(1000*x)} ms"
 
 def conclude_emulation(
     table: pd.DataFrame,            # what `judgement_table` made
@@ -253,6 +258,8 @@ def conclude_emulation(
         said.append(f"Without ever having seen {world}, its error there is {percent(r.unseen)}, {better}; taught, it is {percent(r.taught)}.")
     if len(speed):
         slow = speed.solver.idxmax()
-        said.append(f"{len(speed)} worlds take the emulator {1000*speed.emulator.min():.0f} to {1000*speed.emulator.max():.0f} ms for {speed.attrs.get('draws', 1024)} draws; the solvers are {speed.times_faster.min():.1f} "
-                    f"to {speed.times_faster.max():.0f} times slower, most of all {slow} with {speed.solver[slow]:.1f} s.")
+        least, most = speed.times_faster.idxmin(), speed.times_faster.idxmax()
+        where = f" on {speed.attrs['device']} with {speed.attrs['threads']} thread{'s'*(speed.attrs['threads'] > 1)}" if "device" in speed.attrs else ""
+        said.append(f"For {speed.attrs.get('draws', 'all')} draws of a world the emulator{where} takes {1000*speed.emulator.min():.2g} to {1000*speed.emulator.max():.2g} ms; the solvers take {speed.times_faster[least]:.2g} times as long "
+                    f"for {least} and {speed.times_faster[most]:.2g} times for {most}; the slowest is {slow} with {seconds(speed.solver[slow])}.")
     return " ".join(said)

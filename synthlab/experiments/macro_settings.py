@@ -25,7 +25,7 @@ from ..models.universal import UniversalEmulator
 from ..trainers.response_losses import CombinedLoss
 from ..trainers.trainer import TrainingConfig
 
-# %% ../../nbs/experiments/40_macro_settings.ipynb #cf618419
+# %% ../../nbs/experiments/40_macro_settings.ipynb #03879a88
 @dataclass
 class MacroData:
     "Which worlds, and how many draws of each."
@@ -88,12 +88,16 @@ class MacroConfig:
     "An experiment with one emulator for several worlds."
     name: str = "emulator"              # last part of the run's name
     device: str = "auto"                # cpu, cuda, or auto: cuda where there is one
+    threads: int = 1                    # of a processor: networks this small gain little from more and lose much where cores are shared; 0: as torch likes
     runs: str = "runs"                  # folder of all runs
     data: MacroData = field(default_factory=MacroData)
     model: dict[str, Any] = field(default_factory=dict)     # options of `UniversalEmulator`
     training: MacroTraining = field(default_factory=MacroTraining)
     evaluation: MacroEvaluation = field(default_factory=MacroEvaluation)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self):
+        if self.threads < 0: raise ValueError(f"threads is {self.threads}; use 1 or more, or 0 for as many as torch likes")
 
 # %% ../../nbs/experiments/40_macro_settings.ipynb #64cc4409
 ELSEWHERE = {           # words of other training scripts
