@@ -238,6 +238,13 @@ def test_report(tmp_path):
     assert "Without ever having seen nk" in str(out)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 
+def test_the_report_on_estimation(toy, tmp_path):
+    "The other report at toy size, through the emulator of a finished run."
+    small = dict(run_dir=str(toy["run"].folder), draws=6, warmup=6, chains=2, simulations=4, quarters=40, recovered=3)
+    out = papermill.execute_notebook(NBS/"estimate.ipynb", tmp_path/"out.ipynb", small, cwd=tmp_path, progress_bar=False)
+    assert "Simulation-based calibration with 4 data sets" in str(out)
+    assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+
 def test_knobs_say_what_the_configuration_says():
     "The report's everyday settings default to the configuration's own defaults."
     cell = next(c for c in nbformat.read(NBS/"emulate.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))

@@ -6,7 +6,7 @@
 __all__ = ['BLOCK', 'Plan', 'compute_block', 'about_world', 'planned', 'Work', 'do_block', 'done_block', 'follow_parent',
            'do_all', 'claim', 'prepare', 'finish', 'generate_dataset']
 
-# %% ../../nbs/datasets/74_generate.ipynb #7249475b
+# %% ../../nbs/datasets/74_generate.ipynb #39cdd914
 import fcntl
 import json
 import multiprocessing
@@ -16,6 +16,7 @@ import signal
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
@@ -152,7 +153,7 @@ def done_block(
     except (OSError, ValueError, AttributeError, TypeError): pass
     return None
 
-# %% ../../nbs/datasets/74_generate.ipynb #883dd942
+# %% ../../nbs/datasets/74_generate.ipynb #459c22ef
 def follow_parent():
     "End this worker when its parent has gone."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -177,6 +178,8 @@ def do_all(
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for f in finished: yield f.result()
+    except BrokenProcessPool: raise RuntimeError("the processes that simulate died at their start; in a script put the call under: if __name__ == '__main__': "
+                                                 "or use processes=1") from None
     finally: pool.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/datasets/74_generate.ipynb #7fcfbde6

@@ -216,7 +216,7 @@ def left_out_table(
                            linear=float(seen.loc[world, "linear"]) if "linear" in seen else float("nan"), unseen_p50=float(e.mean((1, 2)).median()))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["unseen", "zero", "taught", "linear", "unseen_p50"]).rename_axis("world")
 
-# %% ../../nbs/experiments/41_macro_judging.ipynb #5a9e8f0a
+# %% ../../nbs/experiments/41_macro_judging.ipynb #bc7cd5c3
 def percent(x: float) -> str:
     "A share in percent, with the digits that matter."
     return f"{100*x:.2g} %" if 0 < abs(x) < .1 else f"{100*x:.0f} %"
@@ -254,7 +254,7 @@ def conclude_emulation(
                     + "".join(f"; in the {s.rpartition('_')[2]} {percent((c.whole*c.draws).sum()/c.draws.sum())}" for s, c in coverage.groupby("split", sort=False) if s != INSIDE) + ".")
     elif len(inside): said.append("There are too few validation draws to promise anything with error bars.")
     for world, r in left_out.iterrows():
-        better = "worse than answering zero" if r.unseen >= r.zero else f"less than answering zero ({percent(r.zero)})"
+        better = "as much as answering zero" if abs(r.unseen/r.zero - 1) < .05 else "worse than answering zero" if r.unseen >= r.zero else f"less than answering zero ({percent(r.zero)})"
         said.append(f"Without ever having seen {world}, its error there is {percent(r.unseen)}, {better}; taught, it is {percent(r.taught)}.")
     if len(speed):
         slow = speed.solver.idxmax()

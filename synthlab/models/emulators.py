@@ -13,7 +13,7 @@ from ..datasets.world import World
 from ..datasets.worlds import get_world
 from ..metrics.responses import conformal_factor, response_scale
 
-# %% ../../nbs/models/60_emulators.ipynb #ca3298ae
+# %% ../../nbs/models/60_emulators.ipynb #61a77b87
 class Emulator(nn.Module):
     "A network that answers like the worlds it has been taught: subclass it and write `respond`."
     def __init__(self,
@@ -143,9 +143,13 @@ class Emulator(nn.Module):
         guard: str = "error",
     ) -> Tensor:                        # (…, T, 3) percent: expected, where a world has luck of its own
         "The path under given shocks: each shock's response, added up; what is older than the horizon is forgotten."
-        if not self.worlds[world].scales: raise ValueError(f"{world} does not answer in proportion to its shocks, so responses cannot be added up; ask the world itself")
+        self.index(world)
+        known = self.worlds[world]
+        if not known.scales: raise ValueError(f"{world} does not answer in proportion to its shocks, so responses cannot be added up; ask the world itself")
         answers = self.impulse_responses(theta, world, guard=guard)                     # (…, S, H+1, 3)
         shocks = torch.as_tensor(shocks).to(answers)
+        if shocks.ndim < 2 or shocks.shape[-1] != len(known.shocks):
+            raise ValueError(f"shocks have the shape {tuple(shocks.shape)}; {world} takes (…, T, {len(known.shocks)}) for {', '.join(known.shocks)}")
         size = shocks.shape[-2] + answers.shape[-2]
         spectrum = torch.einsum("...fs,...sfv->...fv", torch.fft.rfft(shocks, size, dim=-2), torch.fft.rfft(answers, size, dim=-2))
         return torch.fft.irfft(spectrum, size, dim=-2)[..., :shocks.shape[-2], :]
