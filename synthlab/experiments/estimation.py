@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['from_world', 'from_emulator', 'sensitivities', 'gradient_error', 'named_rng', 'Prior', 'ascend', 'Fit', 'usual_size',
-           'fit_responses', 'draw_recovery', 'Identification', 'identification', 'series_covariance', 'as_series',
-           'Likelihood', 'Innovations', 'innovations', 'simulate_data', 'log_posterior', 'DataFit', 'fit_data',
+           'fit_responses', 'draw_recovery', 'Identified', 'identification', 'series_covariance', 'as_series',
+           'Likelihood', 'Forecasts', 'innovations', 'simulate_data', 'log_posterior', 'DataFit', 'fit_data',
            'Posterior', 'sample_posterior', 'us_data', 'FittedVAR', 'fit_var', 'compare_fits', 'draw_posterior',
            'posterior_responses', 'draw_monetary', 'Calibration', 'calibrate_posterior', 'draw_ranks']
 
@@ -204,8 +204,8 @@ def draw_recovery(
     fig.supxlabel("true", fontsize=9); fig.supylabel("found", fontsize=9)
     return fig
 
-# %% ../../nbs/experiments/44_estimation.ipynb #82611082
-class Identification(NamedTuple):
+# %% ../../nbs/experiments/44_estimation.ipynb #f56089fa
+class Identified(NamedTuple):
     "What responses tell about parameters."
     table: pd.DataFrame         # a row a free parameter: sd left (share of the prior's), identified
     eigenvalues: np.ndarray     # (F,), of the information in units of the ranges, the largest first
@@ -217,7 +217,7 @@ def identification(
     prior: Prior,
     sd: Tensor | float | None = None,   # of the errors of the responses, percent; default: 10 % of the usual size
     limit: float = .5,          # identified is what keeps less than this share of the prior's sd
-) -> Identification:
+) -> Identified:
     "Which parameters, and which of their combinations, can be told from responses."
     with torch.no_grad(): answers = responses(theta[None])[0]
     sd = (.1*usual_size(answers) if sd is None else torch.as_tensor(sd, dtype=torch.float64)).expand_as(answers)
@@ -227,7 +227,7 @@ def identification(
     values, vectors = torch.linalg.eigh(information)
     left = torch.linalg.inv(information + 12*torch.eye(len(prior.free)).double()).diagonal().mul(12).sqrt()
     names = list(prior.free)
-    return Identification(pd.DataFrame({"sd left": left.numpy(), "identified": (left < limit).numpy()}, index=names),
+    return Identified(pd.DataFrame({"sd left": left.numpy(), "identified": (left < limit).numpy()}, index=names),
                           values.flip(0).numpy(), pd.DataFrame(vectors.flip(1).numpy(), index=names))
 
 # %% ../../nbs/experiments/44_estimation.ipynb #76563be3
@@ -280,8 +280,8 @@ class Likelihood:
         value = -(new.square().sum((-1, -2)) + first.square().sum(-1))/2 - logs[..., :-3].sum(-1) - logs[..., -3:].sum(-1)*new.shape[-2]
         return value.masked_fill(failed > 0, -torch.inf)
 
-# %% ../../nbs/experiments/44_estimation.ipynb #61d61b2f
-class Innovations(NamedTuple):
+# %% ../../nbs/experiments/44_estimation.ipynb #ac5cb983
+class Forecasts(NamedTuple):
     "What a model did not foresee."
     log_likelihood: float       # exact, Gaussian
     errors: np.ndarray          # (T, 3), of one-step forecasts, percent
@@ -290,7 +290,7 @@ def innovations(
     responses: Tensor,          # (S, H+1, 3) percent
     data,                       # (T, 3) percent, mean zero: a tensor, array or frame
     noise: float = .1,          # sd of the measurement error, percent
-) -> Innovations:
+) -> Forecasts:
     "Exact likelihood and one-step forecast errors of a series."
     data = as_series(data)
     T = len(data)
@@ -298,7 +298,7 @@ def innovations(
     white = torch.linalg.solve_triangular(L, data.reshape(-1, 1), upper=False)[:, 0]
     own = L.reshape(T, 3, T, 3)[torch.arange(T), :, torch.arange(T)]     # (T, 3, 3), what is new in each quarter
     value = -(white.square().sum() + len(white)*math.log(2*math.pi))/2 - L.diagonal().log().sum()
-    return Innovations(value.item(), (own @ white.reshape(T, 3, 1))[..., 0].numpy())
+    return Forecasts(value.item(), (own @ white.reshape(T, 3, 1))[..., 0].numpy())
 
 # %% ../../nbs/experiments/44_estimation.ipynb #3ebe5cca
 def simulate_data(
