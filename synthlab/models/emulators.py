@@ -13,7 +13,7 @@ from ..datasets.world import World
 from ..datasets.worlds import get_world
 from ..metrics.responses import conformal_factor, response_scale
 
-# %% ../../nbs/models/60_emulators.ipynb #61a77b87
+# %% ../../nbs/models/60_emulators.ipynb #6de5b298
 class Emulator(nn.Module):
     "A network that answers like the worlds it has been taught: subclass it and write `respond`."
     def __init__(self,
@@ -91,7 +91,10 @@ class Emulator(nn.Module):
         history: Tensor | None = None,  # (B, T, 3) percent, for an emulator that reads it
     ) -> Tensor:                        # (B, S, H+1, 3) percent
         "Answers in percent, without a guard."
-        if isinstance(world_id, str): world_id = [world_id]*len(theta)
+        if isinstance(world_id, str):
+            i, known = self.index(world_id), self.worlds[world_id]
+            found = self.respond(theta[:, :len(known.parameters)], world_id, history)
+            return (found[0] if isinstance(found, tuple) else found)*self.scale[i, :len(known.shocks), None]
         batch = {"theta": theta, "world": torch.tensor([self.index(w) for w in world_id], device=theta.device)}
         if history is not None: batch["history"] = history
         mean = self.predict(batch)
