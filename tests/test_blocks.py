@@ -236,7 +236,7 @@ def test_a_memory_can_learn_to_carry(kind, T):
     torch.manual_seed(0)
     net = nn.Sequential(kind(16), nn.Linear(16, 1))
     optimiser = torch.optim.Adam(net.parameters(), 1e-2)
-    for step in range(200):
+    for step in range(400):       # 200 are enough on some processors and not on others
         x = torch.randn(64, T, 16)
         loss = nn.functional.softplus(-net(x)[:, -1, 0]*x[:, 0, 0].sign()).mean()
         optimiser.zero_grad(); loss.backward(); optimiser.step()
