@@ -75,9 +75,9 @@ def range_variance(
     if estimator == "rogers_satchell": return np.maximum((h - o)*(h - c) + (l - o)*(l - c), 0)
     raise ValueError(f"estimator {estimator!r}: use parkinson, garman_klass or rogers_satchell")
 
-# %% ../../nbs/datasets/10_features.ipynb #846d200a
+# %% ../../nbs/datasets/10_features.ipynb #cdfd5734
 ENGINEERS = {}
-ELSEWHERE = {"ohlcv": "ohlcv", "wavelet": "wavelets"}       # engineers of modules that build on this one, imported when asked for
+ELSEWHERE = {"ohlcv": "ohlcv", "wavelet": "wavelets", "price_action": "candles", "stationary": "candles"}       # engineers of modules that build on this one, imported when asked for
 
 def register_engineer(
     name: str           # what configurations call it
@@ -102,12 +102,13 @@ def create_engineer(
     if name in ENGINEERS: return ENGINEERS[name](**options).take(past)
     raise ValueError(f"no engineer is called {name!r}; there are {', '.join(sorted({*ENGINEERS, *ELSEWHERE}))}")
 
-# %% ../../nbs/datasets/10_features.ipynb #ebb14642
+# %% ../../nbs/datasets/10_features.ipynb #78e1a704
 class FeatureEngineer:
     "From bars to features: fitted on train rows, then causal row by row."
     name = ""                                       # set by `register_engineer`
     names: tuple = ()                               # of the features, in order of columns
     warmup = 66                                     # rows that a row depends on, besides itself
+    recursive = False                               # whether it depends, ever less, on all rows before it, too
     blend = {1: .1, 5: .4, 22: .4, 66: .1}          # of the scale: share of each window
     floor = .05                                     # least scale, as a share of the train level
     limit = 10.                                     # standardised features are clipped here
@@ -190,7 +191,11 @@ class FeatureEngineer:
 
     def transform(self, bars) -> np.ndarray:
         "Features of every row, (T, F) float32; NaN in the warm-up and near missing prices."
-        x, k = self.all_raw(bars), self.kept
+        return self.standardised(self.all_raw(bars))
+
+    def standardised(self, x: np.ndarray) -> np.ndarray:
+        "What `all_raw` gave, by the levels and deviations of the train rows, (T, F) float32."
+        k = self.kept
         if k < self.feature_dim:
             z = np.clip((x[:, k:] - self.known("mean"))/self.known("std"), -self.limit, self.limit)
             x = np.column_stack([x[:, :k], z])

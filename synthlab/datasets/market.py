@@ -66,7 +66,7 @@ def static_table(
         raise ValueError(f"static has no number for {names[row]} in column {static.columns[column]}; fill it, or leave the column out")
     return table
 
-# %% ../../nbs/datasets/50_market.ipynb #45282b99
+# %% ../../nbs/datasets/50_market.ipynb #041676a2
 class AskedLater:
     "What is asked of a loader when there is a model: prices, the windows of a span, the window of now."
     def fitted(self, engineer) -> FeatureEngineer:
@@ -107,7 +107,7 @@ class AskedLater:
             if held < need:
                 raise ValueError(f"asset {name} has {held} bars since its last gap, a window needs {engineer.warmup}+{self.lookback} = {need} "
                                  "(warm-up, history); wait, set gaps to ffill, or leave the asset out")
-            tail = bars.iloc[-need:]
+            tail = bars.iloc[-(held if engineer.recursive else need):]
             parts.append((engineer.transform(tail)[-self.lookback:], bars["close"].iloc[-1], engineer.scale(tail)[-1], self.times[a][-1]))
         there = lambda x, dtype: torch.from_numpy(np.stack(x).astype(dtype)).to(self.device)
         history, price, scale, time = zip(*parts)

@@ -7,7 +7,7 @@ __all__ = ['LINES', 'NAMES', 'error_axis', 'seen_models', 'draw_responses', 'dra
            'draw_left_out', 'draw_coverage', 'store_table', 'show_errors', 'show_responses', 'show_promised',
            'show_speed', 'macro_figures', 'report_emulation']
 
-# %% ../../nbs/experiments/43_macro_figures.ipynb #67c52174
+# %% ../../nbs/experiments/43_macro_figures.ipynb #eb9bbd85
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..datasets.store import ResponseStore
 from ..datasets.world import VARIABLES
 from .figures import BAND, MODEL, TRUTH, draw_training, new_figure
 from .macro_judging import INSIDE, LEVELS, TESTS, Judgement, by_model
-from .reports import file_report, report_notebook
+from .reports import execute_report, typed
 
 # %% ../../nbs/experiments/43_macro_figures.ipynb #607153f8
 LINES = dict(universal=MODEL, mlp="#e07b1a", gru="#f0a04b", alone="#8c564b", pooled="0.45", linear="0.7")     # the colour of each model
@@ -223,18 +223,9 @@ def macro_figures(
     if len(result["left_out"]): found["left_out"] = draw_left_out(result["left_out"])
     return found
 
-# %% ../../nbs/experiments/43_macro_figures.ipynb #d5b12a7e
+# %% ../../nbs/experiments/43_macro_figures.ipynb #548c1af4
 def report_emulation(
     folder: str | Path,                 # of a finished run of the macro lab
 ) -> Path | None:                       # the page, or None without the notebook tools
     "Execute the report of a run, and file it."
-    try: import papermill
-    except ImportError:
-        print('the report needs the notebook tools: pip install "synthlab[lab]"')
-        return None
-    folder = Path(folder)
-    typed = [json.loads(line[2:]) for line in (folder/"overrides.yaml").read_text().splitlines() if line.startswith("- ")]
-    papermill.execute_notebook(report_notebook("emulate"), folder/"report.ipynb", dict(run_dir=str(folder), overrides=typed), kernel_name="python3", progress_bar=False)
-    page, _ = file_report(folder/"report.ipynb")
-    print(f"report: {page}")
-    return page
+    return execute_report("emulate", folder, overrides=typed(folder))

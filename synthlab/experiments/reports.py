@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'MIME', 'market_figures', 'keep_figures', 'show_table', 'mathjax', 'to_html', 'RunLink', 'newest_run',
-           'linked_run', 'file_report', 'report_notebook', 'report_run']
+           'linked_run', 'file_report', 'report_notebook', 'typed', 'execute_report', 'report_run']
 
-# %% ../../nbs/experiments/25_reports.ipynb #a4c52c16
-import base64, io
+# %% ../../nbs/experiments/25_reports.ipynb #e98c5495
+import base64, io, json
 from importlib import metadata
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -168,7 +168,7 @@ def file_report(
         atomic_write(folder/"report.html", page)
     return path.with_suffix(".html"), folder
 
-# %% ../../nbs/experiments/25_reports.ipynb #0dc799a6
+# %% ../../nbs/experiments/25_reports.ipynb #ebf70dd7
 def report_notebook(
     name: str,                      # train, evaluate
 ) -> Path:                          # in a checkout, or installed beside the package
@@ -178,16 +178,30 @@ def report_notebook(
         if (folder/f"{name}.ipynb").exists(): return folder/f"{name}.ipynb"
     raise ConfigError(f"the report {name!r} is not installed; run it from a checkout of synthlab")
 
-def report_run(
+def typed(
+    folder: str | Path,             # of a run
+) -> list[str]:                     # `name=value` each
+    "The overrides that a run was started with."
+    return [json.loads(line[2:]) for line in (Path(folder)/"overrides.yaml").read_text().splitlines() if line.startswith("- ")]
+
+def execute_report(
+    name: str,                      # evaluate, emulate, price_action
     folder: str | Path,             # of a finished run
+    **parameters,                   # of the report, besides run_dir
 ) -> Path | None:                   # the page, or None without the notebook tools
-    "Execute the evaluation report of a run, and file it."
+    "Execute a report of a run, and file it."
     try: import papermill
     except ImportError:
-        print('the report needs the notebook tools: pip install "synthlab[lab]", then: synthlab train …, or papermill nbs/evaluate.ipynb')
+        print(f'the report needs the notebook tools: pip install "synthlab[lab]", then the same line again, or papermill nbs/{name}.ipynb')
         return None
     folder = Path(folder)
-    papermill.execute_notebook(report_notebook("evaluate"), folder/"report.ipynb", dict(run_dir=str(folder)), kernel_name="python3", progress_bar=False)
+    papermill.execute_notebook(report_notebook(name), folder/"report.ipynb", dict(run_dir=str(folder), **parameters), kernel_name="python3", progress_bar=False)
     page, _ = file_report(folder/"report.ipynb")
     print(f"report: {page}")
     return page
+
+def report_run(
+    folder: str | Path,             # of a finished run of the market lab
+) -> Path | None:
+    "Execute the evaluation report of a run, and file it."
+    return execute_report("evaluate", folder)

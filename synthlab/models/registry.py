@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 # %% ../../nbs/models/00_registry.ipynb #36923ed2
 FLAGS = ("preserves_seq_len", "preserves_d_model", "min_seq_len")
-KINDS = ("component", "block", "head", "hybrid", "baseline")
+KINDS = ("component", "block", "head", "hybrid", "baseline", "classifier")
 
 @dataclass(frozen=True)
 class BlockInfo:
@@ -86,7 +86,7 @@ def plain_config(
     return walk(config, where, 0)
 
 # %% ../../nbs/models/00_registry.ipynb #26133130
-def _stem(name): return re.sub(r"(block|head|baseline)$", "", name.lower()) or name.lower()
+def _stem(name): return re.sub(r"(block|head|baseline|classifier)$", "", name.lower()) or name.lower()
 def _short(name): return re.sub(r"[_\-\s]", "", _stem(name))
 def _origin(cls): return cls.__module__, cls.__qualname__
 def _same(a, b):
@@ -95,7 +95,7 @@ def _same(a, b):
     return q == r and (m == n or "__main__" in (m, n))
 
 class Registry:
-    "Tables of what a configuration may name: components, blocks, heads, hybrids, baselines."
+    "Tables of what a configuration may name: components, blocks, heads, hybrids, baselines, classifiers."
     def __init__(self): self._store = {kind: {} for kind in KINDS}
 
     def _register(self, kind, name, **facts):
@@ -142,6 +142,10 @@ class Registry:
     def register_baseline(self, name=None, *, description=""):
         "Decorator for a forecaster that models are compared with."
         return self._register("baseline", name, description=description)
+
+    def register_classifier(self, name=None, *, description=""):
+        "Decorator for what turns a window of history into the probability of a buy."
+        return self._register("classifier", name, description=description)
 
     def get_info(self,
         name: str,                      # any spelling, or a dotted path that ends in the name
