@@ -7,7 +7,7 @@ from papermill.exceptions import PapermillExecutionError
 from synthlab.datasets.response_batches import ResponseBatches, load_split
 from synthlab.experiments import macro
 from synthlab.experiments.cli import main
-from synthlab.experiments.macro import (TranslatedBatches, evaluate_emulation, experiment_parts, load_emulator, part_trainer, resume_emulation, run_emulation, test_emulators as judge_all)
+from synthlab.experiments.macro import (evaluate_emulation, experiment_parts, load_emulator, part_trainer, resume_emulation, run_emulation, test_emulators as judge_all)
 from synthlab.experiments.macro_judging import INSIDE, answers, by_model
 from synthlab.experiments.macro_settings import MACRO_KNOBS, macro_config, macro_knobs, macro_store
 from synthlab.experiments.reports import linked_run
@@ -175,7 +175,7 @@ def test_a_world_that_is_left_out_teaches_nothing(toy):
     "What only it has stays as it was; batches hold none of it, and it can be asked all the same."
     without, store = toy["models"]["without_nk"], toy["store"]
     assert without.held_out == ("nk",) and set(without.names) == {"nk", "rbc"}
-    batches = TranslatedBatches(ResponseBatches(store, "train", 512, worlds=["rbc"]), without)
+    batches = ResponseBatches(store, "train", 512, worlds=["rbc"], reader=without)
     batch = batches.batch(0, 0)
     assert set(batch["world"].tolist()) == {1} and batch["irf"].shape[1] == 3 and batch["irf_mask"].sum(1).max() == 1
     said, _ = answers(without, "nk", load_split(store, "nk", INSIDE))

@@ -27,7 +27,7 @@ class Lag:
         self.held = both[len(x):]
         return both[:len(x)]
 
-# %% ../../nbs/datasets/18_indicators.ipynb #b0b0bd54
+# %% ../../nbs/datasets/18_indicators.ipynb #218e0179
 def window_total(
     x: np.ndarray,              # rows, the first width-1 of them only look-back, (width-1+T,)
     width: int,                 # rows in a window
@@ -40,8 +40,9 @@ def window_total(
     return total
 
 def window_mean(x: np.ndarray, width: int) -> np.ndarray:
-    "Mean of the last rows: see `window_total`."
-    return window_total(x, width)/width
+    "Mean of the last rows, exact where they are all alike: see `window_total`."
+    newest = x[width-1:]
+    return newest + window_total(x, width, lambda part: part - newest)/width
 
 def window_extreme(
     x: np.ndarray, width: int,  # as above

@@ -165,7 +165,7 @@ def collate_single_world(
     tensors = {k: torch.stack([s[k] for s in samples]) for k in samples[0] if isinstance(samples[0][k], Tensor)}
     return {**tensors, "world_id": worlds[0], "world_ids": worlds*len(samples), "sample_indices": torch.tensor([s["sample_idx"] for s in samples])}
 
-# %% ../../nbs/datasets/76_response_batches.ipynb #0cfbf29e
+# %% ../../nbs/datasets/76_response_batches.ipynb #bb680d2e
 def order_seed(*what) -> int:
     "A seed in [0, 2⁶³) as a pure function of what is drawn."
     return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "little") >> 1
@@ -183,6 +183,7 @@ class ResponseBatches:
         in_memory: bool | None = None,      # None: if it takes less than 2 GiB
         device: str | torch.device = "cpu", # where batches go
         window: int = 16_384,               # samples that are shuffled together
+        reader=None,                        # who reads the batches, with `index(world)` and `max_shocks` as an emulator has them: worlds get its numbers, responses its shocks
     ):
         if batch_size < 1: raise ValueError(f"batch_size is {batch_size}; use 1 or more")
         if not isinstance(source, IRFDataset): source = IRFDataset(source, worlds, split, history)
@@ -192,6 +193,8 @@ class ResponseBatches:
         sizes = [self.store.info(w)["shapes"] for w in self.worlds]
         self.n_params = torch.tensor([s["theta"][0] for s in sizes])        # of each world
         self.n_shocks = torch.tensor([s["irfs"][0] for s in sizes])
+        self.numbers = torch.tensor([i if reader is None else reader.index(w) for i, w in enumerate(self.worlds)])     # that batches say
+        self.max_shocks = max(int(self.n_shocks.max()), 0 if reader is None else reader.max_shocks)
         self.world = np.repeat(np.arange(len(self.worlds)), [len(source.rows[w]) for w in self.worlds])
         self.index = np.concatenate([source.rows[w] for w in self.worlds])
         self.n = len(self.index)
@@ -208,8 +211,8 @@ class ResponseBatches:
 
     def shapes(self) -> dict[str, tuple]:
         "Shapes of a sample, padded."
-        T, S = self.store.manifest["T"], int(self.n_shocks.max())
-        every = {"theta": (int(self.n_params.max()),), "irf": (S, self.store.manifest["horizon"] + 1, 3), "history": (T, 3), "eps": (T, S)}
+        T = self.store.manifest["T"]
+        every = {"theta": (int(self.n_params.max()),), "irf": (self.max_shocks, self.store.manifest["horizon"] + 1, 3), "history": (T, 3), "eps": (T, int(self.n_shocks.max()))}
         return {k: every[k] for k in self.arrays}
 
     def plan(self,
@@ -250,7 +253,7 @@ class ResponseBatches:
         world = torch.from_numpy(worlds)
         out["theta_mask"] = torch.arange(out["theta"].shape[1]) < self.n_params[world][:, None]
         out["irf_mask"] = torch.arange(out["irf"].shape[1]) < self.n_shocks[world][:, None]
-        return {k: v.to(self.device) for k, v in {**out, "world": world, "index": torch.from_numpy(index)}.items()}
+        return {k: v.to(self.device) for k, v in {**out, "world": self.numbers[world], "index": torch.from_numpy(index)}.items()}
 
     def window_of(self, epoch: int, k: int) -> tuple[dict[str, Tensor], Tensor]:
         "The samples of a window, as they were read, and where those of its order are; the two that were asked for last are kept."

@@ -31,7 +31,7 @@ class LabelledGather(WindowGather):
     def cut(self, at, asset):
         return super().cut(at, asset) | {"label": self.label.index_select(0, at + self.offset)}
 
-# %% ../../nbs/datasets/57_signals.ipynb #c4edcfc3
+# %% ../../nbs/datasets/57_signals.ipynb #95d050d7
 class SignalLoader(MarketDataLoader):
     "Bars of one or several assets as windows with a label, split in time, with features fitted on train rows."
     def __init__(self,
@@ -51,6 +51,7 @@ class SignalLoader(MarketDataLoader):
         if target_offset < 0: raise ValueError(f"target_offset is {target_offset}; it must be 0 or more")
         super().__init__(data_source, engineer, assets, window_size, horizon + target_offset, batch_size, **options)
         self.label_horizon, self.target_offset = horizon, target_offset
+        for name, priced in zip(self.names, self.priced): self.segments[name] = self.segments[name] + np.cumsum(np.diff(priced, prepend=priced[:1]))     # empty rows end a stretch, too
         self.labels = []
         for name, bars in self.bars.items():
             usual = np.full(len(bars), np.nan)

@@ -17,13 +17,13 @@ def world_names() -> tuple[str, ...]:
     "Names of all worlds: the six in their order, then whatever was registered besides."
     return (*(n for n in ORDER if n in WORLDS), *(n for n in WORLDS if n not in ORDER))
 
-# %% ../../nbs/datasets/66_worlds.ipynb #4c0f66a7
+# %% ../../nbs/datasets/66_worlds.ipynb #9ef8fd02
 def get_world(
     name: str,                  # as in `world_names()`
     **options,                  # of the world, such as start=0 for switching
 ) -> World:
     "A world by its name."
     if name not in WORLDS:
-        close = difflib.get_close_matches(str(name), world_names(), 1, .4)
+        close = difflib.get_close_matches(str(name).casefold(), world_names(), 1, .4)
         raise ValueError(f"there is no world {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(world_names())}"))
     return WORLDS[name](**options)

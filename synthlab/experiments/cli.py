@@ -308,7 +308,7 @@ def doctor(args):
     if problems: raise SystemExit(1)
     print("all is well")
 
-# %% ../../nbs/experiments/95_cli.ipynb #6a058b05
+# %% ../../nbs/experiments/95_cli.ipynb #220f53e5
 def parser() -> argparse.ArgumentParser:
     "The commands and their arguments."
     main = argparse.ArgumentParser("synthlab", description="A laboratory in notebooks for models that simulate.",
@@ -347,8 +347,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--assets", metavar="A,B", help="which assets of the source")
     c.add_argument("--output", metavar="PATH", help="predict, paper: a CSV file; export: a folder")
     c.add_argument("--start", metavar="DATE", help="paper: trade from this date on")
-    c.add_argument("--fee", type=float, default=.0005, metavar="SHARE", help="paper: share of the price, a side (default: 0.0005)")
-    c.add_argument("--slippage", type=float, default=.0002, metavar="SHARE", help="paper: share of the price, a side (default: 0.0002)")
+    c.add_argument("--fee", type=float, metavar="SHARE", help="paper: share of the price, a side (default: as the run was tested)")
+    c.add_argument("--slippage", type=float, metavar="SHARE", help="paper: share of the price, a side (default: as the run was tested)")
     folder(c)
     c.add_argument("--no-report", action="store_true", help="train: leave out the HTML report")
     c = command(worlds, "list the economies, or simulate them into a store")

@@ -45,7 +45,7 @@ def nearest(
     close = same_end or get_close_matches(name, known, 1) or [ends[e] for e in get_close_matches(name.rsplit(".", 1)[-1], ends, 1)]
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
-# %% ../../nbs/experiments/00_config.ipynb #d58c836c
+# %% ../../nbs/experiments/00_config.ipynb #b33cc411
 def is_open(kind: Any) -> bool:
     "Whether a setting takes any names below it."
     return get_origin(kind) is dict or kind is dict
@@ -70,6 +70,8 @@ def read_override(
     groups: Mapping[str, Sequence[str]],    # group -> its presets
 ) -> str:                   # the same in the form that Hydra composes
     "Check one override against the schema and the presets."
+    plain, _, listed = text.partition("=")
+    if "," in listed and listed[0] not in "[\"'" and get_origin(settings(schema).get(plain)) is list: text = f"{plain}=[{listed}]"     # data.assets=BTCUSDT,ETHUSDT
     try: parsed = OverridesParser.create().parse_override(text)
     except HydraException: parsed = None
     if parsed is None or parsed.is_delete() or parsed.is_sweep_override():

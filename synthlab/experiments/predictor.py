@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Deployed', 'SignalPredictor', 'Signal', 'SignalStream', 'Paper', 'paper_trade']
 
-# %% ../../nbs/experiments/74_predictor.ipynb #3e0fc211
+# %% ../../nbs/experiments/74_predictor.ipynb #0e624f75
 import json, math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,12 +22,13 @@ from ..datasets.gaps import DAY, bar_step, fill_gaps
 from ..datasets.indicators import COLUMNS, Live, atr
 from ..datasets.splits import whole_windows
 from ..datasets.times import to_times
-from .signal import load_classifier, restore_decision
+from .signal import COSTS, load_classifier, restore_decision
+from .signal_settings import SignalEvaluation
 from ..metrics.trades import Ledger, TradeBook
 from ..models.registry import ConfigError
 from ..trainers.exports import export_onnx, export_program
 
-# %% ../../nbs/experiments/74_predictor.ipynb #111f29d6
+# %% ../../nbs/experiments/74_predictor.ipynb #57911dd7
 class Deployed(nn.Module):
     "A network and its recalibration: windows of features in, probabilities out."
     def __init__(self, network: nn.Module, recalibration):
@@ -46,6 +47,7 @@ class SignalPredictor:
         if "decision" not in about: raise ConfigError("this signal has trained but not learnt how to act; finish its run with synthlab resume")
         decision = restore_decision(about["decision"])
         self.model, self.about = Deployed(network, decision.recalibration).eval(), dict(about)
+        self.trading = {k: getattr(SignalEvaluation(), k) for k in COSTS} | about.get("trading", {})
         self.engineer, self.threshold = restore_engineer(about["engineer"]), decision.threshold
         self.window_size, self.horizon, self.step = int(about["window_size"]), int(about["horizon"]), pd.Timedelta(about["step"])
         self.limit = pd.Timedelta(about["gap_limit"]) if about.get("gap_limit") else 10*DAY if DAY <= self.step < 2*DAY else 1.5*self.step
@@ -105,7 +107,7 @@ class SignalPredictor:
                      horizon=str(self.horizon), step=str(self.step), label=json.dumps(self.about.get("label")))
         return [*([export_onnx(self.model, folder/"signal.onnx", *size, about)] if onnx else []), *([export_program(self.model, folder/"signal.pt2", *size, about)] if program else [])]
 
-# %% ../../nbs/experiments/74_predictor.ipynb #a27c6967
+# %% ../../nbs/experiments/74_predictor.ipynb #8d59433f
 class Signal(NamedTuple):
     "What a stream says at the close of a candle."
     time: pd.Timestamp                  # of the candle's open
@@ -136,6 +138,15 @@ class SignalStream:
         stamp, candle = to_times([time])[0], (float(open), float(high), float(low), float(close), float(volume))
         return self.take(stamp, candle)
 
+    def feed(self,
+        candles: pd.DataFrame,          # of one asset: the past, before the live candles begin
+    ) -> Signal:                        # of the last of them
+        "Candles of a frame, one after the other."
+        bars = validate_bars(candles)
+        self.predictor.check_step(bars)
+        for time, *candle in bars[list(COLUMNS)].itertuples(name=None): said = self.take(time, tuple(candle))
+        return said
+
     def take(self, time: pd.Timestamp, candle: tuple) -> Signal:
         "The same for a UTC Timestamp and five floats."
         self.check(time, candle)
@@ -147,7 +158,7 @@ class SignalStream:
         p = float(self.predictor.probability(self.window[None])[0])
         return Signal(time, candle[3], p, p >= self.predictor.threshold)
 
-# %% ../../nbs/experiments/74_predictor.ipynb #836dc747
+# %% ../../nbs/experiments/74_predictor.ipynb #2690fa0a
 class Paper(NamedTuple):
     "What came of a replay."
     log: pd.DataFrame                   # index time: close, probability, signal, position, equity; a row a candle
@@ -156,18 +167,22 @@ class Paper(NamedTuple):
 def paper_trade(
     predictor: SignalPredictor,
     candles: pd.DataFrame,              # of one asset, the past that the signal needs in front
-    fee: float = .0005, slippage: float = .0002,    # shares of the price, a side
-    rule: str = "one",                  # one | extend | slots
+    fee: float | None = None, slippage: float | None = None,    # shares of the price, a side; default as the run was tested, like the next three
+    rule: str | None = None,            # one | extend | slots
     stop: float | None = None, target: float | None = None, # distances in ATR
     start=None,                         # trade from this date on; default as soon as there is a probability
     progress: bool = False,             # show a bar
 ) -> Paper:
     "Replay candles as if they came in live."
+    given = dict(fee=fee, slippage=slippage, rule=rule, stop=stop, target=target)
+    fee, slippage, rule, stop, target = (predictor.trading[k] if v is None else v for k, v in given.items())
     bars = validate_bars(candles)
     predictor.check_step(bars)
-    first = bars.index[0] if start is None else to_times([start])[0]
+    try: first, book = bars.index[0] if start is None else to_times([start])[0], TradeBook(predictor.horizon, fee, slippage, rule)
+    except ValueError as e: raise ConfigError(f"paper trading: {e}") from None
+    if first > bars.index[-1]: raise ConfigError(f"the last candle is of {bars.index[-1]}, trading was to start on {first}; begin earlier, or give later candles")
     if len(bars) < predictor.need: raise ConfigError(f"there are {len(bars)} candles, the first probability needs {predictor.need}; give more of the past")
-    stream, usual, book, rows = predictor.stream(), Live(atr), TradeBook(predictor.horizon, fee, slippage, rule), []
+    stream, usual, rows = predictor.stream(), Live(atr), []
     began = None                        # row of the first candle that the account sees
     for i, (time, *candle) in enumerate(tqdm(bars[list(COLUMNS)].itertuples(name=None), total=len(bars), disable=not progress, desc="paper trading")):
         before = stream.segment

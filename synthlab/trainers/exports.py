@@ -80,7 +80,7 @@ class ExportedClassifier:
             raise ValueError(f"this classifier reads (B, {self.window}, {self.features}), got {history.shape}; one window x is x[None]")
         return np.asarray(self.run(history), dtype=np.float32) if len(history) else np.zeros(0, np.float32)
 
-# %% ../../nbs/trainers/50_exports.ipynb #7fa5c6ef
+# %% ../../nbs/trainers/50_exports.ipynb #50c53e4e
 def _needs(name):
     "A package of the extra, or how to get it."
     try: return __import__(name)
@@ -118,7 +118,7 @@ def load_onnx(
     except Exception as error: raise ValueError(f"{path} is no ONNX file that onnxruntime can read: {str(error).splitlines()[0]}") from None
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape = inputs[0].shape if inputs else []
-    if [i.name for i in inputs] != ["history"] or [o.name for o in outputs] != ["probability"] or len(shape) != 3:
+    if [i.name for i in inputs] != ["history"] or [o.name for o in outputs] != ["probability"] or len(shape) != 3 or not all(isinstance(n, int) for n in shape[1:]):
         raise ValueError(f"{path} maps {[i.name for i in inputs]} to {[o.name for o in outputs]}; give a file that export_onnx wrote, which maps history to probability")
     return ExportedClassifier(lambda x: session.run(["probability"], {"history": x})[0], *shape[1:], session.get_modelmeta().custom_metadata_map)
 

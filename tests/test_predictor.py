@@ -1,0 +1,315 @@
+"""Candle by candle as in one go: the same features, probabilities and trades; from the checkpoint alone, and from files that others run; and nowhere a pickle."""
+import dataclasses, io, json, math, pickle, shutil, zipfile
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest, torch
+from synthlab.datasets.bars import BarError, FrameDataSource, MockDataSource
+from synthlab.datasets.features import create_engineer
+from synthlab.datasets.indicators import COLUMNS, atr
+from synthlab.datasets.signals import SignalLoader
+from synthlab.datasets.sources import get_source
+from synthlab.experiments.predictor import Paper, SignalPredictor, paper_trade
+from synthlab.experiments.signal import decision_state, evaluate_signal, load_classifier, run_signal
+from synthlab.experiments.signal_judging import Decision, network_logits
+from synthlab.experiments.signal_settings import signal_config
+from synthlab.experiments.signal_trading import fields_of, trade_all
+from synthlab.metrics.classification import create_recalibration, restore_recalibration
+from synthlab.metrics.trades import simulate_trades
+from synthlab.models.price_action import create_classifier
+from synthlab.models.registry import ConfigError
+from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from synthlab.trainers.exports import load_onnx, load_program
+
+TOY = ["model=small", "training.epochs=1", "training.stride=12", "data.window_size=24", "evaluation.random_draws=20", "evaluation.n_boot=100", "tracking.mode=disabled", "threads=1"]
+SIZE = 16
+
+def no_pickle(patch):
+    "Whatever would unpickle raises."
+    def refuse(*_, **__): raise AssertionError("something was unpickled")
+    class Refuser(pickle.Unpickler): __init__ = refuse
+    for name, trap in dict(load=refuse, loads=refuse, Unpickler=Refuser).items(): patch.setattr(pickle, name, trap)
+    patch.setattr(torch, "load", refuse)
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A finished toy run on the index, made while nothing may be unpickled."
+    with pytest.MonkeyPatch.context() as patch:
+        no_pickle(patch)
+        return run_signal([*TOY, f"runs={tmp_path_factory.mktemp('runs')}"])
+
+@pytest.fixture(scope="module")
+def five_minutes():
+    "Ten thousand candles; two holes, and an hour in which nothing moves."
+    bars = MockDataSource(length=10_030, freq="5min", seed=4).load(["A"])["A"]
+    bars = bars.drop(bars.index[[*range(4000, 4005), *range(7000, 7025)]])
+    still = bars.index[2000:2012]
+    bars.loc[still, ["open", "high", "low", "close"]] = bars["close"].iloc[1999]
+    return bars
+
+class Sum(torch.nn.Module):
+    "The quickest network there is: a weighted sum of the window."
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(.05*torch.randn(SIZE, 14, generator=torch.Generator().manual_seed(0)))
+    def logits(self, history): return (history*self.weight).sum((1, 2))
+
+def complete(bars, name="stationary", kind="platt", threshold=.5, attention=False, **options):
+    "A signal that has all it needs, though it has not been taught: a network that says something else of each window."
+    engineer = create_engineer(name, **options).fit([bars])
+    network = create_classifier({"name": "transformer", "d_model": 8, "nhead": 2, "num_layers": 1, "dim_feedforward": 16}, 14, seed=1).eval() if attention else Sum()
+    with torch.no_grad():
+        if attention: network.head[3].weight.mul_(10)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=400)
+    recalibration = create_recalibration(kind, 3.).fit(logits, (rng.random(400) < 1/(1 + np.exp(-logits))).astype(float))
+    about = dict(lab="signal", recipe={}, engineer=engineer.state(), window_size=SIZE, horizon=4, pos_weight=3., step="0 days 00:05:00", gap_limit=None, label=dict(name="forward_atr"),
+                 learnt_until="2020-01-01", assets=["A"], decision=decision_state(Decision(recalibration, threshold, pd.DataFrame(), (.01, -.01), .2)))
+    return SignalPredictor(network, json.loads(json.dumps(about)))
+
+def between(p, share):
+    "A threshold that so many lie above, as far from any of them as can be."
+    p = np.unique(p); at = int((1 - share)*len(p)); near = slice(max(at - 20, 0), at + 20)
+    k = np.diff(p[near]).argmax() + near.start
+    return float((p[k] + p[k+1])/2)
+
+def rows(bars): return bars[list(COLUMNS)].itertuples(name=None)
+
+# --- the stream ------------------------------------------------------------------------------------------------------------
+
+def test_ten_thousand_candles_one_by_one(five_minutes):
+    "Features to the bit, probabilities to 1e-6, and both begin anew behind a hole."
+    bars = five_minutes
+    predictor = complete(bars.iloc[:3000])
+    stream, said, features = predictor.stream(), [], []
+    for time, *candle in rows(bars):
+        said.append(stream.take(time, tuple(candle))); features.append(stream.window[-1].copy())
+    features = np.stack(features)
+    assert len(bars) == 10_000 and stream.segment == 2
+    for part in np.split(np.arange(len(bars)), [4000, 6995]): assert features[part].tobytes() == predictor.engineer.transform(bars.iloc[part]).tobytes()
+    p = pd.Series([s.probability for s in said], bars.index, dtype=float).dropna()
+    whole = predictor.predict(bars)
+    assert p.index.equals(whole.index) and len(p) == 10_000 - 3*(predictor.need - 1) and predictor.need == 199 + SIZE
+    assert abs(p - whole["probability"]).max() < 1e-6 and p.std() > .01
+    assert [s.signal for s in said if s.probability is not None] == [x >= predictor.threshold for x in p] and not any(s.signal for s in said if s.probability is None)
+    assert [s.close for s in said] == bars["close"].tolist() and [s.time for s in said] == list(bars.index)
+
+def test_stretches_are_predicted_as_if_alone(five_minutes):
+    bars = five_minutes.iloc[3500:4700]
+    predictor = complete(five_minutes.iloc[:3000], attention=True)
+    whole = predictor.predict(bars)
+    alone = pd.concat([predictor.predict(bars.iloc[:500]), predictor.predict(bars.iloc[500:])])
+    pd.testing.assert_frame_equal(whole, alone, check_exact=False, atol=1e-6, rtol=0)
+    assert whole.index[0] == bars.index[predictor.need - 1] and bars.index[500 + predictor.need - 1] in whole.index and bars.index[500 + predictor.need - 2] not in whole.index
+
+def test_what_comes_later_changes_no_probability(five_minutes):
+    bars = five_minutes.iloc[:600]
+    predictor = complete(five_minutes.iloc[:3000], attention=True)
+    changed = bars.mul(np.where(np.arange(600) > 400, 3., 1.), axis=0)
+    one, other = (predictor.predict(b).loc[:bars.index[400], "probability"] for b in (bars, changed))
+    assert (one == other).all() and len(one) > 100
+
+BAD = [("late", -1, {}), ("twice", 0, {}), ("high", 1, dict(high=1.)), ("low", 1, dict(low=1e9)), ("negative", 1, dict(low=-1.)), ("nothing", 1, dict(low=0.)), ("volume", 1, dict(volume=-1.)),
+       *((f"missing {c}", 1, {c: math.nan}) for c in COLUMNS), ("infinite", 1, dict(high=math.inf))]
+
+def test_bad_candles_are_refused_and_change_nothing(five_minutes):
+    "Late, repeated, impossible, missing: the next good candle gives what it would have given."
+    bars = five_minutes.iloc[:130]
+    predictor = complete(five_minutes.iloc[:3000], "price_action", start="first")
+    honest, tried = predictor.stream(), predictor.stream()
+    for i, (time, *candle) in enumerate(rows(bars)):
+        if i > 85 or i in (1, 50):
+            name, step, change = BAD[i % len(BAD)]
+            wrong = dict(zip(COLUMNS, candle)) | change
+            with pytest.raises(BarError): tried.push(bars.index[i-1] + step*pd.Timedelta("5min"), **wrong)
+            if i % 7 == 0:
+                with pytest.raises(ValueError): tried.push("some day", *candle)
+        assert tried.push(time, *candle) == honest.push(time, *candle)
+    assert tried.window.tobytes() == honest.window.tobytes() and tried.segment == honest.segment == 0
+    with pytest.raises(BarError, match="give them in order"): tried.push(time, *candle)
+
+def test_times_are_read_as_utc(five_minutes):
+    predictor = complete(five_minutes.iloc[:3000])
+    stream = predictor.stream()
+    first = stream.push("2020-01-01 00:00", 1, 2, 1, 2, 5)
+    assert first.time == pd.Timestamp("2020-01-01", tz="UTC") and first.probability is None and first.signal is False
+    second = stream.push(pd.Timestamp("2020-01-01 01:05", tz="Europe/Berlin"), 2, 2, 1, 1)      # the next one
+    assert second.time == pd.Timestamp("2020-01-01 00:05", tz="UTC") and stream.segment == 0
+
+# --- paper trading ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def small(): return make_small(False)
+
+def make_small(attention):
+    "A few hundred candles with a hole in training, a signal that acts on a third of them, and its test windows."
+    bars = MockDataSource(length=560, freq="5min", seed=8).load(["A"])["A"]
+    bars = bars.drop(bars.index[130:134])
+    options = dict(start="first")
+    predictor = complete(bars.iloc[:300], "price_action", attention=attention, **options)
+    loader = SignalLoader(FrameDataSource({"A": bars}), create_engineer("price_action", **options), window_size=SIZE, atr_multiplier=.3)
+    fold = loader.static_holdout(.4, .55, engineer=predictor.engineer)
+    p = predictor.model.recalibration.probability(network_logits(predictor.model.network, fold.test))
+    predictor.threshold = between(p, .3)
+    return bars, predictor, loader, fold, p
+
+@pytest.mark.parametrize("rule,stop,target,attention", [*((rule, *levels, False) for rule in ("one", "extend", "slots") for levels in ((None, None), (1., 1.))), ("one", None, None, True)])
+def test_paper_makes_the_trades_of_the_backtest(rule, stop, target, attention, small, tmp_path):
+    "Bit for bit: returns, wealth, position and every trade."
+    bars, predictor, loader, fold, p = make_small(True) if attention else small
+    levels = [f"evaluation.{k}={v}" for k, v in dict(stop=stop, target=target).items() if v]
+    config = signal_config([f"runs={tmp_path}", f"evaluation.rule={rule}", "evaluation.random_draws=20", "evaluation.n_boot=100", *levels])
+    field, = fields_of(loader, fold.test)
+    end = int(field.row[-1]) + 1        # behind it a live signal may act, a test window may not
+    field = dataclasses.replace(field, bars=field.bars.iloc[:end], segment=field.segment[:end], atr=field.atr[:end])
+    ledger = trade_all([field], {"model": p >= predictor.threshold}, config).ledgers["model"]["A"]
+    paper = paper_trade(predictor, bars.loc[:field.bars.index[-1]], config.evaluation.fee, config.evaluation.slippage, rule, stop, target, start=field.bars.index[0])
+    assert isinstance(paper, Paper) and paper.log.index.equals(field.bars.index)
+    assert paper.log["equity"].tolist() == ledger.equity.tolist() and paper.log["position"].tolist() == ledger.position.tolist()
+    theirs = ledger.trades.assign(entry=field.bars.index[ledger.trades["entry"]], exit=field.bars.index[ledger.trades["exit"]])
+    pd.testing.assert_frame_equal(paper.trades, theirs, check_exact=True)
+    assert len(theirs) >= (3 if rule == "extend" else 8) and paper.log["signal"].tolist() == field.spread(p >= predictor.threshold).tolist()
+    if stop: assert {"stop", "target"} <= set(theirs["reason"])
+    equity = np.append(1., paper.log["equity"])
+    np.testing.assert_allclose(equity[1:]/equity[:-1] - 1, ledger.returns, rtol=0, atol=1e-15)
+
+def test_paper_across_a_hole(small):
+    "What was held is sold before it, and the signal needs its past again."
+    bars, predictor, *_ = small
+    hollow = bars.drop(bars.index[300:330])
+    paper = paper_trade(predictor, hollow, 0., 0., stop=2.)
+    said = predictor.predict(hollow)
+    log = paper.log
+    quiet = log["probability"].isna()
+    assert log.index[0] == said.index[0] and quiet.sum() == 2*(predictor.need - 1) and not log["signal"][quiet].any()
+    assert abs(log["probability"].dropna() - said["probability"]).max() < 1e-6
+    after = hollow.loc[log.index[0]:]
+    segment, usual = np.where(after.index > bars.index[299], 1, 0), np.full(len(hollow), np.nan)
+    edges = [0, 130, 300, len(hollow)]
+    edges[2] = hollow.index.searchsorted(bars.index[329])
+    for i, j in zip(edges, edges[1:]): usual[i:j] = atr(*(hollow[c].to_numpy()[i:j] for c in ("high", "low", "close")))
+    ledger = simulate_trades(*(after[c].to_numpy() for c in COLUMNS[:4]), log["signal"].to_numpy(bool), 4, 0., 0., "one", 2*usual[-len(after):], None, segment)
+    assert ledger.equity.tolist() == log["equity"].tolist() and len(ledger.trades) == len(paper.trades) > 5
+
+def test_costs_lower_wealth_by_what_they_say(small):
+    bars, predictor, *_ = small
+    free, dear = (paper_trade(predictor, bars.iloc[:400], fee, 0.) for fee in (0., .01))
+    assert dear.log["equity"].iloc[-1] == pytest.approx(free.log["equity"].iloc[-1]*.99**(2*len(free.trades)), rel=1e-12)
+
+def test_too_little_to_trade_on(small):
+    bars, predictor, *_ = small
+    with pytest.raises(ConfigError, match="first probability needs"): paper_trade(predictor, bars.iloc[:60])
+    with pytest.raises(ConfigError, match="first probability needs"): predictor.predict(bars.iloc[:60])
+    with pytest.raises(ConfigError, match="begin earlier"): paper_trade(predictor, bars, start="2031-01-01")
+    with pytest.raises(ConfigError, match="candles of 0 days 00:05:00"): predictor.predict(MockDataSource(length=400, freq="15min").load(["A"])["A"])
+    with pytest.raises(ConfigError, match="longest stretch"): predictor.predict(bars.drop(bars.index[::40]))
+
+# --- the checkpoint alone -------------------------------------------------------------------------------------------------------
+
+def test_the_checkpoint_is_enough(trained, tmp_path, monkeypatch):
+    "One file elsewhere says what the run says; nothing of it is unpickled."
+    no_pickle(monkeypatch)
+    shutil.copy(trained["run"].folder/"checkpoints/best.safetensors", tmp_path/"alone.safetensors")
+    bars = get_source("sp500").load()["sp500"].iloc[-500:]
+    mine, theirs = SignalPredictor.load(tmp_path/"alone.safetensors"), SignalPredictor.load(trained["run"].folder)
+    pd.testing.assert_frame_equal(mine.predict(bars), theirs.predict(bars), check_exact=True)
+    assert mine.threshold == trained["decision"].threshold and mine.window_size == 24 and mine.horizon == 4 and mine.need == 199 + 24
+    assert mine.engineer.state() == trained["fold"].engineer.state()
+    e = trained["config"].evaluation
+    assert mine.trading == {k: getattr(e, k) for k in ("fee", "slippage", "rule", "stop", "target")}       # traded on paper as it was tested
+
+def test_paper_trades_as_the_run_was_tested(small):
+    "Costs, rule and levels come with the signal; what is given goes before."
+    bars, predictor, *_ = small
+    about = predictor.about | {"trading": dict(fee=.002, slippage=.001, rule="slots", stop=1., target=2.)}
+    signal = SignalPredictor(predictor.model.network, about); signal.threshold = predictor.threshold
+    given = paper_trade(predictor, bars.iloc[:350], .002, .001, "slots", 1., 2.)
+    pd.testing.assert_frame_equal(paper_trade(signal, bars.iloc[:350]).log, given.log, check_exact=True)
+    pd.testing.assert_frame_equal(paper_trade(signal, bars.iloc[:350], fee=0.).log, paper_trade(predictor, bars.iloc[:350], 0., .001, "slots", 1., 2.).log, check_exact=True)
+    assert len(given.trades) > 5
+
+def test_the_checkpoint_says_what_the_test_said(trained):
+    "The run's own probabilities, from its candles."
+    predictor, loader = SignalPredictor.load(trained["run"].folder), trained["loader"]
+    said = predictor.predict(loader.bars["sp500"])
+    at = loader.bars["sp500"].index[trained["fold"].test.windows.row]
+    assert abs(said.loc[at, "probability"].to_numpy() - trained["said"]["model"].probability).max() < 1e-6
+    assert (said["signal"] == (said["probability"] >= predictor.threshold)).all()
+
+def test_a_signal_that_is_not_one(trained, tmp_path):
+    good = trained["run"].folder/"checkpoints/best.safetensors"
+    tensors, state = load_checkpoint(good)
+    def put(name, **changes):
+        save_checkpoint(tmp_path/name, tensors, state | {"about": {k: v for k, v in (state["about"] | changes).items() if v is not None}}); return tmp_path/name
+    with pytest.raises(CheckpointError, match="no buy signal"): SignalPredictor.load(put("lab.safetensors", lab="macro"))
+    with pytest.raises(ConfigError, match="not learnt how to act"): SignalPredictor.load(put("half.safetensors", decision=None))
+    with pytest.raises(CheckpointError, match="cannot be built"): SignalPredictor.load(put("other.safetensors", recipe={"name": "transformr"}))
+    with pytest.raises(CheckpointError, match="cannot be built"): SignalPredictor.load(put("engineer.safetensors", engineer=state["about"]["engineer"] | {"name": "spam"}))
+    with pytest.raises(CheckpointError): SignalPredictor.load(put("wide.safetensors", recipe=state["about"]["recipe"] | {"d_model": 64}))
+    with pytest.raises(ConfigError, match="no run and no checkpoint"): SignalPredictor.load(tmp_path/"nowhere")
+    data = good.read_bytes(); (tmp_path/"torn.safetensors").write_bytes(data[:-9])
+    with pytest.raises(CheckpointError): SignalPredictor.load(tmp_path/"torn.safetensors")
+    never = SignalPredictor.load(put("never.safetensors", decision=state["about"]["decision"] | {"threshold": None}))
+    assert math.isinf(never.threshold) and not never.predict(get_source("sp500").load()["sp500"].iloc[-300:])["signal"].any()
+
+# --- files for others -------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    pytest.importorskip("onnx"); pytest.importorskip("onnxscript")
+    predictor = SignalPredictor.load(trained["run"].folder)
+    with pytest.MonkeyPatch.context() as patch:
+        no_pickle(patch)
+        return predictor, predictor.export(tmp_path_factory.mktemp("exports"))
+
+def real_windows(trained):
+    fold = trained["fold"]
+    return fold.test.gather.gather(fold.test.asset, fold.test.row)["history"].numpy()
+
+def test_exported_files_say_the_same(trained, exported):
+    "The probabilities of the test, and all that is needed to make the features elsewhere."
+    pytest.importorskip("onnxruntime")
+    (predictor, paths), x = exported, real_windows(trained)
+    assert [p.name for p in paths] == ["signal.onnx", "signal.pt2"]
+    for load, path in zip((load_onnx, load_program), paths):
+        found = load(path)
+        for n in (1, 7, len(x)): assert abs(found(x[:n]) - trained["said"]["model"].probability[:n]).max() < 1e-5
+        assert json.loads(found.about["engineer"]) == predictor.engineer.state() and found.about["columns"] == ", ".join(predictor.engineer.columns)
+        assert float(found.about["threshold"]) == predictor.threshold and found.about["horizon"] == "4" and json.loads(found.about["label"])["name"] == "forward_atr"
+
+@pytest.mark.parametrize("kind", [pytest.param("none", marks=pytest.mark.slow), "temperature", "isotonic"])
+def test_every_recalibration_can_be_exported(kind, five_minutes, tmp_path):
+    predictor = complete(five_minutes.iloc[:600], "price_action", kind, math.inf, attention=kind == "temperature", start="first")
+    x = np.random.default_rng(1).normal(size=(40, SIZE, 14)).astype(np.float32)
+    if kind == "isotonic": pytest.importorskip("onnxruntime"); pytest.importorskip("onnxscript")
+    for path in predictor.export(tmp_path, onnx=kind == "isotonic"):
+        found = (load_onnx if path.suffix == ".onnx" else load_program)(path)
+        assert abs(found(x) - predictor.probability(x)).max() < 1e-5 and np.ptp(found(x)) > .01 and found.about["threshold"] == "never"
+
+PICKLE = tuple(bytes([0x80, v]) for v in range(2, 6))
+
+def pickled(path):
+    "Names of what a file holds that a pickle could be."
+    data = Path(path).read_bytes()
+    if data.startswith(PICKLE): return [str(path)]
+    if not zipfile.is_zipfile(io.BytesIO(data)): return []
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    return [i.filename for i in archive.infolist() if i.filename.endswith((".pkl", ".pickle", ".pth")) or archive.read(i)[:2] in PICKLE]
+
+def test_no_file_is_a_pickle(trained, exported, tmp_path):
+    "Of a run and its exports; and the test would find one."
+    files = [*(p for p in trained["run"].folder.rglob("*") if p.is_file()), *exported[1]]
+    assert len(files) >= 9 and not [name for p in files for name in pickled(p)]
+    assert {p.suffix for p in files} <= {".yaml", ".json", ".jsonl", ".csv", ".safetensors", ".onnx", ".pt2", ".png", ""}
+    (tmp_path/"a.bin").write_bytes(pickle.dumps({"a": 1})); torch.save({"a": torch.ones(2)}, tmp_path/"b.pth")
+    assert pickled(tmp_path/"a.bin") and pickled(tmp_path/"b.pth")
+
+def test_nothing_is_unpickled_on_the_way(trained, exported, monkeypatch):
+    "Evaluating, asking, streaming and trading, and reading both files; and the trap is one."
+    no_pickle(monkeypatch)
+    with pytest.raises(AssertionError, match="unpickled"): torch.load("x")
+    with pytest.raises(AssertionError, match="unpickled"): pickle.loads(b"")
+    evaluate_signal(trained["run"].folder, overrides=["evaluation.n_boot=100"])
+    model, about = load_classifier(trained["run"].folder)
+    assert restore_recalibration(about["decision"]["recalibration"]).kind == "platt"
+    paper_trade(SignalPredictor(model, about), get_source("sp500").load()["sp500"].iloc[-260:])
+    for load, path in zip((load_onnx, load_program), exported[1]): assert load(path)(real_windows(trained)[:2]).shape == (2,)

@@ -1,0 +1,318 @@
+"""One call from candles to a conclusion: complete, the same twice, the same after an interruption, and honest when there is nothing to gain; typed, scripted or in a notebook."""
+import json, math, shutil
+from pathlib import Path
+
+import nbformat, numpy as np, pandas as pd, papermill, pytest
+from papermill.exceptions import PapermillExecutionError
+from synthlab.datasets.bars import MockDataSource
+from synthlab.datasets.signals import SignalLoader
+from synthlab.experiments import signal as lab
+from synthlab.experiments.cli import main
+from synthlab.experiments.reports import linked_run
+from synthlab.experiments.runs import Run
+from synthlab.experiments.signal import decision_state, evaluate_signal, load_classifier, restore_decision, resume_signal, run_signal
+from synthlab.experiments.signal_figures import signal_figures
+from synthlab.experiments.signal_judging import SHOWN, decide
+from synthlab.experiments.signal_settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config, signal_knobs
+from synthlab.experiments.signal_trading import tried
+from synthlab.metrics.classification import RECALIBRATION_KINDS, classification_scores
+from synthlab.metrics.performance import deflated_sharpe, sharpe
+from synthlab.models.registry import ConfigError
+
+NBS = Path(__file__).parent.parent/"nbs"
+TOY = ["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=12", "data.window_size=16", "evaluation.random_draws=20", "evaluation.n_boot=100",
+       "tracking.mode=disabled", "threads=1"]
+ONE = [*TOY, "training.epochs=1", "training.stride=24"]
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    "A finished toy run on the index."
+    return run_signal([*TOY, f"runs={tmp_path_factory.mktemp('runs')}"])
+
+@pytest.fixture(scope="module")
+def candles(tmp_path_factory):
+    "Two other markets, as a file."
+    found = MockDataSource(length=1600, freq="1D", seed=5).load(["A", "B"])
+    path = tmp_path_factory.mktemp("candles")/"candles.parquet"
+    pd.concat([b.reset_index().assign(symbol=name) for name, b in found.items()]).to_parquet(path)
+    return path
+
+def bits(folder): return {p.name: p.read_bytes() for p in sorted((Path(folder)/"checkpoints").glob("*.safetensors"))}
+def result(folder): return json.loads((Path(folder)/"result.json").read_text())
+
+# --- a run -----------------------------------------------------------------------------------------------------------------
+
+def test_a_run_is_complete(toy):
+    "Folder, scores with intervals beside the references, strategies, decision and conclusion; all of it JSON."
+    folder = toy["run"].folder
+    assert Run(folder).status == "done" and Run(folder).read_status()["lab"] == "signal"
+    assert {p.name for p in folder.iterdir()} >= {"config.yaml", "overrides.yaml", "status.json", "lock", "facts", "checkpoints", "result.json"} and set(bits(folder)) == {"best.safetensors", "last.safetensors"}
+    r = result(folder)
+    assert set(r["scores"]) == {"model", "logistic", "random", "always"} and set(r["gains"]) == {"logistic"} and set(r["gains"]["logistic"]) == {"auc", "brier", "utility"}
+    assert set(r["strategies"]) == {"model", "logistic", "buy and hold", "random"}
+    for who in r["scores"]:
+        assert set(SHOWN) <= set(r["scores"][who])
+        for name in SHOWN: value, low, high = r["scores"][who][name]; assert value is None or math.isnan(value) or low is None or low <= high
+    assert r["auc"] == r["scores"]["model"]["auc"][0] and r["trials"] == 1 and r["source"] == "sp500" and r["parameters"] == sum(p.numel() for p in toy["model"].parameters())
+    assert r["windows"] == len(toy["label"]) == len(toy["fold"].test.index) and r["conclusion"] == toy["conclusion"] and f"Over {r['windows']} test windows" in r["conclusion"]
+    assert set(r["decision"]) == {"recalibration", "threshold", "payoffs", "base_rate"} and r["best_epoch"] in (0, 1, 2)
+
+def test_numbers_are_what_they_say(toy):
+    "Scores, threshold and payoffs once more, from probabilities, labels and prices."
+    said, label, payoff = toy["said"]["model"], toy["label"], toy["payoff"]
+    by_hand = classification_scores(said.probability, label, said.threshold, utility=payoff)
+    for name in SHOWN: assert toy["scores"].loc[("model", name), "value"] == pytest.approx(float(by_hand[name]), rel=1e-12)
+    bars, rows = toy["loader"].bars["sp500"], toy["fold"].test.windows.row
+    o, c, e = bars["open"].to_numpy(), bars["close"].to_numpy(), toy["config"].evaluation
+    np.testing.assert_allclose(payoff, c[rows + 4]*(1 - e.slippage)*(1 - e.fee)**2/(o[rows + 1]*(1 + e.slippage)) - 1, atol=1e-13)
+    assert toy["scores"].loc[("model", "utility"), "value"] == pytest.approx((payoff*said.signal).mean())
+    gain, loss = toy["decision"].payoffs
+    assert gain > loss and (math.isinf(said.threshold) or said.threshold == pytest.approx(-loss/(gain - loss)) or loss >= 0)
+    val = toy["fold"].val.windows.row
+    assert gain == pytest.approx(toy["loader"].payoff(e.fee, e.slippage)[0][val][toy["loader"].labels[0][val] == 1].mean())
+    share = toy["loader"].labels[0][toy["fold"].train.windows.row].mean()
+    assert toy["metrics"]["pos_weight"] == pytest.approx((1 - share)/share)
+    assert toy["metrics"]["sharpe_a_bar"] == pytest.approx(float(sharpe(toy["traded"].returns["model"].to_numpy(), periods=1)), nan_ok=True) or toy["metrics"]["sharpe_a_bar"] == 0
+
+def test_the_best_epoch_decides(toy):
+    history = toy["history"].dropna(subset=["val_log_loss"])
+    assert toy["metrics"]["best_epoch"] == history.loc[history["val_log_loss"].idxmin(), "epoch"] and len(history) == 3
+
+def test_two_runs_are_equal_to_the_bit(toy, tmp_path):
+    again = run_signal([*TOY, f"runs={tmp_path}"])["run"].folder
+    assert bits(again) == bits(toy["run"].folder) and (again/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
+    assert (again/"result.json").read_text() == (toy["run"].folder/"result.json").read_text()
+
+@pytest.mark.parametrize("where", ["training", "test", "filing"])
+def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, monkeypatch):
+    folder, step, steps = tmp_path/"cut", lab.Trainer.train_step, [0]
+    def cut(self, batch):
+        steps[0] += 1
+        if steps[0] == 5: self.save("last"); raise KeyboardInterrupt("by the test")
+        return step(self, batch)
+    def stop(*_, **__): raise KeyboardInterrupt("by the test")
+    with monkeypatch.context() as m:
+        if where == "training": m.setattr(lab.Trainer, "train_step", cut)
+        elif where == "test": m.setattr(lab, "test_signal", stop)
+        else: m.setattr(lab.Run, "write_result", stop)
+        with pytest.raises(KeyboardInterrupt, match="synthlab resume"): run_signal([*TOY, f"runs={tmp_path}"], run_dir=folder)
+    assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
+    if where == "test":
+        with pytest.raises(ConfigError, match="synthlab resume"): evaluate_signal(folder)
+    again = resume_signal(folder) if where != "filing" else run_signal([*TOY, f"runs={tmp_path}"], run_dir=folder)
+    assert Run(folder).status == "done" and bits(folder) == bits(toy["run"].folder) and result(folder) == result(toy["run"].folder) | {"trials": again["metrics"]["trials"]}
+    assert (folder/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
+
+def test_a_folder_of_other_settings_is_left_alone(toy):
+    with pytest.raises(ConfigError, match="other settings"): run_signal([*TOY, "training.seed=7"], run_dir=toy["run"].folder)
+
+# --- evaluating again ----------------------------------------------------------------------------------------------------------
+
+def test_evaluating_again_gives_the_same(toy):
+    again = evaluate_signal(toy["run"].folder)
+    pd.testing.assert_frame_equal(again["scores"], toy["scores"], check_exact=True)
+    pd.testing.assert_frame_equal(again["gains"], toy["gains"], check_exact=True)
+    pd.testing.assert_frame_equal(again["traded"].table, toy["traded"].table, check_exact=True)
+    assert again["conclusion"] == toy["conclusion"] and all(json.dumps(v) == json.dumps(toy["metrics"][k]) for k, v in again["metrics"].items())
+    dear = evaluate_signal(toy["run"].folder, overrides=["evaluation.fee=0.01"])
+    assert dear["decision"].threshold == toy["decision"].threshold
+    assert dear["scores"].loc[("always", "utility"), "value"] < toy["scores"].loc[("always", "utility"), "value"] - .018
+
+@pytest.mark.parametrize("name", ["data.horizon=8", "training.lr=1", "model=lstm", "data.window_size=8", "data.label=first_touch"])
+def test_what_was_taught_cannot_be_changed(name, toy):
+    with pytest.raises(ConfigError, match="train again"): evaluate_signal(toy["run"].folder, overrides=[name])
+
+def test_windows_that_it_has_learnt_from_are_left_out(toy):
+    "Moved into the past, the test keeps what is later; all in the past, it is refused."
+    early = evaluate_signal(toy["run"].folder, overrides=["data.split.val_start=2004-01-01", "data.split.test_start=2010-01-01"])
+    until = pd.Timestamp(load_classifier(toy["run"].folder)[1]["learnt_until"])
+    w = early["fold"].test.windows
+    assert (w.decided_at > until.value).all() and "are left out" in early["conclusion"] and len(w) <= len(toy["fold"].test.index) + 5
+    ends = toy["loader"].windows.ends_at[np.concatenate([toy["fold"].split.train, toy["fold"].split.val])].max()
+    assert until.value == ends
+    with pytest.raises(ConfigError, match="give later candles"):
+        evaluate_signal(toy["run"].folder, overrides=["data.split.val_start=2004-01-01", "data.split.test_start=2006-01-01", "data.split.test_end=2009-01-01"])
+
+def test_other_candles(toy, candles):
+    "Another market, one asset of two or both, judged by what was learnt on the first."
+    one, both = evaluate_signal(toy["run"].folder, str(candles), "A"), evaluate_signal(toy["run"].folder, str(candles))
+    assert one["loader"].names == ("A",) and both["loader"].names == ("A", "B") and len(both["label"]) == 2*len(one["label"])
+    assert decision_state(one["decision"]) == toy["metrics"]["decision"] and one["fold"].engineer.state() == toy["fold"].engineer.state()
+    assert set(both["traded"].ledgers["model"]) == {"A", "B"} and one["metrics"]["source"] == str(candles)
+    with pytest.raises(Exception, match="[Nn]o asset|C"): evaluate_signal(toy["run"].folder, str(candles), ["C"])
+
+# --- every way to decide --------------------------------------------------------------------------------------------------------
+
+def test_a_signal_that_never_acts(toy):
+    "Nothing earned, nothing lost, nothing claimed; every table and figure is there all the same."
+    never = evaluate_signal(toy["run"].folder, overrides=["evaluation.threshold=1"])
+    assert "It never acts" in never["conclusion"] and "nan" not in never["conclusion"].lower() and "0.0 % in 0 trades" in never["conclusion"]
+    assert not never["said"]["model"].signal.any() and never["scores"].loc[("model", "utility"), "value"] == 0 and math.isnan(never["scores"].loc[("model", "precision"), "value"])
+    assert (never["traded"].returns["model"] == 0).all() and never["metrics"]["sharpe_a_bar"] == 0 and (never["traded"].random == 0).all()
+    figures = signal_figures(never)
+    assert set(figures) >= {"split", "training", "ranking", "reliability", "wealth", "trades"}
+    import matplotlib.pyplot as plt
+    plt.close("all")
+
+def test_a_run_that_never_acts(tmp_path):
+    "From the training on: where no purchase pays."
+    found = run_signal([*ONE, "evaluation.fee=0.2", f"runs={tmp_path}"])
+    assert "It never acts" in found["conclusion"] and result(found["run"].folder)["decision"]["threshold"] is None and math.isinf(found["decision"].threshold)
+    again = evaluate_signal(found["run"].folder)
+    assert again["conclusion"] == found["conclusion"]
+    assert not found["said"]["model"].signal.any() and main(["runs", str(tmp_path)]) == 0
+
+def test_every_recalibration_and_threshold(toy):
+    "Each is learnt on validation alone, keeps the order, and survives JSON."
+    fold, loader = toy["fold"], toy["loader"]
+    rng = np.random.default_rng(0)
+    label = lab.labels_of(loader, fold.val)
+    logits, payoff = label + rng.normal(size=len(label)), loader.asked(fold.val, loader.payoff())
+    for kind in RECALIBRATION_KINDS:
+        for rule in ("payoff", "search"):
+            config = signal_config([f"evaluation.recalibration={kind}", f"evaluation.threshold_rule={rule}"])
+            d = decide(logits, label, payoff, config, 4.)
+            p = d.probability(logits)
+            assert ((0 < p) & (p < 1)).all() and (np.diff(p[np.argsort(logits)]) >= 0).all() and d.recalibration.kind == kind
+            if kind == "platt": assert abs(p.mean() - label.mean()) < 1e-6
+            again = restore_decision(json.loads(json.dumps(decision_state(d))))
+            assert np.array_equal(again.probability(logits), p) and again.threshold == d.threshold and again.payoffs == d.payoffs
+            if rule == "search": assert (payoff*(p >= d.threshold)).sum() >= max(0, payoff.sum()) - 1e-12
+            else: assert math.isinf(d.threshold) or d.threshold == pytest.approx(min(max(-d.payoffs[1]/(d.payoffs[0] - d.payoffs[1]), 0), 1))
+    assert decide(logits, label, payoff, signal_config(["evaluation.threshold=0.3"])).threshold == .3
+
+@pytest.mark.parametrize("extra", [
+    ["model=lstm", "model.hidden_size=4", "evaluation.recalibration=isotonic", "evaluation.threshold_rule=search"],
+    ["data.label=first_touch", "data.engineer={name:price_action,start:first}", "evaluation.rule=extend", "evaluation.stop=1", "evaluation.target=2", "evaluation.recalibration=temperature"],
+    ["data.target_offset=1", "training.focal=2", "training.label_smoothing=0.1", "evaluation.rule=slots", "evaluation.recalibration=none", "data.smoothing=span"]], ids=["lstm", "first_touch", "offset"])
+def test_other_settings(extra, tmp_path):
+    base = [o for o in ONE if not (o.startswith("model") and "model=lstm" in extra)]
+    found = run_signal([*base, *extra, f"runs={tmp_path}"])
+    again = evaluate_signal(found["run"].folder)
+    pd.testing.assert_frame_equal(again["scores"], found["scores"], check_exact=True)
+    assert Run(found["run"].folder).status == "done" and "nan" not in found["conclusion"] and found["history"]["val_log_loss"].notna().any()
+    if "evaluation.stop=1" in extra: assert set(found["traded"].ledgers["logistic"]["sp500"].trades["reason"]) | {"stop", "target", "time", "end"} == {"stop", "target", "time", "end"}
+
+def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
+    "Runs of this lab on the same candles in the same folder; not itself, not others, unless told."
+    root = tmp_path/"runs"
+    config = signal_config([*TOY, f"runs={root}"])
+    assert tried(config, .1) == (1, 0.)
+    ratios = [.02, -.03]
+    for i, ratio in enumerate(ratios):
+        shutil.copytree(toy["run"].folder, root/f"r{i}")
+        (root/f"r{i}/result.json").write_text(json.dumps(toy["metrics"] | {"sharpe_a_bar": ratio}, default=str))
+    shutil.copytree(toy["run"].folder, root/"other"); (root/"other/result.json").write_text(json.dumps({"source": "nasdaq", "sharpe_a_bar": 9.}))
+    trials, variance = tried(config, .1)
+    assert trials == 3 and variance == pytest.approx(np.var([.1, *ratios], ddof=1))
+    assert tried(config, .02, Run(root/"r0")) == (2, pytest.approx(np.var(ratios, ddof=1)))
+    again = evaluate_signal(toy["run"].folder, overrides=[f"runs={root}"])
+    assert again["traded"].trials == 3 and "With 3 strategies tried" in again["conclusion"]
+    own = toy["traded"].returns["model"].to_numpy()
+    assert again["traded"].deflated == pytest.approx(float(deflated_sharpe(own, 3, np.var([toy["metrics"]["sharpe_a_bar"], *ratios], ddof=1)))) and again["traded"].deflated < toy["traded"].deflated
+    assert evaluate_signal(toy["run"].folder, overrides=["evaluation.trials=50"])["traded"].trials == 50
+
+# --- typed ------------------------------------------------------------------------------------------------------------------------
+
+def test_the_command_line(toy, candles, tmp_path, monkeypatch, capsys):
+    "Train, list, ask, trade on paper, test elsewhere, export."
+    monkeypatch.chdir(tmp_path)
+    def said(*typed):
+        assert main([str(t) for t in typed]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+    text = said("signal", "train", *ONE, "--source", candles, "--assets", "A", "--run-dir", "run", "--no-report")
+    assert "run: run" in text and "buy and hold" in text and Run("run").status == "done" and not Path("run/report.html").exists()
+    assert {p.stem for p in Path("run/figures").iterdir()} == {"split", "training", "ranking", "reliability", "threshold", "wealth", "trades"}
+    assert result("run")["source"] == str(candles) and f"AUC {result('run')['auc']:.2f}" in said("runs", tmp_path)
+    out = said("signal", "predict", "run", "--source", candles, "--assets", "A", "--output", "said.csv")
+    table = pd.read_csv("said.csv")
+    assert list(table) == ["time", "close", "probability", "signal"] and len(table) == 1600 - 199 - 15 and "A: 1386 candles" in out and "written: said.csv" in out
+    said("signal", "predict", "run", "--source", candles, "--output", "said.csv")
+    assert Path("said_A.csv").exists() and Path("said_B.csv").exists()
+    pd.testing.assert_frame_equal(pd.read_csv("said_A.csv"), table)
+    paper = said("signal", "paper", "run", "--source", candles, "--assets", "A", "--start", "2022-01-01", "--output", "paper.csv", "--fee", "0.001")
+    log = pd.read_csv("paper.csv")
+    assert "trades" in paper and list(log) == ["time", "close", "probability", "signal", "position", "equity"] and log["time"].iloc[0] >= "2022-01-01"
+    both = said("signal", "backtest", "run", "--source", candles, "evaluation.fee=0.001")
+    assert f"Over {2*result('run')['windows']} test windows" in both and "0.24 % of costs" in both
+    again = said("evaluate", "run").splitlines()[-3:]
+    assert again == said("signal", "backtest", "run").splitlines()[-3:] and again[0] == result("run")["conclusion"].replace("**", "")
+
+@pytest.mark.slow
+def test_export_on_the_command_line(toy, tmp_path, capsys):
+    pytest.importorskip("onnx"); pytest.importorskip("onnxscript")
+    assert main(["signal", "export", str(toy["run"].folder), "--output", str(tmp_path/"files")]) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.split()] == ["signal.onnx", "signal.pt2"] and len(list((tmp_path/"files").iterdir())) == 2
+
+@pytest.mark.parametrize("typed,why", [
+    (["signal", "predict"], "say which run"),
+    (["signal", "predict", "nowhere", "--source", "sp500"], "nowhere"),
+    (["signal", "predict", "RUN"], "say which candles"),
+    (["signal", "paper", "RUN"], "say which candles"),
+    (["signal", "predict", "RUN", "evaluation.fee=0.1"], "say which run|takes no settings"),
+    (["signal", "export", "RUN", "data.horizon=3"], "takes no settings"),
+    (["signal", "predict", "RUN", "--source", "sp50"], "did you mean"),
+    (["signal", "predict", "RUN", "--source", "nothing.parquet"], "nothing.parquet"),
+    (["signal", "predict", "RUN", "--source", "sp500", "--assets", "C"], "C"),
+    (["signal", "predict", "RUN", "--source", "mock"], "the signal was taught candles of 1 days"),
+    (["signal", "paper", "RUN", "--source", "sp500", "--start", "someday"], "someday"),
+    (["signal", "paper", "RUN", "--source", "sp500", "--start", "2031-01-01"], "begin earlier"),
+    (["signal", "paper", "RUN", "--source", "sp500", "--fee", "2"], "fee is 2"),
+    (["signal", "backtest", "RUN", "data.horizon=3"], "train again"),
+    (["signal", "backtest", "RUN", "evaluation.fees=3"], "did you mean"),
+    (["signal", "train", "run"], "no setting"),
+    (["signal", "train", "data.horizn=3"], "did you mean data.horizon"),
+    (["signal", "train", "model=lstn"], "did you mean lstm"),
+    (["signal", "train", "data.label=forward_art"], "did you mean"),
+    (["signal", "train", "evaluation.rule=on"], "evaluation.rule"),
+    (["signal", "train", "evaluation.fee=2"], "evaluation.fee"),
+    (["signal", "train", "data.horizon=0"], "1 row ahead"),
+    (["signal", "train", "data.window_size=9000"], "window"),
+    (["signal", "train", "data.atr_multiplier=90"], "no buy"),
+    (["signal", "train", "data.engineer={name:stationry}"], "stationary"),
+    (["signal", "train", "data.split.embargo=soon"], "embargo"),
+    (["signal", "train", "data.split.val_start=2005-01-01"], "both"),
+    (["signal", "train", "training.stride=0"], "stride"),
+    (["signal", "train", "data.source=nowhere.csv"], "nowhere.csv")], ids=lambda v: "-".join(v[1:]) if isinstance(v, list) else "")
+def test_a_mistake_gets_one_sentence_and_leaves_no_run(typed, why, toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(toy["run"].folder) if t == "RUN" else t for t in typed]) == 2
+    said = capsys.readouterr().err
+    import re
+    assert re.search(why, said) and said.count("\n") <= 2 and "Traceback" not in said
+    assert not list(tmp_path.glob("runs/*"))
+
+def test_an_unknown_action_is_refused_by_the_parser(capsys):
+    with pytest.raises(SystemExit) as e: main(["signal", "trian"])
+    assert e.value.code == 2 and "trian" in capsys.readouterr().err
+
+# --- the report ------------------------------------------------------------------------------------------------------------------
+
+def declared():
+    cell = next(c for c in nbformat.read(NBS/"price_action.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
+    found = {}; exec(cell.source, found)
+    return {k: v for k, v in found.items() if not k.startswith("__")}
+
+def test_knobs_say_what_the_configuration_says():
+    "The report's everyday settings default to the configuration's own defaults."
+    given = declared()
+    assert set(given) <= set(SIGNAL_KNOBS) | {"run_dir", "overrides"} and {"source", "window_size", "horizon", "atr_multiplier", "fee"} <= set(given)
+    assert signal_config(signal_knobs(**{k: v for k, v in given.items() if k in SIGNAL_KNOBS})) == signal_config() == SignalConfig(model=signal_config().model)
+    assert signal_config(signal_knobs(features="price_action")).data.engineer["name"] == "price_action"
+    assert signal_config(signal_knobs(assets="A, B")).data.assets == ["A", "B"] == signal_config(signal_knobs(assets=["A", "B"])).data.assets
+    with pytest.raises(ConfigError, match="no knob"): signal_knobs(horizn=3)
+
+def test_report(tmp_path, candles):
+    "At toy size on a file: the run is complete and linked, figures filed, the conclusion the run's own."
+    out = papermill.execute_notebook(NBS/"price_action.ipynb", tmp_path/"out.ipynb", dict(source=str(candles), assets="A", window_size=16, model="small", epochs=1, overrides=ONE[1:4] + ONE[7:]), cwd=tmp_path, progress_bar=False)
+    folder = linked_run(out, tmp_path)
+    assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
+    assert {p.stem for p in (folder/"figures").iterdir()} == {"split", "training", "ranking", "reliability", "threshold", "wealth", "trades"}
+    shown = [str(o.get("data", {}).get("text/markdown")) for c in out.cells for o in c.get("outputs", [])]
+    assert result(folder)["conclusion"] in shown
+    assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+
+def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
+    with pytest.raises(PapermillExecutionError, match="did you mean horizon\\?"):
+        papermill.execute_notebook(NBS/"price_action.ipynb", tmp_path/"out.ipynb", dict(horizn=4), cwd=tmp_path, progress_bar=False)
+    assert not (tmp_path/"runs").exists()
