@@ -2000,6 +2000,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'synthlab/experiments/signal.py'),
                                              'synthlab.experiments.signal.load_classifier': ( 'experiments/signal.html#load_classifier',
                                                                                               'synthlab/experiments/signal.py'),
+                                             'synthlab.experiments.signal.make_objective': ( 'experiments/signal.html#make_objective',
+                                                                                             'synthlab/experiments/signal.py'),
                                              'synthlab.experiments.signal.percent': ( 'experiments/signal.html#percent',
                                                                                       'synthlab/experiments/signal.py'),
                                              'synthlab.experiments.signal.restore_decision': ( 'experiments/signal.html#restore_decision',

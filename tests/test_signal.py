@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
-from synthlab.datasets.bars import MockDataSource
+from synthlab.datasets.bars import MockDataSource, get_source
 from synthlab.datasets.signals import SignalLoader
 from synthlab.experiments import signal as lab
 from synthlab.experiments.cli import main
@@ -316,3 +316,18 @@ def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
     with pytest.raises(PapermillExecutionError, match="did you mean horizon\\?"):
         papermill.execute_notebook(NBS/"price_action.ipynb", tmp_path/"out.ipynb", dict(horizn=4), cwd=tmp_path, progress_bar=False)
     assert not (tmp_path/"runs").exists()
+
+def test_a_setting_that_cannot_be_leaves_no_folder(tmp_path):
+    "A loss that is refused is refused before a run begins."
+    with pytest.raises(ConfigError, match="focal"): run_signal([*TOY, "training.focal=-1", f"runs={tmp_path}"])
+    assert not list(tmp_path.iterdir())
+
+def test_other_candles_need_teach_nobody(toy, tmp_path):
+    "Candles whose past holds no buy can still be judged; only the logistic regression is missing, and the conclusion says so."
+    bars = get_source("sp500").load()["sp500"].copy()
+    early = len(bars)*8//10
+    bars.iloc[:early, :4] = 1000 - .01*np.arange(early)[:, None] + np.array([.01, .02, -.02, 0.])      # falls a little every day
+    path = tmp_path/"other.parquet"
+    bars.reset_index().to_parquet(path)
+    found = evaluate_signal(toy["run"].folder, source=str(path))
+    assert "logistic" not in found["scores"].index.get_level_values(0) and "no logistic regression" in found["conclusion"] and not len(found["gains"])

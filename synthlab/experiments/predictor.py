@@ -28,7 +28,7 @@ from ..metrics.trades import Ledger, TradeBook
 from ..models.registry import ConfigError
 from ..trainers.exports import export_onnx, export_program
 
-# %% ../../nbs/experiments/74_predictor.ipynb #57911dd7
+# %% ../../nbs/experiments/74_predictor.ipynb #08d8dff5
 class Deployed(nn.Module):
     "A network and its recalibration: windows of features in, probabilities out."
     def __init__(self, network: nn.Module, recalibration):
@@ -105,7 +105,8 @@ class SignalPredictor:
         folder.mkdir(parents=True, exist_ok=True)
         about = dict(engineer=json.dumps(self.engineer.state()), columns=", ".join(self.engineer.columns), threshold="never" if math.isinf(self.threshold) else repr(self.threshold),
                      horizon=str(self.horizon), step=str(self.step), label=json.dumps(self.about.get("label")))
-        return [*([export_onnx(self.model, folder/"signal.onnx", *size, about)] if onnx else []), *([export_program(self.model, folder/"signal.pt2", *size, about)] if program else [])]
+        try: return [*([export_onnx(self.model, folder/"signal.onnx", *size, about)] if onnx else []), *([export_program(self.model, folder/"signal.pt2", *size, about)] if program else [])]
+        except ImportError as e: raise ConfigError(str(e)) from None
 
 # %% ../../nbs/experiments/74_predictor.ipynb #8d59433f
 class Signal(NamedTuple):

@@ -80,7 +80,7 @@ def decide(
     threshold = e.threshold if e.threshold is not None else found if e.threshold_rule == "search" else payoff_threshold(*payoffs)
     return Decision(recalibration, float(threshold), curve, payoffs, float(label.mean()))
 
-# %% ../../nbs/experiments/71_signal_judging.ipynb #9ec3d64a
+# %% ../../nbs/experiments/71_signal_judging.ipynb #6821b520
 SHOWN = ("precision", "recall", "f1", "auc", "brier", "calibration_error", "utility", "signal_share")
 
 @dataclass
@@ -150,4 +150,5 @@ def gain_table(
             sign = -1 if name == "brier" else 1
             gain = sign*(np.asarray(drawn[0][name]) - np.asarray(drawn[1][name]))
             rows[who, name] = [sign*float(whole[0][name] - whole[1][name]), *np.nanquantile(gain, [(1 - e.level)/2, (1 + e.level)/2])]
+    if not rows: return pd.DataFrame(columns=["gain", "low", "high"], index=pd.MultiIndex.from_arrays([[], []], names=["other", "score"]))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["gain", "low", "high"]).set_index(pd.MultiIndex.from_tuples(rows, names=["other", "score"]))

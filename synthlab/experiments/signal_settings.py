@@ -135,10 +135,11 @@ def signal_knobs(
     if isinstance(assets := values.get("assets"), str): values["assets"] = [a.strip() for a in assets.split(",") if a.strip()]
     return [as_override(SIGNAL_KNOBS[k], v) for k, v in values.items() if v is not None and v != []]
 
-# %% ../../nbs/experiments/70_signal_settings.ipynb #abbfdafa
+# %% ../../nbs/experiments/70_signal_settings.ipynb #f340f128
 def load_signals(
     config: SignalConfig,               # what `signal_config` gave
     engineer=None,                      # fitted; default: the configuration's, fitted on the training windows
+    teach: bool = True,                 # whether something will be taught: then training and validation need buys and others
 ) -> tuple[SignalLoader, Fold]:
     "Candles, labels, windows and split of a configuration."
     d, t, split = config.data, config.training, config.data.split
@@ -156,7 +157,7 @@ def load_signals(
         fold = loader.static_holdout(val, test, split.test_end, embargo, engineer=engineer, stride=t.stride)
     except SplitError: raise
     except ValueError as e: raise ConfigError(f"data: {e}") from e
-    for part, batches in zip(("training", "validation"), fold):
+    for part, batches in zip(("training", "validation"), fold if teach else ()):
         share = loader.asked(batches, loader.labels, d.target_offset).mean()
         if share in (0, 1): raise ConfigError(f"every {part} window is {'a buy' if share else 'no buy'}; change data.atr_multiplier, data.horizon or data.split")
     return loader, fold
