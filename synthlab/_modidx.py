@@ -136,6 +136,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'synthlab/datasets/candles.py'),
                                            'synthlab.datasets.candles.IndicatorEngineer.raw': ( 'datasets/candles.html#indicatorengineer.raw',
                                                                                                 'synthlab/datasets/candles.py'),
+                                           'synthlab.datasets.candles.IndicatorEngineer.transform_next': ( 'datasets/candles.html#indicatorengineer.transform_next',
+                                                                                                           'synthlab/datasets/candles.py'),
                                            'synthlab.datasets.candles.PriceActionEngineer': ( 'datasets/candles.html#priceactionengineer',
                                                                                               'synthlab/datasets/candles.py'),
                                            'synthlab.datasets.candles.PriceActionEngineer.__init__': ( 'datasets/candles.html#priceactionengineer.__init__',

@@ -12,7 +12,7 @@ import pandas as pd
 from .features import FeatureEngineer, register_engineer
 from .indicators import COLUMNS, Live, adx, atr, bollinger, ema, macd, momentum, rsi, stochastic_oscillator, volume_ratio
 
-# %% ../../nbs/datasets/19_candles.ipynb #06a55ea6
+# %% ../../nbs/datasets/19_candles.ipynb #a0dec6db
 def neutral(
     x: np.ndarray,          # an indicator, (T,)
     value: float,           # that stands for indecision
@@ -48,6 +48,14 @@ class IndicatorEngineer(FeatureEngineer):
 
     def raw(self, bars):
         return self.piece({c: bars[c].to_numpy(np.float64) for c in COLUMNS}, self.begin())
+
+    def transform_next(self,
+        bars: pd.DataFrame,                 # rows that follow those that `live` has seen
+        live: Mapping[str, Live],           # what `begin` gave
+    ) -> np.ndarray:                        # (T, F) float32
+        "`transform` of a stretch of bars, a piece at a time."
+        x = self.piece({c: bars[c].to_numpy(np.float64) for c in COLUMNS}, live)
+        return self.standardised(np.column_stack([x, self.beside(bars)]) if self.past else x)
 
 # %% ../../nbs/datasets/19_candles.ipynb #5a0ff049
 @register_engineer("price_action")

@@ -288,14 +288,14 @@ class MappedParquet(DataSource):
             found.append(at + 1 + np.flatnonzero(np.diff(times[at : at + self.chunk + 1]) > limit))
         return np.concatenate(found)
 
-# %% ../../nbs/datasets/52_mapped.ipynb #34a2938a
+# %% ../../nbs/datasets/52_mapped.ipynb #844ee947
 def feature_chunks(
     mapped: MappedParquet,
     engineer: FeatureEngineer,  # fitted
     name: str,                  # of an asset
 ):                              # yields first row, features (n, F) float32, scale (n,)
     "Features of an asset, chunk by chunk; NaN in the warm-up after the start and after each gap."
-    rows, breaks = mapped.assets[name]["rows"], np.append(mapped.breaks(name), mapped.assets[name]["rows"])
+    rows, breaks, live = mapped.assets[name]["rows"], np.append(mapped.breaks(name), mapped.assets[name]["rows"]), None
     for a in range(0, rows, mapped.chunk):
         b = min(a + mapped.chunk, rows)
         x, scale = np.full((b - a, engineer.feature_dim), np.nan, np.float32), np.full(b - a, np.nan)
@@ -305,7 +305,11 @@ def feature_chunks(
             if breaks[k+1] - breaks[k] <= engineer.warmup: continue         # a stretch without a single whole row
             bars, skip = mapped.bars(name, int(before), int(end)), int(start - before)
             here = slice(int(start - a), int(end - a))
-            x[here], scale[here] = engineer.transform(bars)[skip:], engineer.scale(bars)[skip:]
+            if not engineer.recursive: x[here] = engineer.transform(bars)[skip:]
+            else:                                   # it remembers all of the stretch: chunks follow each other
+                if start == breaks[k]: live = engineer.begin()
+                x[here] = engineer.transform_next(bars.iloc[skip:], live)
+            scale[here] = engineer.scale(bars)[skip:]
             warm = slice(int(max(breaks[k] + engineer.warmup - a, here.start)), here.stop)
             bad = ~np.isfinite(np.column_stack([x[warm], scale[warm]]))
             if bad.any():
