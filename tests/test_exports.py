@@ -44,6 +44,7 @@ def test_the_same_probabilities(files):
     assert truth.std() > .05                                    # windows that differ
     assert onnx.stat().st_size < 1.1*4*406_785 + 100_000        # numbers once, and no table of places for longer windows
 
+@pytest.mark.slow
 def test_the_recurrent_one_too(tmp_path):
     model, x = LSTMBaseline(3, 8, 2), windows(9, 4)
     truth = says(model, x)

@@ -132,7 +132,7 @@ def test_times_are_read_as_utc(five_minutes):
     stream = predictor.stream()
     first = stream.push("2020-01-01 00:00", 1, 2, 1, 2, 5)
     assert first.time == pd.Timestamp("2020-01-01", tz="UTC") and first.probability is None and first.signal is False
-    second = stream.push(pd.Timestamp("2020-01-01 01:05", tz="Europe/Berlin"), 2, 2, 1, 1)      # the next one
+    second = stream.push(pd.Timestamp("2020-01-01 01:05", tz="Europe/Berlin"), 2, 2, 1, 1, 5)      # the next one
     assert second.time == pd.Timestamp("2020-01-01 00:05", tz="UTC") and stream.segment == 0
 
 # --- paper trading ------------------------------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ def test_the_command_line(toy, candles, tmp_path, monkeypatch, capsys):
     log = pd.read_csv("paper.csv")
     assert "trades" in paper and list(log) == ["time", "close", "probability", "signal", "position", "equity"] and log["time"].iloc[0] >= "2022-01-01"
     both = said("signal", "backtest", "run", "--source", candles, "evaluation.fee=0.001")
-    assert f"Over {2*result('run')['windows']} test windows" in both and "0.24 % of costs" in both
+    assert f"Over {2*result('run')['windows']} test windows" in both and "here a trade costs 0.24 %" in both
     again = said("evaluate", "run").splitlines()[-3:]
     assert again == said("signal", "backtest", "run").splitlines()[-3:] and again[0] == result("run")["conclusion"].replace("**", "")
 

@@ -12,7 +12,7 @@ import argparse, os, shutil, sys, tempfile, time, warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-# %% ../../nbs/experiments/95_cli.ipynb #6bd751b5
+# %% ../../nbs/experiments/95_cli.ipynb #107807f4
 def show_result(
     result: dict,                   # what `run_experiment` gave
 ):
@@ -125,6 +125,14 @@ def signal(args):
     "A buy signal: train it, ask it, test it on other candles, trade it on paper, or take it elsewhere."
     import pandas as pd
     from synthlab.models.registry import ConfigError
+    belongs = dict(fee=("paper",), slippage=("paper",), start=("paper",), output=("predict", "paper", "export"), run_dir=("train",), source=("train", "predict", "backtest", "paper"), assets=("train", "predict", "backtest", "paper"))
+    for option, actions in belongs.items():
+        if getattr(args, option) is not None and args.action not in actions:
+            raise ConfigError(f"--{option.replace('_', '-')} belongs to signal {', '.join(actions)}" + (f"; here write evaluation.{option}={getattr(args, option)}" if option in ("fee", "slippage") and args.action != "export" else ""))
+    if args.action != "export" and args.output:
+        if Path(args.output).suffix != ".csv": raise ConfigError(f"--output is {args.output}; what is written is a CSV file, name it so")
+        if args.source and Path(args.output).resolve() == Path(args.source).resolve(): raise ConfigError(f"--output is the very file that the candles come from, {args.output}; choose another")
+        if not Path(args.output).resolve().parent.is_dir(): raise ConfigError(f"there is no folder {Path(args.output).resolve().parent}; make it first")
     if args.action == "train":
         from synthlab.experiments.signal import run_signal
         overrides = [*([args.run] if args.run else []), *args.overrides]

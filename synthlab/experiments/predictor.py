@@ -108,7 +108,7 @@ class SignalPredictor:
         try: return [*([export_onnx(self.model, folder/"signal.onnx", *size, about)] if onnx else []), *([export_program(self.model, folder/"signal.pt2", *size, about)] if program else [])]
         except ImportError as e: raise ConfigError(str(e)) from None
 
-# %% ../../nbs/experiments/74_predictor.ipynb #8d59433f
+# %% ../../nbs/experiments/74_predictor.ipynb #feee668b
 class Signal(NamedTuple):
     "What a stream says at the close of a candle."
     time: pd.Timestamp                  # of the candle's open
@@ -127,13 +127,15 @@ class SignalStream:
         "Refuse what is no candle, or not the next one."
         open, high, low, close, volume = candle
         if self.last is not None and time <= self.last: raise BarError(f"this candle is of {time}, the last one of {self.last}; give them in order, each once", time=time)
+        if self.last is not None and time - self.last < self.predictor.step:
+            raise BarError(f"this candle begins {time - self.last} after the last one, the signal was taught candles of {self.predictor.step}; give such", time=time)
         if not all(map(math.isfinite, candle)): raise BarError("a number is missing or infinite; leave out a candle without trades", time=time)
         if not (0 < low <= min(open, close) and high >= max(open, close) and volume >= 0):
             raise BarError(f"open {open:g}, high {high:g}, low {low:g}, close {close:g}, volume {volume:g}: the low is above 0 and the lowest, the high the highest, a volume 0 or more", time=time)
 
     def push(self,
         time,                           # when the candle opened: date, Timestamp or text, UTC where it has no zone
-        open: float, high: float, low: float, close: float, volume: float = 0.,
+        open: float, high: float, low: float, close: float, volume: float,
     ) -> Signal:
         "The next candle, which has just closed."
         stamp, candle = to_times([time])[0], (float(open), float(high), float(low), float(close), float(volume))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COSTS', 'TAUGHT_WITH', 'Progress', 'weight_of_buys', 'learnt_until', 'make_objective', 'signal_trainer', 'computing',
            'fit_signal', 'decision_state', 'restore_decision', 'keep_decision', 'load_classifier', 'percent',
-           'conclude_signal', 'test_signal', 'finish_signal', 'run_signal', 'resume_signal', 'evaluate_signal']
+           'conclude_signal', 'test_signal', 'gap_note', 'untrained_note', 'finish_signal', 'run_signal',
+           'resume_signal', 'evaluate_signal']
 
 # %% ../../nbs/experiments/73_signal.ipynb #6ad578a5
 import math, sys
@@ -113,7 +114,7 @@ def fit_signal(
         if resume: trainer.resume()
         trainer.fit(fold.train, fold.val)
 
-# %% ../../nbs/experiments/73_signal.ipynb #603ed767
+# %% ../../nbs/experiments/73_signal.ipynb #84d4130a
 def decision_state(decision: Decision) -> dict:
     "A decision as JSON can say it; a threshold out of reach is null."
     never = math.isinf(decision.threshold)
@@ -126,11 +127,11 @@ def restore_decision(state: dict) -> Decision:
 
 COSTS = ("fee", "slippage", "rule", "stop", "target")
 
-def keep_decision(decision: Decision, config: SignalConfig, path: Path) -> None:
-    "Put a decision, and the costs that it was made for, into a checkpoint; all else in it stays as it is."
+def keep_decision(decision: Decision, config: SignalConfig, path: Path, best_epoch: int = 1) -> None:
+    "Put a decision, the costs that it was made for, and the epoch of the weights into a checkpoint; all else in it stays as it is."
     tensors, state = load_checkpoint(path)
     trading = {name: getattr(config.evaluation, name) for name in COSTS}
-    save_checkpoint(path, tensors, state | {"about": state["about"] | {"decision": decision_state(decision), "trading": trading}})
+    save_checkpoint(path, tensors, state | {"about": state["about"] | {"decision": decision_state(decision), "trading": trading, "best_epoch": best_epoch}})
 
 def load_classifier(
     path: str | Path,                   # the folder of a run, or a checkpoint
@@ -149,7 +150,7 @@ def load_classifier(
     model.load_state_dict(below("model/", tensors))
     return model.eval(), about
 
-# %% ../../nbs/experiments/73_signal.ipynb #b072110c
+# %% ../../nbs/experiments/73_signal.ipynb #a256bc5a
 def percent(v: float, digits: int = 1) -> str: return f"{100*v:.{digits}f} %".replace("-0.0 %", "0.0 %")
 
 def conclude_signal(
@@ -161,7 +162,8 @@ def conclude_signal(
     "The finding in sentences, computed from the tables."
     e, level = config.evaluation, f"{100*config.evaluation.level:.0f} % interval"
     at = lambda who, name: scores.loc[(who, name)]
-    between = lambda r, f=lambda v: f"{v:.3f}": f"{f(r.value)} ({level} {f(r.low)} to {f(r.high)})"
+    between = lambda r, f=lambda v: f"{v:.3f}": f"{f(r.value)} ({level} {f(r.low)} to {f(r.high)})" if math.isfinite(r.low) else f"{f(r.value)} (too few for an interval)"
+    by_hand = e.threshold is not None
     auc, bought = at("model", "auc"), at("model", "signal_share").value
     said = [*notes, f"Over {windows} test windows, {span[0]} to {span[1]}, {percent(at('model', 'prevalence').value)} of which were buys, the model ranks a buy above another window with probability **{between(auc)}**: "
             + ("better than a coin." if auc.low > .5 else "worse than a coin." if auc.high < .5 else "not told apart from a coin.")]
@@ -172,21 +174,27 @@ def conclude_signal(
     for v, says in (("better", "Beside a logistic regression on the last candle it is better in "), ("worse", "**Beside a logistic regression on the last candle it is worse** in "), ("level", "It is not told apart from logistic regression in ")):
         if names := [words[n] for n, w in verdict.items() if w == v]: said.append(says + ", ".join(names) + ".")
     if bought == 0:
-        why = ("a purchase paid on validation only from a probability of " + f"{decision.threshold:.2f} on" if math.isfinite(decision.threshold) else "on validation no purchase paid after costs")
+        why = (f"the threshold of {decision.threshold:.2f} was set by hand" if by_hand else f"a purchase paid on validation only from a probability of {decision.threshold:.2f} on"
+               if math.isfinite(decision.threshold) else "on validation no purchase paid after costs")
         said.append(f"**It never acts**: {why}, and no test window reaches it. So it earns nothing and loses nothing.")
     else:
-        said.append(f"At the threshold of {decision.threshold:.2f}, where purchases paid on validation after {percent(2*(e.fee + e.slippage), 2)} of costs, it acts in {percent(bought)} of the windows; "
+        where = "which was set by hand" if by_hand else "from which on purchases paid on validation after costs"
+        said.append(f"At the threshold of {decision.threshold:.2f}, {where}, it acts in {percent(bought)} of the windows; "
                     f"{between(at('model', 'precision'), percent)} of its purchases were buys, at random {percent(at('random', 'precision').value)} would be. A window earned {10_000*at('model', 'utility').value:.1f} ten-thousandths "
                     f"({level} {10_000*at('model', 'utility').low:.1f} to {10_000*at('model', 'utility').high:.1f}), at random {10_000*at('random', 'utility').value:.1f}.")
     t = traded.table
     own, hold = t.loc["model"], t.loc["buy and hold"]
     said.append(f"Traded, it made {percent(own.total_return)} in {own.trades:.0f} trades, invested {percent(own.invested)} of the time; having bought once and waited made {percent(hold.total_return)}, "
                 f"with a Sharpe ratio of {hold.sharpe:.2f}" + (f" against {own.sharpe:.2f}" if math.isfinite(own.sharpe) else "") + ".")
-    if own.trades:
+    if 0 < own.trades < ENOUGH: said.append(f"**{own.trades:.0f} trade{'s are' if own.trades > 1 else ' is'} too few to judge.**")
+    elif own.trades:
         above = (traded.random >= own.total_return).mean()
-        said.append(f"Of {len(traded.random)} random strategies with as many trades {percent(above)} did as well. "
-                    f"With {traded.trials} strateg{'y' if traded.trials == 1 else 'ies'} tried on these candles, the probability that its true Sharpe ratio is above what luck gives is {percent(traded.deflated)}"
+        said.append(f"It buys nearly always, so there is no telling it from chance by the time of its purchases." if bought > .9 else
+                    f"Of {len(traded.random)} random strategies with as many trades {percent(above)} did as well.")
+        said.append(f"With {traded.trials} strateg{'y' if traded.trials == 1 else 'ies'} tried on these candles, the probability that its true Sharpe ratio is above what luck gives is {percent(traded.deflated)}"
                     + (" (deflated Sharpe ratio)." if traded.deflated > .95 else " (deflated Sharpe ratio): **no evidence of an edge**."))
+    days = (traded.returns.index[-1] - traded.returns.index[0]).days
+    if days < 90: said.append(f"The test spans {days} days: what a year would bring, Sharpe ratios too, cannot be read from it.")
     error = at("model", "calibration_error")
     said.append(f"Its probabilities are off by {percent(error.value)} on average ({level} up to {percent(error.high)}).")
     return " ".join(said)
@@ -223,7 +231,19 @@ def test_signal(
     return dict(metrics=metrics, scores=scores, gains=gains, traded=traded, decision=decision, said=said, label=label, payoff=payoff, conclusion=conclusion,
                 reliability=reliability(said["model"].probability, label, block=max(1, share)))
 
-# %% ../../nbs/experiments/73_signal.ipynb #d2368110
+# %% ../../nbs/experiments/73_signal.ipynb #de4fcce0
+def gap_note(loader: SignalLoader) -> list[str]:
+    "A sentence if gaps leave out many windows."
+    rows, need = sum(map(len, loader.times)), loader.pattern.warmup + loader.lookback + loader.horizon
+    could, gaps = sum(max(0, len(t) - need + 1) for t in loader.times), sum(len(loader.stretches(n)) - 1 for n in loader.names)
+    lost = 1 - len(loader.windows)/max(1, could)
+    return [f"{gaps} gap{'s' if gaps > 1 else ''} in the candles leave{'' if gaps > 1 else 's'} out {percent(lost, 0)} of the windows: after each the indicators begin anew (data.gap_limit says which pause is a gap, data.gaps=ffill fills them)."] if lost > .1 else []
+
+def untrained_note(best_epoch: int) -> list[str]:
+    "A sentence if the kept weights have learnt nothing."
+    return [] if best_epoch else ["**The weights are those before any training**: no epoch made validation better."]
+
+# %% ../../nbs/experiments/73_signal.ipynb #66040491
 def finish_signal(run: Run, config: SignalConfig, loader: SignalLoader, fold: Fold, resume: bool) -> dict[str, Any]:
     "Train, take the best weights, learn how to act, test, and write the result."
     with run, hint(run), computing(config):
@@ -234,8 +254,9 @@ def finish_signal(run: Run, config: SignalConfig, loader: SignalLoader, fold: Fo
         if resume or many: trainer.resume()
         history = trainer.fit(fold.train, fold.val)
         best = trainer.load_best()
-        found = test_signal(trainer.model, loader, fold, config, trainer.objective.pos_weight, run=run)
-        keep_decision(found["decision"], config, run.checkpoints/"best.safetensors")
+        notes = gap_note(loader) + untrained_note(best["epoch"])
+        found = test_signal(trainer.model, loader, fold, config, trainer.objective.pos_weight, run=run, notes=notes)
+        keep_decision(found["decision"], config, run.checkpoints/"best.safetensors", best["epoch"])
         found["metrics"] |= dict(best_epoch=best["epoch"], parameters=sum(p.numel() for p in trainer.model.parameters()))
         run.write_result(found["metrics"])
         tracker.finish(auc=found["metrics"]["auc"], deflated_sharpe=found["metrics"]["deflated_sharpe"])
@@ -291,7 +312,12 @@ def evaluate_signal(
     if not len(later): raise ConfigError(f"every test window lies at or before {until:%Y-%m-%d %H:%M}, the end of what the model has learnt from; give later candles")
     notes = [] if len(later) == len(index) else [f"{len(index) - len(later)} windows up to {until:%Y-%m-%d} are left out, because the model has learnt from those times."]
     step, own = pd.Timedelta(about["step"]), bar_step(next(iter(loader.bars.values())))
-    if step != own: notes.append(f"The model was taught candles of {step}; these have {own}.")
+    if step != own: raise ConfigError(f"these candles last {own}, the signal was taught candles of {step}; give such, or train another")
+    notes += gap_note(loader) + untrained_note(about.get("best_epoch", 1))
+    if source: notes.append(f"Of these candles the last {percent(len(index)/max(1, len(loader.windows)), 0)} of the windows are tested; a logistic regression was taught on those before.")
+    old, e = about.get("trading", {}), config.evaluation
+    if any(old.get(k, getattr(e, k)) != getattr(e, k) for k in ("fee", "slippage")):
+        notes.append(f"The threshold was learnt with costs of {percent(2*(old['fee'] + old['slippage']), 2)} a trade; here a trade costs {percent(2*(e.fee + e.slippage), 2)}.")
     fold = Fold((fold.train, fold.val, Batches(fold.test.gather, loader.windows, later, config.training.batch_size)), fold.windows, fold.split._replace(test=later), fold.engineer)
     decision = restore_decision(about["decision"])
     if config.evaluation.threshold is not None: decision.threshold = config.evaluation.threshold
