@@ -1,7 +1,7 @@
 """Indicators against TA-Lib, `ta` and numbers worked out by hand; candle by candle as in one go, to the bit; nothing read ahead, nothing made up in the warm-up.
 
 And the two engineers of candles, whose features a live market gets from the same code."""
-import json, time
+import json
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -252,13 +252,10 @@ def engineer(request, market): return create_engineer(request.param[0], **reques
 def by_one(stream, bars): return np.stack([stream.push(*row) for row in bars[list(COLUMNS)].itertuples(index=False, name=None)])
 
 def test_thousands_of_candles_one_by_one(engineer, market):
-    "To the bit, warm-up and flat stretch included, and in less than a millisecond of processor time each, in the best thousand of a busy machine."
+    "To the bit, warm-up and flat stretch included; how long it takes is for the benchmark to say."
     bars = market.iloc[:3000]       # ten thousand: test_predictor.py
-    whole, stream, pieces, spent = engineer.transform(bars), FeatureStream(engineer), [], []
-    for i in range(0, len(bars), 1000):
-        began = time.process_time(); pieces.append(by_one(stream, bars.iloc[i:i+1000])); spent.append(time.process_time() - began)
-    live = np.concatenate(pieces)
-    assert min(spent)/1000 < 1e-3
+    whole, stream = engineer.transform(bars), FeatureStream(engineer)
+    live = by_one(stream, bars)
     assert live.tobytes() == whole.tobytes() and live.dtype == np.float32 and stream.rows == len(bars)
     assert np.isnan(whole[:engineer.missing]).any(1).all() and np.isfinite(whole[engineer.missing:]).all()
 
