@@ -54,7 +54,7 @@ sync: $(READY)  ## write synthlab/ and README.md from the notebooks, and clean t
 	$(BIN)/python docs/readme.py
 
 outputs: $(READY) ## run every library notebook and guide and save what it printed and drew (reports: make train)
-	ls nbs/*/*.ipynb index.ipynb | xargs -n 1 -P 2 $(BIN)/nbdev-test --save --n-workers 0
+	{ find nbs -mindepth 2 -name '*.ipynb' -not -path '*/.*' | sort; echo index.ipynb; } | xargs -n 1 -P 2 $(BIN)/nbdev-test --save --n-workers 0
 	@$(MAKE) --no-print-directory sync
 
 clean:          ## remove everything the other targets made, finished runs included

@@ -27,7 +27,7 @@ setup(
     packages=find_packages(include=["synthlab", "synthlab.*"]),
     package_data={"synthlab": ["conf/**/*.yaml", "conf/*.yaml"]},       # the presets that the command line composes
     entry_points={
-        "console_scripts": ["synthlab = synthlab.experiments.cli:main"],
+        "console_scripts": ["synthlab = synthlab.cli.main:main"],
         "nbdev": ["synthlab = synthlab._modidx:d"],                     # lets other projects' notebooks link to these names
     },
     cmdclass={"build_py": WithReports}, zip_safe=False,

@@ -17,8 +17,9 @@ from synthlab._modidx import d as index
 ROOT = Path(__file__).parent.parent
 SITE = ROOT/"_site_src"
 HOME = Path("index.ipynb")
-GROUPS = {".": "Reports", "guides": "Guides", **{floor: floor.capitalize() for floor in
-          ("metrics", "datasets", "models", "trainers", "experiments")}}                    # folder -> caption, in reading order
+FLOORS = "metrics", "datasets", "models", "trainers", "experiments", "cli"
+LABS = {f"labs/{d.name}": f"The {d.name} lab" for d in sorted((ROOT/"nbs"/"labs").iterdir()) if d.is_dir()}
+GROUPS = {".": "Reports", "guides": "Guides", **{f: f.capitalize() for f in FLOORS[:-1]}, **LABS, "cli": "Command line"}    # folder -> caption, in reading order
 NAMES = {url: name for mod in index["syms"].values() for name, (url, _) in mod.items()}     # page#anchor -> dotted name
 
 def signature(symbol, eval_str=False, **kw):

@@ -6,11 +6,11 @@ import numpy as np, pandas as pd, pytest, torch
 
 from synthlab.datasets.market import MarketDataLoader
 from synthlab.datasets.sources import MockDataSource
-from synthlab.experiments.backtest import common_batches, fold_dates, run_backtest, train_all
-from synthlab.experiments.contest import BacktestRunner, ChallengerVsChampion, ensemble_distance, score_paths, standings
-from synthlab.experiments.settings import market_config
-from synthlab.experiments.setup import load_market
-from synthlab.experiments.tournament import play, prompt_scores
+from synthlab.labs.market.backtest import common_batches, fold_dates, run_backtest, train_all
+from synthlab.labs.market.contest import BacktestRunner, ChallengerVsChampion, ensemble_distance, score_paths, standings
+from synthlab.labs.market.settings import market_config
+from synthlab.labs.market.setup import load_market
+from synthlab.labs.market.tournament import play, prompt_scores
 from synthlab.metrics.paths import CRPSMultiIntervalScorer, subnet_crps
 from synthlab.metrics.prompts import LOW_FREQUENCY
 from synthlab.models.registry import ConfigError
@@ -126,7 +126,7 @@ def test_windows_are_the_same_for_everybody(backtest):
 
 def test_a_walk_that_was_stopped_is_taken_up(backtest, tmp_path, monkeypatch):
     "Ctrl-C in the second training: what was finished is kept, and the next call ends with the same scores."
-    import synthlab.experiments.backtest as b
+    import synthlab.labs.market.backtest as b
     calls, train = [], b.train_in
     def stop(config, path, *rest):
         calls.append(path)
@@ -151,7 +151,7 @@ def test_jobs_do_not_change_the_result(backtest, tmp_path):
 
 def test_no_worker_outlives_its_driver(tmp_path):
     "A driver that is killed leaves no process behind, and the next call ends with the same scores."
-    code = f"from synthlab.experiments.backtest import run_backtest\nif __name__ == '__main__': run_backtest(['default', 'linear'], {[*SMALL, 'training.epochs=400', 'training.patience=0']!r}, folds=2, folder={str(tmp_path/'walk')!r}, jobs=2, progress=False)"
+    code = f"from synthlab.labs.market.backtest import run_backtest\nif __name__ == '__main__': run_backtest(['default', 'linear'], {[*SMALL, 'training.epochs=400', 'training.patience=0']!r}, folds=2, folder={str(tmp_path/'walk')!r}, jobs=2, progress=False)"
     (tmp_path/"drive.py").write_text(code)
     driver = subprocess.Popen([sys.executable, str(tmp_path/"drive.py")])
     for _ in range(600):

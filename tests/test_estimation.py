@@ -11,8 +11,11 @@ from statsmodels.tsa.statespace.kalman_filter import KalmanFilter
 
 from synthlab.datasets.world import PERCENT, Parameters, StateSpace, World
 from synthlab.datasets.worlds import get_world
-from synthlab.experiments.estimation import (Likelihood, Prior, ascend, calibrate_posterior, compare_fits, fit_data, fit_responses, fit_var, from_emulator, from_world, gradient_error,
-                                             identification, innovations, log_posterior, posterior_responses, sample_posterior, sensitivities, series_covariance, simulate_data, us_data)
+from synthlab.labs.macro.estimation import (Likelihood, Prior, ascend, calibrate_posterior, compare_fits, fit_data,
+                                            fit_responses, fit_var, from_emulator, from_world, gradient_error,
+                                            identification, innovations, log_posterior, posterior_responses,
+                                            sample_posterior, sensitivities, series_covariance, simulate_data,
+                                            us_data)
 from synthlab.models.universal import UniversalEmulator
 from synthlab.trainers.hmc import effective_size, r_hat, rank_test, sample_hmc, shape_factor, summarise_chains, truth_ranks
 

@@ -5,16 +5,16 @@ from pathlib import Path
 import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
 from synthlab.datasets.sources import MockDataSource
-from synthlab.experiments.cli import main
-from synthlab.experiments.market import evaluate_run, run_experiment
+from synthlab.cli.main import main
+from synthlab.labs.market.experiment import evaluate_run, run_experiment
 from synthlab.experiments.reports import file_report, linked_run
 from synthlab.experiments.runs import Run
-from synthlab.experiments.settings import KNOBS, knobs, market_config
+from synthlab.labs.market.settings import KNOBS, knobs, market_config
 
 ROOT = Path(__file__).parent.parent
 NBS, CRYPTO = ROOT/"nbs", ROOT.parent/"shared/data/crypto_5m_usdt_2025.parquet"
 SMALL = ["training.epochs=2", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100", "tracking.mode=disabled"]
-SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.experiments.cli import main; sys.exit(main())"]
+SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.cli.main import main; sys.exit(main())"]
 
 def execute(name, tmp_path, **parameters):
     return papermill.execute_notebook(NBS/f"{name}.ipynb", tmp_path/"out.ipynb", parameters, cwd=tmp_path, progress_bar=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = "metrics", "datasets", "models", "trainers", "experiments"
+FLOORS = "metrics", "datasets", "models", "trainers", "experiments", "labs", "cli"
 LINT = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True, no_logo=True))"
 
 def lint(root):
@@ -14,9 +14,11 @@ def lint(root):
 
 @pytest.fixture
 def house(tmp_path):
-    "A package of five empty floors, under this project's contracts."
+    "A package of empty floors, under this project's contracts."
     for floor in FLOORS:
         (tmp_path/"synthlab"/floor).mkdir(parents=True); (tmp_path/"synthlab"/floor/"__init__.py").touch()
+    for lab in "market", "macro", "signal":
+        (tmp_path/"synthlab"/"labs"/lab).mkdir(); (tmp_path/"synthlab"/"labs"/lab/"__init__.py").touch()
     (tmp_path/"synthlab"/"__init__.py").touch(); (tmp_path/"synthlab"/"_modidx.py").touch()
     shutil.copy(ROOT/"pyproject.toml", tmp_path)
     assert lint(tmp_path).returncode == 0
@@ -42,3 +44,8 @@ def test_a_forbidden_import_is_noticed(house, name):
     (house/"synthlab"/"metrics"/"visitor.py").write_text(f"import {name}\n")
     out = lint(house)
     assert out.returncode == 1 and f"synthlab.metrics.visitor -> {name.split('.')[0]}" in out.stdout, out.stdout
+
+def test_a_lab_that_knows_another_is_noticed(house):
+    (house/"synthlab"/"labs"/"macro"/"gossip.py").write_text("import synthlab.labs.market\n")
+    out = lint(house)
+    assert out.returncode == 1 and "synthlab.labs.macro.gossip -> synthlab.labs.market" in out.stdout, out.stdout

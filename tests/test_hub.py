@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest, torch
 
-from synthlab.experiments import hub
-from synthlab.experiments.cli import main
-from synthlab.experiments.hub import FILES, HubManager, load_published
-from synthlab.experiments.market import run_experiment
+from synthlab.labs.market import hub
+from synthlab.cli.main import main
+from synthlab.labs.market.hub import FILES, HubManager, load_published
+from synthlab.labs.market.experiment import run_experiment
 from synthlab.experiments.runs import Run
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint

@@ -5,11 +5,12 @@ from pathlib import Path
 import nbformat, numpy as np, papermill, pytest, torch
 from papermill.exceptions import PapermillExecutionError
 from synthlab.datasets.response_batches import ResponseBatches, load_split
-from synthlab.experiments import macro
-from synthlab.experiments.cli import main
-from synthlab.experiments.macro import (evaluate_emulation, experiment_parts, load_emulator, part_trainer, resume_emulation, run_emulation, test_emulators as judge_all)
-from synthlab.experiments.macro_judging import INSIDE, answers, by_model
-from synthlab.experiments.macro_settings import MACRO_KNOBS, macro_config, macro_knobs, macro_store
+from synthlab.labs.macro import experiment as macro
+from synthlab.cli.main import main
+from synthlab.labs.macro.experiment import (evaluate_emulation, experiment_parts, load_emulator, part_trainer,
+                                            resume_emulation, run_emulation, test_emulators as judge_all)
+from synthlab.labs.macro.judging import INSIDE, answers, by_model
+from synthlab.labs.macro.settings import MACRO_KNOBS, macro_config, macro_knobs, macro_store
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
 from synthlab.metrics.responses import nrmse, response_scale

@@ -24,7 +24,7 @@ def test_import_is_light():
 
 def test_help_is_light():
     "`synthlab --help` answers from the text of the command line alone."
-    code = "import sys; sys.argv = ['synthlab', '--help']\nfrom synthlab.experiments.cli import main\ntry: main()\nexcept SystemExit as e: assert not e.code"
+    code = "import sys; sys.argv = ['synthlab', '--help']\nfrom synthlab.cli.main import main\ntry: main()\nexcept SystemExit as e: assert not e.code"
     assert imported(code) == []
 
 def test_the_command_is_installed():

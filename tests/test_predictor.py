@@ -8,11 +8,11 @@ from synthlab.datasets.features import create_engineer
 from synthlab.datasets.indicators import COLUMNS, atr
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.sources import get_source
-from synthlab.experiments.predictor import Paper, SignalPredictor, paper_trade
-from synthlab.experiments.signal import decision_state, evaluate_signal, load_classifier, run_signal
-from synthlab.experiments.signal_judging import Decision, network_logits
-from synthlab.experiments.signal_settings import signal_config
-from synthlab.experiments.signal_trading import fields_of, trade_all
+from synthlab.labs.signal.predictor import Paper, SignalPredictor, paper_trade
+from synthlab.labs.signal.experiment import decision_state, evaluate_signal, load_classifier, run_signal
+from synthlab.labs.signal.judging import Decision, network_logits
+from synthlab.labs.signal.settings import signal_config
+from synthlab.labs.signal.trading import fields_of, trade_all
 from synthlab.metrics.classification import create_recalibration, restore_recalibration
 from synthlab.metrics.trades import simulate_trades
 from synthlab.models.price_action import create_classifier

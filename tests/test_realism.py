@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, papermill, pytest, torch
 from papermill.exceptions import PapermillExecutionError
-from synthlab.experiments.realism import PairedReturns, compare_returns, conclude_realism, run_realism, spread_windows, take_returns
+from synthlab.labs.market.realism import (PairedReturns, compare_returns, conclude_realism, run_realism,
+                                          spread_windows, take_returns)
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
-from synthlab.experiments.settings import market_config
-from synthlab.experiments.setup import load_market
+from synthlab.labs.market.settings import market_config
+from synthlab.labs.market.setup import load_market
 from synthlab.models.registry import ConfigError
 
 NBS = Path(__file__).parent.parent/"nbs"

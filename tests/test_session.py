@@ -3,12 +3,12 @@ import functools, json
 
 import numpy as np, pandas as pd, pytest, torch
 
-from synthlab.experiments.market import make_objective
+from synthlab.labs.market.experiment import make_objective
 from synthlab.experiments.runs import Run
 from synthlab.experiments.comparison import compare_runs, holm
-from synthlab.experiments.session import ResearchSession, create_experiment, list_presets, quick_experiment, validate
-from synthlab.experiments.settings import market_config
-from synthlab.experiments.setup import load_market
+from synthlab.labs.market.session import ResearchSession, create_experiment, list_presets, quick_experiment, validate
+from synthlab.labs.market.settings import market_config
+from synthlab.labs.market.setup import load_market
 from synthlab.trainers.checkpoints import load_checkpoint
 
 SMALL = ["training.n_paths=8", "training.batch_size=512", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100", "evaluation.baselines=[constant,ewma]"]

@@ -6,15 +6,16 @@ import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
 from synthlab.datasets.bars import MockDataSource, get_source
 from synthlab.datasets.signals import SignalLoader
-from synthlab.experiments import signal as lab
-from synthlab.experiments.cli import main
+from synthlab.labs.signal import experiment as lab
+from synthlab.cli.main import main
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
-from synthlab.experiments.signal import decision_state, evaluate_signal, load_classifier, restore_decision, resume_signal, run_signal
-from synthlab.experiments.signal_figures import signal_figures
-from synthlab.experiments.signal_judging import SHOWN, decide
-from synthlab.experiments.signal_settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config, signal_knobs
-from synthlab.experiments.signal_trading import tried
+from synthlab.labs.signal.experiment import (decision_state, evaluate_signal, load_classifier, restore_decision,
+                                             resume_signal, run_signal)
+from synthlab.labs.signal.figures import signal_figures
+from synthlab.labs.signal.judging import SHOWN, decide
+from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config, signal_knobs
+from synthlab.labs.signal.trading import tried
 from synthlab.metrics.classification import RECALIBRATION_KINDS, classification_scores
 from synthlab.metrics.performance import deflated_sharpe, sharpe
 from synthlab.models.registry import ConfigError

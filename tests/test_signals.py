@@ -13,8 +13,8 @@ from synthlab.datasets.labels import buy_label
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.splits import Split, SplitError, find_windows, static_holdout
 from synthlab.datasets.windows import Batches
-from synthlab.experiments.signal import weight_of_buys
-from synthlab.experiments.signal_settings import load_signals, signal_config
+from synthlab.labs.signal.experiment import weight_of_buys
+from synthlab.labs.signal.settings import load_signals, signal_config
 
 CRYPTO = Path(__file__).parent.parent.parent/"shared/data/crypto_5m_usdt_2025.parquet"
 ROWS = 1100

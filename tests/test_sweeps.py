@@ -8,7 +8,7 @@ import numpy as np, pandas as pd, pytest
 
 from tiny import cases
 from synthlab.experiments import sweeps
-from synthlab.experiments.cli import main
+from synthlab.cli.main import main
 from synthlab.experiments.runs import Lock, Run, RunLocked
 from synthlab.experiments.comparison import compare_runs
 from synthlab.experiments.ablations import AblationExperiment
@@ -20,7 +20,7 @@ SMALL = ["data=mock", "model=linear", "training.n_paths=8", "evaluation.n_paths=
          "evaluation.baselines=[constant,ewma]", "tracking.mode=disabled"]
 QUICK = [*SMALL, "training.epochs=1", "training.batch_size=1024"]
 LONG = [*SMALL, "training.seed=1,2", "training.epochs=6", "training.patience=0", "training.batch_size=64", "training.checkpoint_steps=20"]
-SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.experiments.cli import main; sys.exit(main())"]
+SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.cli.main import main; sys.exit(main())"]
 
 def until(condition, seconds=90.):
     end = time.monotonic() + seconds

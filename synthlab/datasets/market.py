@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['Fold', 'Folds', 'static_table', 'AskedLater', 'MarketDataLoader']
 
-# %% ../../nbs/datasets/50_market.ipynb #e2bcf1fa
+# %% ../../nbs/datasets/50_market.ipynb #2b3e9948
 import copy
 from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
 from .bars import bar_step, fill_gaps, nearest
+from .gaps import stretches
 from .calendar import calendar_features, calendar_names, future_times
 from .features import FeatureEngineer, create_engineer
 from .sources import get_source
@@ -119,7 +120,7 @@ class AskedLater:
         if self.static is not None: batch["static"] = there(self.static, np.float32)
         return batch
 
-# %% ../../nbs/datasets/50_market.ipynb #acda8169
+# %% ../../nbs/datasets/50_market.ipynb #0d0f8746
 class MarketDataLoader(AskedLater):
     "Bars of one or several assets as windows, split in time, with features fitted on train rows."
     def __init__(self,
@@ -157,6 +158,8 @@ class MarketDataLoader(AskedLater):
         self.times = [bars.index.as_unit("ns").asi8 for bars in self.bars.values()]
         prices = [bars[["open", "high", "low", "close"]].to_numpy() for bars in self.bars.values()]
         self.priced = [np.isfinite(p).all(1) for p in prices]
+        if self.pattern.recursive:                              # rows kept empty would be remembered for ever: they end a stretch, too
+            for name, priced in zip(self.names, self.priced): self.segments[name] = self.segments[name] + np.cumsum(np.diff(priced, prepend=priced[:1]))
         self.windows = find_windows(self.times, self.priced, list(self.segments.values()),
                                     lookback, horizon, stride, self.pattern.warmup)
         self.static = None if static is None else static_table(static, self.names)
@@ -188,9 +191,7 @@ class MarketDataLoader(AskedLater):
     def pieces(self, a: int, first=0, last=None) -> list:
         "Stretches without a gap among rows of asset a, as (first row, frame), if longer than the warm-up."
         bars, segment = (x[self.names[a]][first:last] for x in (self.bars, self.segments))
-        edges = [0, *(np.flatnonzero(np.diff(segment)) + 1), len(segment)]
-        least = self.pattern.warmup
-        return [(first + i, bars.iloc[i:j]) for i, j in zip(edges, edges[1:]) if j - i > least]
+        return [(first + i, bars.iloc[i:j]) for i, j in stretches(segment) if j - i > self.pattern.warmup]
 
     def train_bars(self, train: np.ndarray) -> list:
         "The rows that train windows depend on, as frames without gaps."

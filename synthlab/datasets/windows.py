@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from .splits import Windows
 
-# %% ../../nbs/datasets/40_windows.ipynb #2348bf61
+# %% ../../nbs/datasets/40_windows.ipynb #57c65f8f
 def slices(
     rows: torch.Tensor,     # (T,) or (T, F)
     length: int             # rows a slice
@@ -89,6 +89,18 @@ class WindowGather:
         self.first = torch.from_numpy(np.cumsum(lengths) - lengths).to(self.device)
         self.histories, self.futures = slices(self.features, lookback), slices(self.close, horizon)
         self.aheads = None if future is None else slices(self.future, horizon)
+        self.extras = {}    # name -> numbers of all rows, and which row after the decision a batch is given
+
+    def beside(self,
+        name: str,          # in a batch
+        rows: list,         # of each asset, (T_i,) one number a row
+        offset: int = 0     # rows from the decision to the row whose number is given
+    ) -> "WindowGather":
+        "Give each window one more number: that of its decision row, or of one behind it."
+        flat = np.concatenate(rows).astype(np.float32)
+        if len(flat) != len(self.close): raise ValueError(f"{name} has {len(flat)} rows, the assets have {len(self.close)}")
+        self.extras[name] = torch.from_numpy(flat).to(self.device), offset
+        return self
 
     def gather(self,
         asset,              # number of the asset, int64 (B,), tensor or array
@@ -114,6 +126,7 @@ class WindowGather:
                  "asset": asset}
         if self.future is not None: batch["future"] = self.aheads.index_select(0, at + 1).view(len(at), self.horizon, self.future_dim)
         if self.static is not None: batch["static"] = self.static.index_select(0, asset)
+        for name, (rows, offset) in self.extras.items(): batch[name] = rows.index_select(0, at + offset)
         return batch
 
 # %% ../../nbs/datasets/40_windows.ipynb #4ff1fa1a
