@@ -112,6 +112,7 @@ class Run:
         config: str = "",           # YAML: everything that is set
         overrides=(),               # what was typed, `name=value` each
         folder: Path | None = None, # this very folder instead, which must not exist yet
+        plugins=(),                 # name and sha256 of each plug-in that it depends on
     ) -> "Run":                     # owned by this process
         "Make a new folder `<time>_<lab>_<name>` and own it."
         if folder is not None and Path(folder).exists(): raise FileExistsError(
@@ -132,7 +133,8 @@ class Run:
         typed = "".join(f"- {json.dumps(o)}\n" for o in overrides)
         atomic_write(folder/"overrides.yaml", typed or "[]\n")
         # the last file: with it, it is a run
-        run.set_status("running", lab=lab, name=name, created=now(), owner=owner)
+        more = dict(plugins=list(plugins)) if plugins else {}
+        run.set_status("running", lab=lab, name=name, created=now(), owner=owner, **more)
         return run
 
     @classmethod

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BASELINES', 'SPECIALISTS', 'ELSEWHERE', 'OPTIONS', 'MACRO_KNOBS', 'MacroData', 'MacroTraining', 'MacroEvaluation',
-           'MacroConfig', 'macro_config', 'draws_hash', 'macro_knobs', 'macro_store', 'seeded', 'build_emulator']
+           'MacroConfig', 'last_model', 'settle_macro', 'macro_config', 'draws_hash', 'macro_store', 'seeded',
+           'build_emulator']
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #94abebe4
 import inspect
@@ -16,8 +17,9 @@ import torch
 from ...datasets.generate import BLOCK, Plan, generate_dataset, planned
 from ...datasets.store import ResponseStore, open_store
 from ...datasets.worlds import ORDER, get_world
-from ...experiments.config import as_override, compose, nearest
-from ...experiments.settings import TrackingConfig, typed_knobs
+from ...experiments.config import nearest
+from ...experiments.lab import get_lab
+from ...experiments.settings import ExperimentConfig
 from ...models.emulators import Emulator
 from ...models.registry import ConfigError
 from ...models.specialists import LinearBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
@@ -84,20 +86,14 @@ BASELINES: dict[str, type[Emulator]] = dict(linear=LinearBaseline, pooled=Pooled
 SPECIALISTS = ("mlp", "gru")            # those with a network for each world
 
 @dataclass
-class MacroConfig:
+class MacroConfig(ExperimentConfig):
     "An experiment with one emulator for several worlds."
     name: str = "emulator"              # last part of the run's name
-    device: str = "auto"                # cpu, cuda, or auto: cuda where there is one
-    threads: int = 1                    # of a processor: networks this small gain little from more and lose much where cores are shared; 0: as torch likes
-    runs: str = "runs"                  # folder of all runs
+    threads: int = 1                    # networks this small gain little from more and lose much where cores are shared; 0: what this machine has
     data: MacroData = field(default_factory=MacroData)
     model: dict[str, Any] = field(default_factory=dict)     # options of `UniversalEmulator`
     training: MacroTraining = field(default_factory=MacroTraining)
     evaluation: MacroEvaluation = field(default_factory=MacroEvaluation)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-    def __post_init__(self):
-        if self.threads < 0: raise ValueError(f"threads is {self.threads}; use 1 or more, or 0 for as many as torch likes")
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #64cc4409
 ELSEWHERE = {           # words of other training scripts
@@ -109,25 +105,29 @@ ELSEWHERE = {           # words of other training scripts
 }
 OPTIONS = tuple(p for p in inspect.signature(UniversalEmulator).parameters if p not in ("worlds", "horizon", "held_out"))
 
-def macro_config(
-    overrides: Sequence[str] = (),      # `name=value`, the last one wins
-) -> MacroConfig:
-    "The macro lab's configuration: schema, presets, overrides."
-    names = [o.partition("=")[0] for o in overrides]
-    for name in names:
-        if name in ELSEWHERE: raise ConfigError(f"there is no setting {name}: {ELSEWHERE[name]}")
-    last = max((i for i, name in enumerate(names) if name == "model"), default=None)
-    config = compose(MacroConfig, "macro", [o for i, (o, name) in enumerate(zip(overrides, names)) if name != "model" or i == last])
+def last_model(
+    overrides: Sequence[str],           # as typed
+) -> list[str]:                         # with one preset of the model at most
+    "The last preset of a model wins."
+    last = max((i for i, o in enumerate(overrides) if o.partition("=")[0] == "model"), default=None)
+    return [o for i, o in enumerate(overrides) if o.partition("=")[0] != "model" or i == last]
+
+def settle_macro(
+    config: MacroConfig,
+    names: Sequence[str],               # of the settings that were typed
+) -> MacroConfig:                       # worlds that are not asked for are left out of what the test does
+    "Complain about worlds and options that do not exist, or do not fit together."
     data = config.data
     for world in data.worlds:
         try: get_world(world)
         except ValueError as e: raise ConfigError(f"data.worlds: {e}") from None
     if not data.worlds or len(set(data.worlds)) < len(data.worlds): raise ConfigError("data.worlds: name one world or more, each once")
     for what in "leave_out", "alone":
-        for world in getattr(config.evaluation, what):
+        named = getattr(config.evaluation, what)
+        for world in named:
             if world not in data.worlds and f"evaluation.{what}" in names:
                 raise ConfigError(f"evaluation.{what}: {world!r} is none of data.worlds; {nearest(world, data.worlds)}")
-    for what in "leave_out", "alone": setattr(config.evaluation, what, [w for w in getattr(config.evaluation, what) if w in data.worlds and len(data.worlds) > 1])
+        setattr(config.evaluation, what, [w for w in named if w in data.worlds and len(data.worlds) > 1])
     for name in config.model:
         if name not in OPTIONS: raise ConfigError(f"there is no setting model.{name}; {nearest(name, OPTIONS)}")
     try: UniversalEmulator(data.worlds[:1], 2, **config.model)
@@ -135,6 +135,12 @@ def macro_config(
     if data.root: data.root = str(Path(data.root).expanduser().resolve())
     else: draws_hash(data)
     return config
+
+def macro_config(
+    overrides: Sequence[str] = (),      # `name=value`, the last one wins
+) -> MacroConfig:
+    "The macro lab's configuration: schema, presets, overrides."
+    return get_lab("macro").configure(overrides)
 
 def draws_hash(
     data: MacroData,
@@ -146,12 +152,6 @@ def draws_hash(
 # %% ../../../nbs/labs/macro/10_settings.ipynb #e80b3ab9
 MACRO_KNOBS = dict(worlds="data.worlds", n="data.n", model="model", regime="model.regime", epochs="training.epochs", leave_out="evaluation.leave_out",
                    seed="training.seed", device="device")
-
-def macro_knobs(
-    **values: Any,                      # everyday settings by their short names; None leaves the default or the preset's
-) -> list[str]:                         # the overrides that say the same
-    "The macro lab's parameters in the words of the command line."
-    return typed_knobs(MACRO_KNOBS, values, ("worlds", "leave_out"), empty=True)
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #d874b058
 def macro_store(

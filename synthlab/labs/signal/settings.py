@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ELSEWHERE', 'SIGNAL_KNOBS', 'one_of', 'SignalData', 'SignalTraining', 'SignalEvaluation', 'SignalConfig',
-           'signal_config', 'signal_knobs', 'load_signals']
+           'signal_config', 'load_signals']
 
 # %% ../../../nbs/labs/signal/10_settings.ipynb #6a2dc2ee
 from collections.abc import Sequence
@@ -14,8 +14,9 @@ from ...datasets.features import create_engineer
 from ...datasets.labels import LABELS
 from ...datasets.market import Fold
 from ...datasets.signals import SignalLoader
-from ...experiments.config import compose, nearest
-from ...experiments.settings import SplitConfig, TrackingConfig, typed_knobs, whole_path
+from ...experiments.config import nearest
+from ...experiments.lab import get_lab
+from ...experiments.settings import ExperimentConfig, SplitConfig
 from ...experiments.setup import get_device, split_by
 from ...metrics.classification import RECALIBRATION_KINDS
 from ...metrics.trades import RULES
@@ -89,44 +90,30 @@ class SignalEvaluation:
         if self.trials is not None and self.trials < 1: raise ValueError(f"evaluation.trials is {self.trials}; this one is one")
 
 @dataclass
-class SignalConfig:
+class SignalConfig(ExperimentConfig):
     "A buy signal: one experiment."
     name: str = "signal"                # last part of the run's name
-    device: str = "auto"                # cpu, cuda, or auto: cuda where there is one
-    runs: str = "runs"                  # folder of all runs
-    threads: int = 0                    # that compute; 0: as many as torch takes
     data: SignalData = field(default_factory=SignalData)
     model: dict[str, Any] = field(default_factory=dict)     # network, by its registered name
     training: SignalTraining = field(default_factory=SignalTraining)
     evaluation: SignalEvaluation = field(default_factory=SignalEvaluation)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 # %% ../../../nbs/labs/signal/10_settings.ipynb #dd766b04
-ELSEWHERE = {           # words of other training scripts
-    "learning_rate": "training.lr", "num_epochs": "training.epochs", "early_stopping": "training.patience", "window": "data.window_size", "lookahead_candles": "data.horizon",
-    "d_model": "model.d_model", "num_layers": "model.num_layers", "nhead": "model.nhead", "dropout": "model.dropout", "dim_feedforward": "model.dim_feedforward",
-}
+ELSEWHERE = {name: f"here it is {ours}" for name, ours in {      # words of other training scripts
+    "learning_rate": "training.lr", "num_epochs": "training.epochs", "early_stopping": "training.patience",
+    "window": "data.window_size", "lookahead_candles": "data.horizon", "d_model": "model.d_model",
+    "num_layers": "model.num_layers", "nhead": "model.nhead", "dropout": "model.dropout",
+    "dim_feedforward": "model.dim_feedforward"}.items()}
+SIGNAL_KNOBS = dict(source="data.source", assets="data.assets", window_size="data.window_size", horizon="data.horizon",
+                    atr_multiplier="data.atr_multiplier", features="data.engineer", label="data.label", model="model",
+                    epochs="training.epochs", seed="training.seed", fee="evaluation.fee", slippage="evaluation.slippage",
+                    device="device")
 
 def signal_config(
     overrides: Sequence[str] = (),      # `name=value`, the last one wins
 ) -> SignalConfig:
     "The signal lab's configuration: schema, presets, overrides."
-    for name in (o.partition("=")[0] for o in overrides):
-        last = name.rsplit(".", 1)[-1]
-        if last in ELSEWHERE and name != ELSEWHERE[last]: raise ConfigError(f"there is no setting {name}; here it is {ELSEWHERE[last]}")
-    config = compose(SignalConfig, "signal", overrides)
-    config.data.source = whole_path(config.data.source)
-    return config
-
-SIGNAL_KNOBS = dict(source="data.source", assets="data.assets", window_size="data.window_size", horizon="data.horizon", atr_multiplier="data.atr_multiplier",
-                    features="data.engineer", label="data.label", model="model", epochs="training.epochs", seed="training.seed", fee="evaluation.fee",
-                    slippage="evaluation.slippage", device="device")
-
-def signal_knobs(
-    **values: Any,                      # everyday settings by their short names; None or [] leaves the default or the preset's
-) -> list[str]:                         # the overrides that say the same
-    "The signal lab's parameters in the words of the command line."
-    return typed_knobs(SIGNAL_KNOBS, values)
+    return get_lab("signal").configure(overrides)
 
 # %% ../../../nbs/labs/signal/10_settings.ipynb #676845d7
 def load_signals(
