@@ -9,6 +9,7 @@ __all__ = ['open_run', 'run_config', 'goes_on', 'hint', 'fit_together', 'fit_par
 # %% ../../nbs/experiments/24_experiment.ipynb #ebf32f4c
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 import pandas as pd
@@ -55,7 +56,8 @@ def goes_on(
     "Whether a run is to be taken up rather than begun."
     if not run_dir or not (Path(run_dir)/"config.yaml").exists(): return False
     run, _ = open_run(run_dir, lab)
-    if run_config(run, lab) == config: return True
+    old = run_config(run, lab)
+    if replace(old, runs=config.runs) == config: return True         # the folder of all runs may be told from elsewhere
     raise ConfigError(f"{run_dir} holds a run with other settings; choose another run_dir")
 
 @contextmanager

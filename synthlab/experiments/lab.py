@@ -19,7 +19,7 @@ from torch import Tensor
 from .config import CONF, compose, in_open, nearest, settings
 from .parts import Fitted, Part
 from .runs import Run
-from .settings import ExperimentConfig, typed_knobs
+from .settings import ExperimentConfig, runs_folder, typed_knobs
 from .setup import threads_here
 from ..models.registry import ConfigError
 
@@ -64,7 +64,7 @@ class LabSettings:
             hint = None if name in known else self.words.get(name) or last
             if hint: raise ConfigError(f"there is no setting {name}: {hint}")
         config = compose(self.schema, self.presets or self.name, self.spell(list(overrides)))
-        config.threads = config.threads or threads_here()
+        config.threads, config.runs = config.threads or threads_here(), runs_folder(config.runs)
         return self.settle(config, names)
 
     def spell(self, overrides: list[str]) -> list[str]:
@@ -79,7 +79,11 @@ class LabSettings:
         **values: Any,                  # by the names of `knobs`; None leaves the default or the preset's
     ) -> list[str]:
         "A notebook's parameters in the words of the command line."
-        return typed_knobs(self.schema, self.knobs, values)
+        return typed_knobs(self.schema, self.every_knob(), values)
+
+    def every_knob(self) -> dict[str, str]:
+        "The lab's everyday parameters, and those that all labs have."
+        return {"threads": "threads"} | dict(self.knobs)
 
     def refuse(self, overrides: Sequence[str]):
         "Complain about what cannot be changed in a run that is trained."
