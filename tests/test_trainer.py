@@ -1,5 +1,5 @@
 "The loop: it is the plain loop, for one phase and for two, in any precision, with any kind of model."
-import copy, math, threading, warnings
+import copy, json, math, threading, warnings
 
 import pytest, torch
 from torch import nn
@@ -81,6 +81,66 @@ def test_phases_take_turns(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"): stopped.fit(*tiny.train_val())
     again = Trainer(Game(), TrainingConfig(**tiny.CONFIG), tmp_path/"b"); again.resume(); again.fit(*tiny.train_val())
     assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+
+# after the step
+
+def power_cut(objective, folder, at, **options):
+    "Train from the newest checkpoint; fail after step `at`, if that comes."
+    trainer = Trainer(objective, TrainingConfig(**tiny.CONFIG | options), folder); trainer.resume()
+    advance = trainer.advance
+    def die():
+        advance()
+        if trainer.step == at: raise RuntimeError("power cut")
+    trainer.advance = die
+    trainer.fit(*tiny.train_val())
+    return trainer
+
+class AccountedGame(Game):
+    "Two phases and what is done after both."
+    def __init__(self):
+        super().__init__()
+        for name in "steps", "drawn": self.model.register_buffer(name, torch.zeros(()))
+    def after_step(self, generator):
+        self.order.append("after"); self.model.steps += 1
+        self.model.drawn.lerp_(torch.randn((), generator=generator), .1)
+
+@pytest.mark.parametrize("objective, phases", [(tiny.Account, ("model",)), (AccountedGame, Game.phases)])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_after_step_is_once_a_step(objective, phases, accumulate):
+    "After the last phase, and never between the parts of an accumulated batch: ten batches by three are 3, 3, 3, 1."
+    trainer = trained(objective(), accumulate=accumulate, epochs=2)
+    parts = [3, 3, 3, 1] if accumulate == 3 else [1]*10
+    assert trainer.objective.order == [name for n in parts*2 for name in [p for p in phases for _ in range(n)] + ["after"]]
+
+@pytest.mark.parametrize("objective", [tiny.Account, AccountedGame])
+@pytest.mark.parametrize("at, accumulate", [(14, 1), (5, 3), (10, 1)])
+def test_after_step_is_resumed_to_the_bit(objective, at, accumulate, tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"): power_cut(objective(), tmp_path/"a", at, accumulate=accumulate)
+    for name in "a", "b": trainer = power_cut(objective(), tmp_path/name, None, accumulate=accumulate)
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+    held = read_header(tmp_path/"b/checkpoints/last.safetensors")[0]
+    assert "model/drawn" in held and trainer.model.drawn != 0
+
+def test_after_step_does_not_move_the_other_draws():
+    "An objective whose `after_step` draws is trained to the same weights as one that has none."
+    plain, busy = trained(), trained(tiny.Account())
+    own = {"seen", "average", "drawn"}
+    assert all(v.equal(plain.model.state_dict()[k]) for k, v in busy.model.state_dict().items() if k not in own)
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_skipped_step_has_no_after(accumulate):
+    "Its draw is not made, its account is taken back, and the next step is as usual."
+    train, val = tiny.train_val()
+    train.data["y"][int(train.order(0)[35])] = math.nan         # the fourth batch
+    trainer = trained(tiny.Account(), data=(train, val), epochs=1, on_nonfinite="skip", accumulate=accumulate)
+    steps = 10//accumulate
+    assert trainer.step == steps and trainer.objective.order.count("after") == steps - 1
+    assert all(torch.isfinite(b).all() for b in trainer.model.buffers())
+
+def test_after_step_is_alike_in_all_processes(tmp_path):
+    tiny.together(tiny.train_account, tmp_path)
+    first, second = (json.loads((tmp_path/f"account{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and 0 < first["average"] < 10
 
 # options
 

@@ -37,6 +37,11 @@ class Objective:
         "The scalar that a phase descends on this batch."
         raise NotImplementedError
 
+    def after_step(self,
+        generator: torch.Generator,         # the only source of randomness, the same in all processes
+    ):
+        "Change the model's buffers once a step, after its last phase: by default nothing."
+
     def evaluate(self,
         batch: dict[str, Tensor],           # as for `loss`
         generator: torch.Generator,         # the only source of randomness

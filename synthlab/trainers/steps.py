@@ -150,7 +150,7 @@ class Stepper:
     def train_step(self,
         batch: dict[str, Tensor] | list,    # one batch, or several to accumulate
     ) -> dict[str, float]:                  # loss, gradient_norm, and the objective's numbers
-        "One step of every phase, with the random draws of `epoch` and `position`; raises `NonFinite` before following what is no number."
+        "One step of every phase, with the draws of `epoch` and `position`; `NonFinite` before following no number."
         batches = [batch] if isinstance(batch, dict) else batch
         if not self.model.training: self.model.train()
         skip, several = self.config.on_nonfinite == "skip", len(self.objective.phases) > 1
@@ -165,7 +165,16 @@ class Stepper:
             except NonFinite:
                 for buffer, old in before: buffer.copy_(old)    # e.g. means of a batch norm
                 raise
+            self.after_step()
         return numbers
+
+    @torch.no_grad()
+    def after_step(self):
+        "Let the objective change what has no gradient; its draws are named too, and alike on every rank."
+        change = getattr(self.objective, "after_step", None)
+        if change is None: return
+        seed_draws(self.generator, self.config.seed, "after step", self.epoch, self.position)
+        change(self.generator)
 
     def descend(self,
         phase: str,                         # whose optimiser steps
