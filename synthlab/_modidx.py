@@ -3566,6 +3566,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'synthlab/trainers/keeper.py'),
                                           'synthlab.trainers.keeper.Keeper.save': ( 'trainers/keeper.html#keeper.save',
                                                                                     'synthlab/trainers/keeper.py'),
+                                          'synthlab.trainers.keeper.Keeper.show': ( 'trainers/keeper.html#keeper.show',
+                                                                                    'synthlab/trainers/keeper.py'),
                                           'synthlab.trainers.keeper.Keeper.state': ( 'trainers/keeper.html#keeper.state',
                                                                                      'synthlab/trainers/keeper.py'),
                                           'synthlab.trainers.keeper.Keeper.tell': ( 'trainers/keeper.html#keeper.tell',

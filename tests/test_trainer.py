@@ -312,6 +312,55 @@ def test_watched_number_is_nan(tmp_path):
     run(tmp_path/"a", None); run(tmp_path/"b", None)
     assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
 
+# readers of facts
+
+class Mirror:
+    def __init__(self): self.rows = []
+    def log(self, row): self.rows.append(dict(row)); row.clear()
+
+def test_readers_see_what_is_written(tmp_path):
+    "A mirror sees every row, a function those of epochs, each after both are on the disk; what they do to a row stays theirs."
+    first, second, seen = Mirror(), Mirror(), []
+    def reader(row, folder):
+        state = read_header(folder/"checkpoints/last.safetensors")[1]["state"]
+        assert state["step"] == row["step"] and Facts(folder/"facts").rows()[-1] == row and folder == tmp_path
+        seen.append(row["step"]); row.clear()
+    config = TrainingConfig(**tiny.CONFIG)
+    trainer = Trainer(tiny.Regression(), config, tmp_path, first, {"what": "a line"}, progress=False, readers=[second, reader])
+    trainer.fit(*tiny.train_val())
+    assert first.rows == second.rows == trainer.history == Facts(tmp_path/"facts").rows()
+    assert seen == [r["step"] for r in trainer.history if "val_squared_error" in r] == [0, 10, 20, 30, 40, 50]
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError(28, "No space left"), MemoryError(), AssertionError("two\nlines")])
+def test_a_reader_that_fails_changes_nothing(error, tmp_path):
+    def bad(row, folder): torch.manual_seed(0); raise error
+    class Bad:
+        def log(self, row): raise error
+    late = Mirror()
+    trainer = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG), tmp_path/"a", Bad(), readers=[bad, late]); trainer.fit(*tiny.train_val())
+    trained(folder=tmp_path/"b")
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == [] and late.rows == trainer.history
+    failed = [e for e in trainer.facts.events() if e["event"] == "reader_failed"]
+    assert [e["reader"] for e in failed].count("bad") == 6 and [e["reader"] for e in failed].count("Bad") == len(trainer.history)
+    assert {e["error"] for e in failed} == {f"{type(error).__name__}: {error}"}
+
+def test_a_reader_may_stop(tmp_path):
+    "`KeyboardInterrupt` passes, and training goes on from there to the same bits; without a folder a reader is told None."
+    def stop(row, folder):
+        if row["step"] == 20: raise KeyboardInterrupt
+    config = TrainingConfig(**tiny.CONFIG)
+    with pytest.raises(KeyboardInterrupt): Trainer(tiny.Regression(), config, tmp_path/"a", readers=[stop]).fit(*tiny.train_val())
+    assert Facts(tmp_path/"a/facts").events()[-1]["event"] == "interrupted"
+    tiny.train(tmp_path/"a"); trained(folder=tmp_path/"b")
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+    told = []
+    Trainer(tiny.Regression(), config, readers=[lambda row, folder: told.append(folder)]).fit(*tiny.train_val())
+    assert told == [None]*6
+
+@pytest.mark.parametrize("reader", ["print", 3, None, {"log": print}])
+def test_what_cannot_read_is_refused(reader):
+    with pytest.raises(TypeError, match="a reader of facts is called with"): Trainer(tiny.Regression(), readers=[reader])
+
 def forged(folder, change):
     "Change tensors or state of a checkpoint and write it with a digest that fits."
     for name in "best", "last":

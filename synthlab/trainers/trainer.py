@@ -57,13 +57,13 @@ class Trainer(Keeper):
             self.advance()
             if self.asked: self.save("last"); raise self.stop.error(f"after step {self.step}")
             if end == len(train): break
-            if config.log_every and self.step % config.log_every == 0: self.record({})
+            if config.log_every and self.step % config.log_every == 0: self.show(self.record({}), judged=False)
             if self.due(): self.save("last")
         self.seconds = time.perf_counter() - begun
         self.rate = train.n*(1 - first/len(train))/self.seconds
 
     def judge(self, val):
-        "Validate; remember the best; write facts and checkpoints."
+        "Validate; remember the best; write facts and checkpoints; then let others read."
         try: scores = self.validate(val)
         except (KeyboardInterrupt, Interrupted):
             if self.step: self.save("last")         # the epoch is over, but not yet judged
@@ -74,11 +74,12 @@ class Trainer(Keeper):
         better = score < limit
         if better: self.best = dict(score=score, step=self.step, epoch=self.epoch)
         self.stale = 0 if better else self.stale + (self.step > 0)
-        self.record(scores)
+        row = self.record(scores)
         if self.step: self.tell("epoch", step=self.step, epoch=self.epoch,
                                 seconds=self.seconds, samples_per_second=self.rate)
         if better: self.tell("best", **self.best)
         self.save(*["best", "last"] if better else ["last"])
+        self.show(row)
 
     def score(self, scores: dict[str, float]) -> float:
         "The number that decides what is best."
