@@ -122,7 +122,7 @@ def test_broken_files(tmp_path, frames):
     with pytest.raises(BarError, match="no rows|no row"): MappedParquet(tmp_path/"none.parquet")
 
 def test_the_way_here_is_pointed_out(tmp_path, frames, monkeypatch):
-    monkeypatch.setattr("synthlab.datasets.sources.MOST_ROWS", 5)
+    monkeypatch.setattr("synthlab.datasets.tables.MOST_ROWS", 5)
     frames["A"].to_parquet(tmp_path/"x.parquet")
     with pytest.raises(BarError, match="map it with MappedParquet of synthlab.datasets.mapped"): FileDataSource(tmp_path/"x.parquet").load()
 

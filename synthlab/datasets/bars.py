@@ -290,8 +290,8 @@ def validate_bars(
 # %% ../../nbs/datasets/00_bars.ipynb #3c3ab3b6
 ELSEWHERE = {           # names that this module passes on, by the module that has them
     "gaps": ("bar_step", "gap_limit", "find_gaps", "fill_gaps", "POLICIES"),
-    "sources": ("DataSource", "MockDataSource", "ArchDataSource", "FrameDataSource",
-                "FileDataSource", "get_source"),
+    "tables": ("DataSource",),
+    "sources": ("MockDataSource", "ArchDataSource", "FrameDataSource", "FileDataSource", "get_source"),
 }
 
 def __getattr__(name):

@@ -27,7 +27,7 @@ from .calendar import calendar_features, calendar_names
 from .features import FeatureEngineer, create_engineer
 from .gaps import FIRST, gap_limit
 from .market import Fold, static_table
-from .sources import PARQUET, DataSource, further_column, split_table
+from .tables import PARQUET, DataSource, further_column, split_table
 from .splits import SplitError, Windows, static_holdout, thin, whole_windows
 from .windows import Batches, WindowGather
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from tqdm.auto import tqdm
 from .bars import BarError, FIELDS, SPELLINGS, nearest, plain
-from .sources import DataSource, get_source, read_table, split_table
+from .tables import DataSource, read_table, split_table
 
 # %% ../../nbs/datasets/06_remote.ipynb #7982b394
 def _package(name):
