@@ -650,7 +650,7 @@ def test_bars_passes_names_on():
     from synthlab.datasets import bars, gaps, sources, tables
     for module in (gaps, sources, tables):
         for name in bars.ELSEWHERE[module.__name__.rsplit(".")[-1]]: assert getattr(bars, name) is getattr(module, name)
-    with pytest.raises(ImportError): from synthlab.datasets.bars import no_such_name
+    with pytest.raises(ImportError): from synthlab.datasets.bars import no_such_name  # noqa: F401
 
 
 @pytest.mark.parametrize("factor", [100., .01])

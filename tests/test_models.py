@@ -10,8 +10,8 @@ from scipy import stats
 from torch import nn
 
 from synthlab.models.baselines import GARCH, BlockBootstrap, GJRGARCH, log_returns, looks_ahead
-from synthlab.models.blocks import CustomAttention, GatedBlock, GatedMLP, IdentityBlock, LayerNormBlock, LSTMBlock, TransformerBlock
-from synthlab.models.heads import GBMHead, Head, StudentTHead
+from synthlab.models.blocks import CustomAttention, GatedMLP, IdentityBlock, LayerNormBlock, LSTMBlock, TransformerBlock
+from synthlab.models.heads import GBMHead, StudentTHead
 from synthlab.models.registry import BlockInfo, ConfigError, Registry, UnknownName, create, registry
 from synthlab.models.simulate import (MAX_LOG_RETURN, simulate_gbm_paths, simulate_horizon_paths, simulate_student_t_paths,
     student_t_scale)

@@ -20,7 +20,7 @@ def weights(model): return torch.cat([v.detach().flatten().double() for v in mod
 def test_is_the_plain_loop():
     "Bit for bit what one writes by hand."
     ours = trained(scheduler="none", warmup_epochs=0.)
-    objective, (train, val) = tiny.Regression(), tiny.train_val()
+    objective, (train, _) = tiny.Regression(), tiny.train_val()
     optimizer = torch.optim.AdamW(objective.model.parameters(), .03, weight_decay=.01, fused=True)
     generator = torch.Generator()
     for epoch in range(5):

@@ -35,7 +35,8 @@ class Keeper(Stepper):
         self.readers = [*([] if tracker is None else [tracker]), *readers]
         for reader in self.readers:
             if not (callable(reader) or hasattr(reader, "log")):
-                raise TypeError(f"a reader of facts is called with (row, folder), or has log(row); {reader!r} is neither")
+                raise TypeError(f"a reader of facts is called with (row, folder), or has log(row); {reader!r} "
+                                "is neither")
         self.about, self.progress = about or {}, progress
         self.folder = None if folder is None else Path(folder)
         self.facts = None if folder is None else Facts(self.folder/"facts")
