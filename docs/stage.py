@@ -1,8 +1,8 @@
 """Write `_site_src/`: the notebooks as plain pages that any builder can read.
 
-nbdev does the hard part: it adds an entry for each exported name, links names in prose and obeys `#| hide`. What it writes
-is meant for Quarto; this turns entries into Markdown cells under labels, links into references that Sphinx checks, and
-`#| exports` cells into folded sources."""
+nbdev does the hard part: it adds an entry for each exported name, links names in prose and obeys `#| hide`. What it
+writes is meant for Quarto; this turns entries into Markdown cells under labels, links into references that Sphinx
+checks, and `#| exports` cells into folded sources."""
 import ast, inspect, os, re, shutil
 from pathlib import Path
 
@@ -19,7 +19,8 @@ SITE = ROOT/"_site_src"
 HOME = Path("index.ipynb")
 FLOORS = "metrics", "datasets", "models", "trainers", "experiments", "cli"
 LABS = {f"labs/{d.name}": f"The {d.name} lab" for d in sorted((ROOT/"nbs"/"labs").iterdir()) if d.is_dir()}
-GROUPS = {".": "Reports", "guides": "Guides", **{f: f.capitalize() for f in FLOORS[:-1]}, **LABS, "cli": "Command line"}    # folder -> caption, in reading order
+# folder -> caption, in reading order
+GROUPS = {".": "Reports", "guides": "Guides", **{f: f.capitalize() for f in FLOORS[:-1]}, **LABS, "cli": "Command line"}
 NAMES = {url: name for mod in index["syms"].values() for name, (url, _) in mod.items()}     # page#anchor -> dotted name
 
 def signature(symbol, eval_str=False, **kw):
@@ -30,7 +31,8 @@ def signature(symbol, eval_str=False, **kw):
 def is_run(cell, default=nbdev.processors._do_eval):
     "Exported cells are run to write their entries, and imports; a cell that imports and does something else is not."
     trees = cell.cell_type == "code" and cell.parsed_()
-    shows = trees and (cell.directives_.keys() & {"export", "exports", "exporti"} or re.search("^show_doc", cell.source, re.M))
+    shows = trees and (cell.directives_.keys() & {"export", "exports", "exporti"}
+                       or re.search("^show_doc", cell.source, re.M))
     only = trees and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in trees)
     return (shows or only) and default(cell)
 
@@ -42,11 +44,12 @@ def flag(name, source): return re.search(rf"^#\|\s*{name}\b", source, re.M)
 
 def module(nb, at):
     "Where the notebook exports to; pages that export nothing have a name too, which no entry uses."
-    default = [m[1] for c in nb.cells if c.cell_type == "code" and (m := re.search(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M))]
+    default = [m[1] for c in nb.cells if c.cell_type == "code"
+               and (m := re.search(r"^#\|\s*default_exp\s+(\S+)", c.source, re.M))]
     return "synthlab." + (default[0] if default else ".".join(page(at).with_suffix("").parts))
 
 def links(md, labels):
-    "nbdev's links become references to labels (of the class, for a method); links to notebooks become links to their pages."
+    "nbdev's links become references to labels (of the class, for a method), links to notebooks links to their pages."
     def reference(m):
         name = NAMES.get(m[2].lstrip("/"), "")
         while name and name not in labels: name = name.rpartition(".")[0]
@@ -62,7 +65,7 @@ def dataclass_fields(name, source):
     return [line for line in lines[:end] if re.match(r"    \w+ *:", line)]
 
 def entry(cell, source, module, labels, level):
-    "The Markdown that nbdev's `show_doc` printed, under a label; a source link to a host that may not exist is dropped."
+    "What nbdev's `show_doc` printed, under a label; a source link to a host that may not exist is dropped."
     md = "".join(cell.outputs[0].data["text/markdown"])
     name = re.search(r"^### (.+)$", md, re.M)[1]
     md = re.sub(r"^---\n+|^\[source\]\(.*\n+", "", md, flags=re.M)
@@ -71,27 +74,31 @@ def entry(cell, source, module, labels, level):
     md = re.sub(r"torch\.nn\.modules\.\w+\.", "torch.nn.", md)
     md = re.sub(r"^def (?=[A-Z])", "class ", md, flags=re.M)        # nbdev writes `def` before a class too
     if fields := dataclass_fields(name, source):
-        md = re.sub(r"```python\n.*?\n```", lambda m: "\n".join(["```python", f"class {name}(", *fields, ")", "```"]), md, count=1, flags=re.S)
-    return re.sub(r"^### .+$", lambda m: f"({module}.{name})=\n{'#'*level} `{name}`", links(md, labels), count=1, flags=re.M)
+        md = re.sub(r"```python\n.*?\n```", lambda m: "\n".join(["```python", f"class {name}(", *fields, ")", "```"]),
+                    md, count=1, flags=re.S)
+    return re.sub(r"^### .+$", lambda m: f"({module}.{name})=\n{'#'*level} `{name}`", links(md, labels), count=1,
+                  flags=re.M)
 
 def split(c, labels):
     "A code cell, then each of its Markdown outputs as a Markdown cell: only those are searched for references."
     parts, c.outputs, outputs = [c], [], c.outputs
     for o in outputs:
         data = o.get("data", {})
-        for kind in [k for k in data if k.startswith("application/vnd.")]: del data[kind]     # live widgets, addresses on one machine
+        for kind in [k for k in data if k.startswith("application/vnd.")]:
+            del data[kind]     # live widgets, addresses on one machine
         if "text/markdown" in data: parts.append(new_markdown_cell(links("".join(data["text/markdown"]), labels)))
         elif parts[-1].cell_type == "code": parts[-1].outputs.append(o)
         else: parts.append(new_code_cell("", outputs=[o], metadata={"tags": ["remove-input"]}))
     for p in parts:
-        widths = [o.metadata["image/png"]["width"] for o in p.get("outputs", []) if "width" in o.get("metadata", {}).get("image/png", {})]
+        widths = [o.metadata["image/png"]["width"]
+                  for o in p.get("outputs", []) if "width" in o.get("metadata", {}).get("image/png", {})]
         if widths: p.metadata["mystnb"] = {"image": {"width": f"{widths[0]}px"}}
     return parts
 
 def is_entry(c): return c.cell_type == "code" and flag("output: *asis", c.source)
 
 def sorted_entries(cells):
-    "Where one cell defines several names, nbdev puts its source among their entries, last name first: entries in order, then the source."
+    "Entries in order, then the source, where a cell defines several names: nbdev puts its source among them."
     cells = list(cells)
     for i, c in enumerate(cells):
         if c.cell_type != "code" or not flag("code-fold", c.source): continue
@@ -101,7 +108,9 @@ def sorted_entries(cells):
         defined = re.findall(r"^(?:async )?(?:def|class) (\w+)", c.source, re.M)
         named = lambda e: re.search(r"show_doc\((\w+)", e.source)[1]
         mine = [e for e in cells[first:i] + cells[i+1:last] if named(e) in defined]
-        cells[first:last] = [e for e in cells[first:i] if e not in mine] + sorted(mine, key=lambda e: defined.index(named(e))) + [c] + [e for e in cells[i+1:last] if e not in mine]
+        cells[first:last] = ([e for e in cells[first:i] if e not in mine]
+                             + sorted(mine, key=lambda e: defined.index(named(e))) + [c]
+                             + [e for e in cells[i+1:last] if e not in mine])
     return cells
 
 def entries(nb, name):
@@ -123,7 +132,8 @@ def plain(nb, meta, name, labels):
         if is_entry(c):
             if c.outputs: cells.append(new_markdown_cell(entry(c, sources, name, labels, min(level + 1, 3))))
             continue
-        c.metadata = {"tags": ["hide-input"]} if flag("code-fold", c.source) else {"tags": ["remove-input"]} if flag("echo: *false", c.source) else {}
+        c.metadata = ({"tags": ["hide-input"]} if flag("code-fold", c.source)
+                      else {"tags": ["remove-input"]} if flag("echo: *false", c.source) else {})
         c.source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M)
         cells += split(c, labels)
     nb.cells, nb.metadata = cells, {"kernelspec": nb.metadata["kernelspec"]}
@@ -133,7 +143,9 @@ def redraw(nb, at):
     "A page with `live: true` is drawn from the code: its outputs are made again each time."
     here, shell = os.getcwd(), CaptureShell(profile=False)
     os.chdir((ROOT/"nbs"/at).parent)
-    try: outputs = {c.id: shell.run(c.source) for c in read_nb(ROOT/"nbs"/at).cells if c.cell_type == "code" if not shell.exc}
+    try:
+        outputs = {c.id: shell.run(c.source)
+                   for c in read_nb(ROOT/"nbs"/at).cells if c.cell_type == "code" if not shell.exc}
     finally: os.chdir(here)
     if shell.exc: raise shell.exc
     for c in nb.cells:
@@ -145,7 +157,8 @@ def contents(pages):
     for at in sorted(pages, key=lambda at: (pages[at].get("order", 0), at.name)):
         groups.setdefault(at.parent.as_posix(), []).append(page(at).with_suffix("").as_posix())
     toc = "```{toctree}\n:hidden:\n:caption: %s\n%s\n```"
-    return new_markdown_cell("\n\n".join(toc % (GROUPS.get(folder, folder), "\n".join(at)) for folder, at in groups.items() if at))
+    return new_markdown_cell("\n\n".join(toc % (GROUPS.get(folder, folder), "\n".join(at))
+                                         for folder, at in groups.items() if at))
 
 def staged():
     "Every page as nbdev writes it: path -> (notebook, front matter)."

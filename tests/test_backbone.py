@@ -5,10 +5,9 @@ import pytest, torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from synthlab.metrics.crps import afcrps_ensemble
 from synthlab.models.backbone import HybridBackbone, ParallelFusion, discover_components
 from synthlab.models.registry import ConfigError, registry
-from synthlab.models.synth import SynthModel, change_time, create_model
+from synthlab.models.synth import change_time, create_model
 from synthlab.trainers.objectives import PathObjective
 
 def seeded(seed=0): return torch.Generator().manual_seed(seed)

@@ -13,7 +13,8 @@ from hypothesis import given, settings, strategies as st
 
 from synthlab.datasets.bars import BarError, BarWarning, FIELDS, check_bars, validate_bars
 from synthlab.datasets.gaps import POLICIES, bar_step, fill_gaps, find_gaps
-from synthlab.datasets.sources import ArchDataSource, DataSource, FileDataSource, FrameDataSource, MockDataSource, get_source
+from synthlab.datasets.sources import ArchDataSource, FileDataSource, FrameDataSource, MockDataSource, get_source
+from synthlab.datasets.tables import DataSource
 from synthlab.datasets.times import TimeError, to_times
 
 REAL = Path(__file__).parents[2]/"shared/data"
@@ -444,8 +445,8 @@ def test_other_files(tmp_path):
     with pytest.raises(BarError, match="no CSV or Parquet file is in this folder"): FileDataSource(tmp_path/"X.csv")
 
 def test_huge_parquet(tmp_path, monkeypatch):
-    import synthlab.datasets.sources as sources
-    monkeypatch.setattr(sources, "MOST_ROWS", 5)
+    import synthlab.datasets.tables as tables
+    monkeypatch.setattr(tables, "MOST_ROWS", 5)
     WANT.to_parquet(tmp_path/"X.parquet")
     with pytest.raises(BarError, match="claims 6 rows"): FileDataSource(tmp_path/"X.parquet").load()
 
@@ -631,15 +632,25 @@ def test_bid_and_ask_are_two_assets():
 
 def test_sp500_is_the_same_from_both(): assert_same(real("index_1d_sp500_1999_2018").load()["SP500"], ArchDataSource().load()["sp500"])
 
+def test_sources_stand_on_each_other_in_one_direction():
+    "Tables need no source, remote sources need no other; the word that means a source knows both."
+    def loads(module):
+        code = f"import sys, synthlab.datasets.{module}; print(*(m for m in ('tables', 'remote', 'sources') if 'synthlab.datasets.' + m in sys.modules))"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert [loads(m) for m in ("tables", "remote", "sources")] == [["tables"], ["tables", "remote"], ["tables", "remote", "sources"]]
+    for name in "tables", "remote":
+        text = (Path(__file__).parents[1]/f"synthlab/datasets/{name}.py").read_text()
+        assert "sources import" not in text and "datasets.sources" not in text
+
 def test_importing_is_light():
     code = "import sys, synthlab.datasets.sources; print({'torch', 'arch', 'statsmodels'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 def test_bars_passes_names_on():
-    import synthlab.datasets.bars as bars, synthlab.datasets.gaps as gaps, synthlab.datasets.sources as sources
-    for module in (gaps, sources):
+    from synthlab.datasets import bars, gaps, sources, tables
+    for module in (gaps, sources, tables):
         for name in bars.ELSEWHERE[module.__name__.rsplit(".")[-1]]: assert getattr(bars, name) is getattr(module, name)
-    with pytest.raises(ImportError): from synthlab.datasets.bars import no_such_name
+    with pytest.raises(ImportError): from synthlab.datasets.bars import no_such_name  # noqa: F401
 
 
 @pytest.mark.parametrize("factor", [100., .01])

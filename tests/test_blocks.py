@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-import synthlab.models.synth
-from synthlab.models.blocks import (CustomAttention, GatedMLP, GRUBlock, LSTMBlock, LastStepAdapter, PatchMerging, PositionBlock, RNNBlock,
+import synthlab.models.synth  # noqa: F401, registers the blocks
+from synthlab.models.blocks import (GRUBlock, LSTMBlock, LastStepAdapter, PatchMerging, PositionBlock, RNNBlock,
     SDEEvolutionBlock, TransformerBlock, TransformerDecoderBlock, TransformerEncoderBlock)
 from synthlab.models.normalise import RevIN
-from synthlab.models.patches import (ChannelRejoin, FlexiblePatchEmbed, MultiScalePatcher, PatchEmbedding, PatchMixerBlock, align_ends,
+from synthlab.models.patches import (ChannelRejoin, FlexiblePatchEmbed, PatchEmbedding, PatchMixerBlock, align_ends,
     extend_back)
 from synthlab.models.registry import ConfigError, create, registry
 from synthlab.models.synth import HybridBackbone, create_model

@@ -3,7 +3,7 @@ import json, math
 
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
-from scipy import special, stats
+from scipy import special
 from sklearn import metrics as sk
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 import synthlab.datasets.market as market
 from synthlab.datasets.audit import audit_leaks, audit_split
-from synthlab.datasets.calendar import (CALENDAR, EVENTS, GROUPS, calendar_features, calendar_names, future_times,
+from synthlab.datasets.calendar import (CALENDAR, GROUPS, calendar_features, calendar_names, future_times,
                                         register_calendar)
 from synthlab.datasets.features import RangeVolatilityEngineer, ZScoreEngineer, create_engineer, restore_engineer
 from synthlab.datasets.market import MarketDataLoader, static_table

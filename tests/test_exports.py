@@ -1,12 +1,12 @@
 "Files that others run: they say what the model says, are whole or absent, and neither hold nor need a pickle."
-import copyreg, io, json, os, pickle, pickletools, subprocess, sys, zipfile
+import io, json, os, pickle, pickletools, subprocess, sys, zipfile
 
 import numpy as np, pytest, torch
 from torch import nn
 
 from synthlab.models.price_action import LSTMBaseline, PriceActionTransformer, create_classifier
 from synthlab.trainers import exports
-from synthlab.trainers.exports import ExportedClassifier, export_onnx, export_program, load_onnx, load_program, plain_program
+from synthlab.trainers.exports import export_onnx, export_program, load_onnx, load_program, plain_program
 
 ORT = pytest.importorskip("onnxruntime", reason='needs pip install "synthlab[export]"')
 ABOUT = {"feature_names": "close volume rsi", "threshold": "0.4"}

@@ -1,5 +1,5 @@
 "Energy and variogram scores against reference numbers, a package, all pairs, and their promises on memory and gradients."
-import re, subprocess, sys
+import subprocess, sys
 from pathlib import Path
 
 import numpy as np

@@ -1,20 +1,18 @@
 """Nothing at or before t moves when everything after t is changed: every engineer, splitter and loader at ten random cuts.
 
 And the audit that says so catches six planted leaks of six."""
-import copy
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from synthlab.datasets.audit import LeakError, audit_leaks, audit_split
+from synthlab.datasets.audit import LeakError, audit_leaks
 from synthlab.datasets.bars import FrameDataSource, MockDataSource
-import synthlab.datasets.ohlcv, synthlab.datasets.wavelets     # so that their engineers are audited too
+import synthlab.datasets.ohlcv, synthlab.datasets.wavelets     # noqa: F401, so that their engineers are audited too
 from synthlab.datasets.features import ENGINEERS, FeatureEngineer, create_engineer, restore_engineer
 from synthlab.datasets.market import MarketDataLoader
 from synthlab.datasets.splits import Split, find_windows, static_holdout, walk_forward
-from synthlab.datasets.windows import WindowGather
 
 CUTS, ROWS = 10, 700
 

@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 import synthlab.datasets.mapped as module
-import synthlab.datasets.ohlcv, synthlab.datasets.wavelets          # so that their engineers are known
+import synthlab.datasets.ohlcv, synthlab.datasets.wavelets     # noqa: F401, so that their engineers are known
 from synthlab.datasets.audit import audit_split
-from synthlab.datasets.bars import BarError, BarWarning
+from synthlab.datasets.bars import BarError
 from synthlab.datasets.features import ENGINEERS, create_engineer
 from synthlab.datasets.mapped import AssetWriter, MappedParquet, fit_mapped, mapped_fold, mapped_gather, mapped_windows, read_manifest
 from synthlab.datasets.market import MarketDataLoader
-from synthlab.datasets.sources import FileDataSource, FrameDataSource, MockDataSource, get_source
+from synthlab.datasets.sources import FileDataSource, FrameDataSource, MockDataSource
 from synthlab.datasets.splits import SplitError, find_windows
 
 pytestmark = pytest.mark.filterwarnings("ignore::synthlab.datasets.bars.BarWarning")
@@ -122,7 +122,7 @@ def test_broken_files(tmp_path, frames):
     with pytest.raises(BarError, match="no rows|no row"): MappedParquet(tmp_path/"none.parquet")
 
 def test_the_way_here_is_pointed_out(tmp_path, frames, monkeypatch):
-    monkeypatch.setattr("synthlab.datasets.sources.MOST_ROWS", 5)
+    monkeypatch.setattr("synthlab.datasets.tables.MOST_ROWS", 5)
     frames["A"].to_parquet(tmp_path/"x.parquet")
     with pytest.raises(BarError, match="map it with MappedParquet of synthlab.datasets.mapped"): FileDataSource(tmp_path/"x.parquet").load()
 

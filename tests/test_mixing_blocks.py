@@ -1,7 +1,6 @@
 "Blocks that mix time by convolution, by frequency and by lag: batch members apart, an honest last step, and oracles written out step by step."
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from synthlab.models.convolutions import BiTCNBlock, HeldConv, ResConvBlock, UNet1DBlock, hold_edges
-from synthlab.models.frequencies import FourierBlock, TimesNetBlock, extend_by_phase, find_periods, rows_at, spectrum
+from synthlab.models.convolutions import HeldConv, hold_edges
+from synthlab.models.frequencies import TimesNetBlock, extend_by_phase, find_periods, rows_at, spectrum
 from synthlab.models.registry import create, registry
 from synthlab.models.synth import HybridBackbone
 from synthlab.models.trends import DLinearBlock, TimeMixerBlock, coarsen, moving_average, refine

@@ -10,8 +10,8 @@ from scipy import stats
 from torch import nn
 
 from synthlab.models.baselines import GARCH, BlockBootstrap, GJRGARCH, log_returns, looks_ahead
-from synthlab.models.blocks import CustomAttention, GatedBlock, GatedMLP, IdentityBlock, LayerNormBlock, LSTMBlock, TransformerBlock
-from synthlab.models.heads import GBMHead, Head, StudentTHead
+from synthlab.models.blocks import CustomAttention, GatedMLP, IdentityBlock, LayerNormBlock, LSTMBlock, TransformerBlock
+from synthlab.models.heads import GBMHead, StudentTHead
 from synthlab.models.registry import BlockInfo, ConfigError, Registry, UnknownName, create, registry
 from synthlab.models.simulate import (MAX_LOG_RETURN, simulate_gbm_paths, simulate_horizon_paths, simulate_student_t_paths,
     student_t_scale)
@@ -376,6 +376,33 @@ def test_registry():
     lab.register_component()(type("Part", (), {}))
     assert [i.name for i in lab.list_blocks()] == ["myblock", "part"] and lab.MyBlock is MyBlock
     assert lab.summary().splitlines()[0].split() == ["Name", "Kind", "Seq", "Dim", "MinS", "Description"]
+
+@pytest.mark.parametrize("kind", ["family", "encoder", "decoder", "latent", "loss", "event_source", "lab"])
+def test_a_kind_costs_no_new_decorator(kind):
+    own = Registry()
+    with pytest.raises(UnknownName, match=f"no kind '{kind}'"): own.list_blocks(kind)
+    maker = own.register(kind, "first", description="d", needs="nothing")
+    with pytest.raises(UnknownName, match=f"no kind '{kind}'"): own.get_info("first", kind)     # nothing is registered yet
+    made = maker(type("Whatever", (), {}))
+    info = own.get_info("First", kind)
+    assert (info.cls, info.kind, info.description, info.facts) == (made, kind, "d", {"needs": "nothing"})
+    assert own.get_info("whatever", kind) is info is own.get_info("first_" + kind, kind) and own.list_blocks(kind) == [info]
+    with pytest.raises(UnknownName, match=f"no {kind} named 'frist'; did you mean 'first'"): own.get_info("frist", kind)
+    with pytest.raises(ValueError, match="is taken by"): own.register(kind, "First")(type("Other", (), {}))
+    assert isinstance(create(kind, "first", registry=own), made) and kind in own.kinds and kind not in Registry().kinds
+
+def test_a_finished_object_is_an_entry_too():
+    class Lab: pass
+    own, one, two = Registry(), Lab(), Lab()
+    assert own.register("lab", "one")(one) is one and own.register("lab", "two")(two) is two
+    assert own.get_info("one", "lab").cls is one and own.get_info("two").cls is two and own.get_info("one").source_module == __name__
+    with pytest.raises(UnknownName): own.get_info("lab", "lab")         # the class of an object is not its name
+    with pytest.raises(ValueError, match="needs a name"): own.register("lab")(one)
+    with pytest.raises(ConfigError, match="lab one is made already"): create("lab", "one", registry=own)
+    elsewhere = {"own": own, "Lab": Lab, "__name__": "elsewhere"}
+    with pytest.raises(ValueError, match="lab 'one' is taken by tests.test_models|lab 'one' is taken by test_models"):
+        exec("own.register('lab', 'one')(Lab())", elsewhere)
+    assert own.get_info("one", "lab").cls is one
 
 # Baselines -----------------------------------------------------------------------------------------------------------
 

@@ -7,11 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
-import synthlab.metrics.paths as paths
-import synthlab.metrics.prompts as prompts
-from synthlab.metrics.crps import crps_ensemble
 from synthlab.metrics.paths import (ASSET_COEFFICIENTS, HIGH_FREQUENCY, HOURLY_SIGMA, LOW_FREQUENCY, CRPSMultiIntervalScorer, combine_weights,
     filter_valid_intervals, format_response, generate_adaptive_intervals, get_prompt, interval_name, interval_steps, label_observed_blocks,
     multi_interval_crps, price_changes, prompt_for, reference_paths, round_significant, round_time_to_minutes, scored_increments,

@@ -1,5 +1,5 @@
 "Metrics of a strategy against the numbers of two packages, loops of pandas and scipy, simulations, and what must hold for any returns."
-import json, warnings
+import json
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -7,8 +7,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import integrate, stats
 
 import synthlab.metrics.performance as performance
-from synthlab.metrics.performance import (ANNUAL, METRICS, PLAIN, cagr, calmar, cvar, deflated_sharpe, drawdown, expected_maximum_sharpe, kurtosis, max_drawdown, omega,
-    performance_metrics, probabilistic_sharpe, profit_factor, sharpe, sharpe_interval, skew, sortino, stability, tail_ratio, total_return, ulcer_index, value_at_risk,
+from synthlab.metrics.performance import (ANNUAL, METRICS, PLAIN, cvar, deflated_sharpe, drawdown, expected_maximum_sharpe, max_drawdown, performance_metrics, probabilistic_sharpe, profit_factor, sharpe, sharpe_interval, skew, total_return, value_at_risk,
     volatility, win_rate)
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -8,12 +8,12 @@ import torchsde
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
-import synthlab.models.synth            # noqa: F401: every head registers
+import synthlab.models.synth            # noqa: F401, registers the heads
 from synthlab.metrics.crps import afcrps_ensemble, crps_ensemble
 from synthlab.models.bridge import NeuralBridgeHead, bridge_texture, simulate_bridge_paths
 from synthlab.models.mixtures import MixtureDensityHead, simulate_mixture_paths, simulate_weighted_mixture_paths, stratified_crps
 from synthlab.models.registry import ConfigError, create, registry
-from synthlab.models.sde import SOLVERS, NeuralSDEHead, SDEHead, evaluation_steps, integrate_sde
+from synthlab.models.sde import SOLVERS, SDEHead, evaluation_steps, integrate_sde
 from synthlab.models.simulate import MAX_LOG_RETURN, simulate_gbm_paths, simulate_horizon_paths
 
 F64 = torch.float64

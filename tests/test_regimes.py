@@ -1,7 +1,5 @@
 """Regimes are told from train rows alone, by the decision bar, by a tagger of each fold's own; draws are new every epoch."""
 import json
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -14,12 +12,11 @@ from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import StandardScaler
 
 from synthlab.datasets.audit import audit_leaks, audit_split
-from synthlab.datasets.bars import BarError, FIELDS
 from synthlab.datasets.drift import RegimeDriftMonitor, shares, symmetric_kl
 from synthlab.datasets.ohlcv import aggregate_bars
-from synthlab.datasets.regimes import (HOURLY_FEATURE_NAMES, STRATEGIES, ClusteringStrategy, GaussianMixtureStrategy, KMeansStrategy,
+from synthlab.datasets.regimes import (HOURLY_FEATURE_NAMES, STRATEGIES, GaussianMixtureStrategy, KMeansStrategy,
     LogReturnTarget, MultiColumnTarget, OHLCVFeatureStep, PipelineConfig, RawReturnTarget, RegimeAwareDataset, RegimeBalancedSampler,
-    RegimeBatches, RegimeTagger, balanced_probabilities, generate_walk_forward_folds, run_pipeline, run_pipeline_from_source)
+    RegimeTagger, balanced_probabilities, generate_walk_forward_folds, run_pipeline, run_pipeline_from_source)
 from synthlab.datasets.sources import MockDataSource
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)

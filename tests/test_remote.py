@@ -15,7 +15,7 @@ from synthlab.datasets.remote import CcxtSource, HFOHLCVSource, HFParquetSource,
 from synthlab.datasets.sources import FileDataSource, FrameDataSource, MockDataSource, get_source
 
 ccxt, hub = pytest.importorskip("ccxt"), pytest.importorskip("huggingface_hub")
-import requests
+import requests  # noqa: E402
 
 # --- further columns ---------------------------------------------------------------------------------------------------
 

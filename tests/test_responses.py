@@ -7,9 +7,8 @@ from torch.utils.data import DataLoader
 
 from synthlab.datasets.generate import generate_dataset
 from synthlab.datasets.response_batches import IRFDataset, ResponseBatches, collate_mixed_worlds, collate_single_world, load_split, split_name
-from synthlab.datasets.responses import (DEALT, REGION_NAMES, REGION_RULES, SPLIT_NAMES, construct_all_splits, deal, regions, split_lowo,
+from synthlab.datasets.responses import (DEALT, REGION_NAMES, SPLIT_NAMES, construct_all_splits, deal, regions, split_lowo,
     validate_splits)
-from synthlab.datasets.store import StoreError
 from synthlab.datasets.world import Parameters, World
 from synthlab.datasets.worlds import ORDER, get_world
 

@@ -11,8 +11,7 @@ from synthlab.datasets.candles import PriceActionEngineer
 from synthlab.datasets.indicators import atr
 from synthlab.datasets.labels import buy_label
 from synthlab.datasets.signals import SignalLoader
-from synthlab.datasets.splits import Split, SplitError, find_windows, static_holdout
-from synthlab.datasets.windows import Batches
+from synthlab.datasets.splits import Split, find_windows
 from synthlab.labs.signal.experiment import weight_of_buys
 from synthlab.labs.signal.settings import load_signals, signal_config
 

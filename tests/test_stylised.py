@@ -106,7 +106,6 @@ def test_signature_identities(T, d, seed):
 def test_chen():
     "The signature of joined paths is the product of theirs."
     x = rng(3).normal(size=(1, 9, 2))
-    d = 2
     parts = [signature(p)[0] for p in (x, x[:, :5], x[:, 4:])]
     (_, b, c) = [(s[:2], s[2:6].reshape(2, 2), s[6:].reshape(2, 2, 2)) for s in parts]
     joined = np.concatenate([b[0] + c[0], (b[1] + c[1] + np.multiply.outer(b[0], c[0])).ravel(),

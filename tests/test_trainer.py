@@ -1,5 +1,5 @@
 "The loop: it is the plain loop, for one phase and for two, in any precision, with any kind of model."
-import copy, math, threading, warnings
+import copy, json, math, threading, warnings
 
 import pytest, torch
 from torch import nn
@@ -20,7 +20,7 @@ def weights(model): return torch.cat([v.detach().flatten().double() for v in mod
 def test_is_the_plain_loop():
     "Bit for bit what one writes by hand."
     ours = trained(scheduler="none", warmup_epochs=0.)
-    objective, (train, val) = tiny.Regression(), tiny.train_val()
+    objective, (train, _) = tiny.Regression(), tiny.train_val()
     optimizer = torch.optim.AdamW(objective.model.parameters(), .03, weight_decay=.01, fused=True)
     generator = torch.Generator()
     for epoch in range(5):
@@ -81,6 +81,66 @@ def test_phases_take_turns(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"): stopped.fit(*tiny.train_val())
     again = Trainer(Game(), TrainingConfig(**tiny.CONFIG), tmp_path/"b"); again.resume(); again.fit(*tiny.train_val())
     assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+
+# after the step
+
+def power_cut(objective, folder, at, **options):
+    "Train from the newest checkpoint; fail after step `at`, if that comes."
+    trainer = Trainer(objective, TrainingConfig(**tiny.CONFIG | options), folder); trainer.resume()
+    advance = trainer.advance
+    def die():
+        advance()
+        if trainer.step == at: raise RuntimeError("power cut")
+    trainer.advance = die
+    trainer.fit(*tiny.train_val())
+    return trainer
+
+class AccountedGame(Game):
+    "Two phases and what is done after both."
+    def __init__(self):
+        super().__init__()
+        for name in "steps", "drawn": self.model.register_buffer(name, torch.zeros(()))
+    def after_step(self, generator):
+        self.order.append("after"); self.model.steps += 1
+        self.model.drawn.lerp_(torch.randn((), generator=generator), .1)
+
+@pytest.mark.parametrize("objective, phases", [(tiny.Account, ("model",)), (AccountedGame, Game.phases)])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_after_step_is_once_a_step(objective, phases, accumulate):
+    "After the last phase, and never between the parts of an accumulated batch: ten batches by three are 3, 3, 3, 1."
+    trainer = trained(objective(), accumulate=accumulate, epochs=2)
+    parts = [3, 3, 3, 1] if accumulate == 3 else [1]*10
+    assert trainer.objective.order == [name for n in parts*2 for name in [p for p in phases for _ in range(n)] + ["after"]]
+
+@pytest.mark.parametrize("objective", [tiny.Account, AccountedGame])
+@pytest.mark.parametrize("at, accumulate", [(14, 1), (5, 3), (10, 1)])
+def test_after_step_is_resumed_to_the_bit(objective, at, accumulate, tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"): power_cut(objective(), tmp_path/"a", at, accumulate=accumulate)
+    for name in "a", "b": trainer = power_cut(objective(), tmp_path/name, None, accumulate=accumulate)
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+    held = read_header(tmp_path/"b/checkpoints/last.safetensors")[0]
+    assert "model/drawn" in held and trainer.model.drawn != 0
+
+def test_after_step_does_not_move_the_other_draws():
+    "An objective whose `after_step` draws is trained to the same weights as one that has none."
+    plain, busy = trained(), trained(tiny.Account())
+    own = {"seen", "average", "drawn"}
+    assert all(v.equal(plain.model.state_dict()[k]) for k, v in busy.model.state_dict().items() if k not in own)
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_skipped_step_has_no_after(accumulate):
+    "Its draw is not made, its account is taken back, and the next step is as usual."
+    train, val = tiny.train_val()
+    train.data["y"][int(train.order(0)[35])] = math.nan         # the fourth batch
+    trainer = trained(tiny.Account(), data=(train, val), epochs=1, on_nonfinite="skip", accumulate=accumulate)
+    steps = 10//accumulate
+    assert trainer.step == steps and trainer.objective.order.count("after") == steps - 1
+    assert all(torch.isfinite(b).all() for b in trainer.model.buffers())
+
+def test_after_step_is_alike_in_all_processes(tmp_path):
+    tiny.together(tiny.train_account, tmp_path)
+    first, second = (json.loads((tmp_path/f"account{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and 0 < first["average"] < 10
 
 # options
 
@@ -251,6 +311,55 @@ def test_watched_number_is_nan(tmp_path):
     with pytest.raises(RuntimeError, match="power cut"): run(tmp_path/"a", 14)
     run(tmp_path/"a", None); run(tmp_path/"b", None)
     assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+
+# readers of facts
+
+class Mirror:
+    def __init__(self): self.rows = []
+    def log(self, row): self.rows.append(dict(row)); row.clear()
+
+def test_readers_see_what_is_written(tmp_path):
+    "A mirror sees every row, a function those of epochs, each after both are on the disk; what they do to a row stays theirs."
+    first, second, seen = Mirror(), Mirror(), []
+    def reader(row, folder):
+        state = read_header(folder/"checkpoints/last.safetensors")[1]["state"]
+        assert state["step"] == row["step"] and Facts(folder/"facts").rows()[-1] == row and folder == tmp_path
+        seen.append(row["step"]); row.clear()
+    config = TrainingConfig(**tiny.CONFIG)
+    trainer = Trainer(tiny.Regression(), config, tmp_path, first, {"what": "a line"}, progress=False, readers=[second, reader])
+    trainer.fit(*tiny.train_val())
+    assert first.rows == second.rows == trainer.history == Facts(tmp_path/"facts").rows()
+    assert seen == [r["step"] for r in trainer.history if "val_squared_error" in r] == [0, 10, 20, 30, 40, 50]
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError(28, "No space left"), MemoryError(), AssertionError("two\nlines")])
+def test_a_reader_that_fails_changes_nothing(error, tmp_path):
+    def bad(row, folder): torch.manual_seed(0); raise error
+    class Bad:
+        def log(self, row): raise error
+    late = Mirror()
+    trainer = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG), tmp_path/"a", Bad(), readers=[bad, late]); trainer.fit(*tiny.train_val())
+    trained(folder=tmp_path/"b")
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == [] and late.rows == trainer.history
+    failed = [e for e in trainer.facts.events() if e["event"] == "reader_failed"]
+    assert [e["reader"] for e in failed].count("bad") == 6 and [e["reader"] for e in failed].count("Bad") == len(trainer.history)
+    assert {e["error"] for e in failed} == {f"{type(error).__name__}: {error}"}
+
+def test_a_reader_may_stop(tmp_path):
+    "`KeyboardInterrupt` passes, and training goes on from there to the same bits; without a folder a reader is told None."
+    def stop(row, folder):
+        if row["step"] == 20: raise KeyboardInterrupt
+    config = TrainingConfig(**tiny.CONFIG)
+    with pytest.raises(KeyboardInterrupt): Trainer(tiny.Regression(), config, tmp_path/"a", readers=[stop]).fit(*tiny.train_val())
+    assert Facts(tmp_path/"a/facts").events()[-1]["event"] == "interrupted"
+    tiny.train(tmp_path/"a"); trained(folder=tmp_path/"b")
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+    told = []
+    Trainer(tiny.Regression(), config, readers=[lambda row, folder: told.append(folder)]).fit(*tiny.train_val())
+    assert told == [None]*6
+
+@pytest.mark.parametrize("reader", ["print", 3, None, {"log": print}])
+def test_what_cannot_read_is_refused(reader):
+    with pytest.raises(TypeError, match="a reader of facts is called with"): Trainer(tiny.Regression(), readers=[reader])
 
 def forged(folder, change):
     "Change tensors or state of a checkpoint and write it with a digest that fits."

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from statsmodels.tsa.vector_ar.var_model import VARProcess
 
 from synthlab.datasets.linear_worlds import LinearStates, Switching, VectorAutoregression, companion, cut_normal, place_radius, place_roots, random_rotation, spectral_radius
-from synthlab.datasets.world import PERCENT, PURPOSES, WORLDS, IndeterminateError, World, draw_rng, register_world
+from synthlab.datasets.world import PERCENT, PURPOSES, WORLDS, IndeterminateError, draw_rng, register_world
 from synthlab.datasets.worlds import get_world, world_names
 
 ROOT = Path(__file__).resolve().parent.parent

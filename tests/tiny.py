@@ -74,6 +74,24 @@ class Regression:
         x = batch["x"] + self.noise*torch.randn(batch["x"].shape, generator=generator)
         return {"squared_error": (self.model(x) - batch["y"])**2}
 
+class Account(Regression):
+    "Squared error, and a moving average of the errors that is moved once a step, with a draw of its own."
+    def __init__(self, **options):
+        super().__init__(**options)
+        for name in "seen", "average", "drawn": self.model.register_buffer(name, torch.zeros(()))
+        self.order = []
+    def loss(self, batch, phase, generator):
+        self.order.append(phase)
+        loss, numbers = super().loss(batch, phase, generator)
+        self.model.seen += loss.detach()
+        return loss, numbers
+    def after_step(self, generator):
+        assert not torch.is_grad_enabled()
+        self.order.append("after")
+        self.model.drawn.copy_(torch.randn((), generator=generator))
+        self.model.average.lerp_(self.model.seen + .01*self.model.drawn + .01*torch.randn(()), .1)
+        self.model.seen.zero_()
+
 CONFIG = dict(lr=.03, epochs=5, batch_size=10, log_every=3, checkpoint_steps=2)
 
 def train(folder, **pauses):
@@ -132,5 +150,13 @@ def train_plain(folder):
     torch.set_num_threads(1)
     trainer = Trainer(Regression(noise=0., model=plain()), TrainingConfig(**CONFIG), folder)
     trainer.fit(Batches(data(91)), Batches(data(33, 1), shuffle=False))
+
+def train_account(folder):
+    "Train with `after_step`; each process writes down the account that it ends with."
+    torch.set_num_threads(1)
+    trainer = Trainer(Account(), TrainingConfig(**CONFIG), folder)
+    trainer.fit(*train_val())
+    account = {name: getattr(trainer.model, name).item() for name in ("average", "drawn")}
+    Path(folder, f"account{trainer.world.rank}.json").write_text(json.dumps(account))
 
 def rows(folder): return Facts(Path(folder)/"facts").rows()

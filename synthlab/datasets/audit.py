@@ -106,7 +106,8 @@ def _fold(fold, name):
         ahead = gather.future[first : first+rows].cpu().numpy()
         for k, v in enumerate(ahead.T): out[_join(name, f"asset {a}.future {k}")] = Output(v, early, times, sparse=True)
     if gather.static is not None:
-        out[_join(name, "static")] = Output(gather.static.cpu().numpy(), np.full(len(gather.static), since), None, since)
+        out[_join(name, "static")] = Output(gather.static.cpu().numpy(), np.full(len(gather.static), since), None,
+                                            since)
     return out
 
 def _is_split(x): return isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], Windows)
@@ -155,7 +156,8 @@ def _append(frame, factor):
     more.index = frame.index[-1] + bar_step(frame)*np.arange(1, len(more) + 1)
     return pd.concat([frame, more.rename_axis(frame.index.name)])
 
-CHANGES = {     # frame, rows after t, random generator -> frame; scaled by less than a loader takes for a slip of the decimal point
+# frame, rows after t, random generator -> frame; scaled by less than a loader takes for a slip of the decimal point
+CHANGES = {
     "scaled": lambda frame, after, rng: _multiply(frame, after, np.exp(rng.uniform(-1, 1, len(frame)))),
     "huge": lambda frame, after, rng: _multiply(frame, after, 1e6),
     "missing": lambda frame, after, rng: _multiply(frame, after, np.nan),
@@ -192,7 +194,8 @@ def compare(
         return int(at.min()) if len(at) and max(base.known.max(), base.whole) <= cut else None
     new = changed.known <= cut
     if base.sparse:
-        _, i, j = np.intersect1d(at[old], (changed.known if changed.at is None else changed.at)[new], return_indices=True)
+        _, i, j = np.intersect1d(at[old], (changed.known if changed.at is None else changed.at)[new],
+                                 return_indices=True)
         rows = _moved(base.values[old][i], changed.values[new][j])
         return int(base.known[old][i][rows].min()) if rows.any() else None
     if old.sum() != new.sum():

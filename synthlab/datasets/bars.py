@@ -232,7 +232,8 @@ def check_spikes(bars: pd.DataFrame, name: str):
     bad = (np.abs(there) > np.log(SPIKE)) & (np.abs(back) > np.log(SPIKE)) & (there*back < 0)
     if not bad.any(): return
     at = int(np.argmax(bad)) + 1
-    what = f"{bars['close'].iloc[at]:g} is {np.exp(there[at - 1]):.3g} times the close before and after; correct or drop it"
+    times = np.exp(there[at - 1])
+    what = f"{bars['close'].iloc[at]:g} is {times:.3g} times the close before and after; correct or drop it"
     raise BarError(what, name, at, bars.index[at], "close")
 
 def check_bars(
@@ -290,8 +291,8 @@ def validate_bars(
 # %% ../../nbs/datasets/00_bars.ipynb #3c3ab3b6
 ELSEWHERE = {           # names that this module passes on, by the module that has them
     "gaps": ("bar_step", "gap_limit", "find_gaps", "fill_gaps", "POLICIES"),
-    "sources": ("DataSource", "MockDataSource", "ArchDataSource", "FrameDataSource",
-                "FileDataSource", "get_source"),
+    "tables": ("DataSource",),
+    "sources": ("MockDataSource", "ArchDataSource", "FrameDataSource", "FileDataSource", "get_source"),
 }
 
 def __getattr__(name):

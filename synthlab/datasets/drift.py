@@ -74,6 +74,7 @@ class RegimeDriftMonitor:
     def status(self) -> dict:
         "Everything there is to say, ready for JSON."
         value = self.divergence
-        return {"rows": len(self.buffer), "ready": bool(value == value), "divergence": value if value == value else None,
+        return {"rows": len(self.buffer), "ready": bool(value == value),
+                "divergence": value if value == value else None,
             "threshold": self.kl_threshold, "should_retrain": self.should_retrain(),
             "distribution": self.distribution.tolist(), "train_distribution": self.train.tolist()}

@@ -22,11 +22,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import zarr
-from torch import Tensor
 from tqdm.auto import tqdm
 from .responses import REGION_RULES, construct_all_splits, validate_splits
-from .store import (ARRAYS, MANIFEST, SPLITS, ResponseStore, StoreError, array_shapes, away, config_hash, create_arrays,
-    file_facts, files_in, open_store, publish, read_manifest, seal, shard_file, sync, verify_store, write_json)
+from .store import (ARRAYS, MANIFEST, SPLITS, ResponseStore, StoreError, array_shapes, away,
+                                     config_hash, create_arrays, file_facts, files_in, open_store, publish,
+                                     seal, shard_file, sync, verify_store, write_json)
 from .world import UNITS, VARIABLES, World, draw_rng
 from .worlds import ORDER, get_world
 
@@ -49,15 +49,19 @@ def compute_block(
     "Some draws of a world."
     theta = world.sample(stop - start, plan.seed, start)
     size = plan.T, len(world.shocks)
-    shocks = np.stack([draw_rng(plan.seed, world.name, i, "shocks").standard_normal(size) for i in range(start, stop)]).astype(np.float32)
+    shocks = np.stack([draw_rng(plan.seed, world.name, i, "shocks").standard_normal(size)
+                       for i in range(start, stop)]).astype(np.float32)
     with torch.no_grad():
-        found = {"theta": theta, "irfs": world.impulse_responses(theta, plan.horizon), "shocks": torch.from_numpy(shocks),
+        found = {"theta": theta, "irfs": world.impulse_responses(theta, plan.horizon),
+                 "shocks": torch.from_numpy(shocks),
                  "trajectories": world.simulate(theta, torch.from_numpy(shocks).double()).observables}
     shapes = array_shapes(len(world.parameters), len(world.shocks), plan.T, plan.horizon)
     arrays = {k: found[k].numpy().astype(shapes[k][1]) for k in ARRAYS}
     for name, values in arrays.items():
         bad = ~np.isfinite(values.reshape(len(values), -1)).all(1)
-        if bad.any(): raise ValueError(f"{world.name}: the {name} of draw {start + int(np.argmax(bad))} are not finite; mend the world or narrow its prior")
+        if bad.any():
+            raise ValueError(f"{world.name}: the {name} of draw {start + int(np.argmax(bad))} are not finite; mend the "
+                             "world or narrow its prior")
     return arrays
 
 # %% ../../nbs/datasets/74_generate.ipynb #4f15b18b
@@ -71,7 +75,8 @@ def about_world(
     p = world.parameters
     shapes = array_shapes(len(p), len(world.shocks), plan.T, plan.horizon)
     facts = {"description": world.description, "options": dict(options),
-        "parameters": {"names": list(p.names), "units": list(p.units), "lower": list(p.lower), "upper": list(p.upper), "default": list(p.default), "about": list(p.about)},
+        "parameters": {"names": list(p.names), "units": list(p.units), "lower": list(p.lower), "upper": list(p.upper),
+                       "default": list(p.default), "about": list(p.about)},
         "shocks": {"names": list(world.shocks), "size": "one standard deviation"},
         "observables": {"names": list(VARIABLES), "unit": UNITS[0]},
         "regions": {k: [c._asdict() for c in rules] for k, rules in REGION_RULES.get(world.name, {}).items()},
@@ -95,14 +100,17 @@ def planned(
         for name in what:
             if name not in made: raise ValueError(f"{name!r} is none of the worlds {', '.join(made)}; correct its name")
     counts = {k: n.get(k, 0) if isinstance(n, Mapping) else n for k in made}
-    whole = {"seed": (plan.seed, 0), "T": (plan.T, 1), "horizon": (plan.horizon, 0), "block": (plan.block, 2), **{f"n of {k}": (v, 1) for k, v in counts.items()}}
+    whole = {"seed": (plan.seed, 0), "T": (plan.T, 1), "horizon": (plan.horizon, 0), "block": (plan.block, 2),
+             **{f"n of {k}": (v, 1) for k, v in counts.items()}}
     for name, (value, least) in whole.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least: raise ValueError(f"{name} is {value!r}; use a whole number ≥ {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} is {value!r}; use a whole number ≥ {least}")
     if plan.block % 2: raise ValueError(f"block is {plan.block}; use an even number")
     about = {k: about_world(w, counts[k], world_options.get(k, {}), plan) for k, w in made.items()}
     facts = {"worlds": about, "block": plan.block, "T": plan.T, "horizon": plan.horizon,
-        "seeds": {"global": plan.seed, "per_draw": "SeedSequence(seed, spawn_key=(crc32(world), draw, purpose))"},
-        "splits": {"algorithm": "all draws in the slice, then all in the corner, are held out; of each ten neighbours the rest goes 8/1/1 to train, validation, test", "seed": plan.seed}}
+             "seeds": {"global": plan.seed, "per_draw": "SeedSequence(seed, spawn_key=(crc32(world), draw, purpose))"},
+             "splits": {"algorithm": "all draws in the slice, then all in the corner, are held out; of each ten "
+                                     "neighbours the rest goes 8/1/1 to train, validation, test", "seed": plan.seed}}
     return made, {**facts, "config_hash": config_hash([list(made), facts])}
 
 # %% ../../nbs/datasets/74_generate.ipynb #a3093d60
@@ -149,7 +157,9 @@ def done_block(
     "What was noted of a block, if its files are what was noted."
     try:
         facts = json.loads(work.note(folder).read_bytes())
-        if sorted(facts) == sorted(work.files(shapes)) and all(file_facts(folder/"store"/k) == v for k, v in facts.items()): return facts
+        if (sorted(facts) == sorted(work.files(shapes))
+            and all(file_facts(folder/"store"/k) == v for k, v in facts.items())):
+            return facts
     except (OSError, ValueError, AttributeError, TypeError): pass
     return None
 
@@ -178,8 +188,9 @@ def do_all(
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for f in finished: yield f.result()
-    except BrokenProcessPool: raise RuntimeError("the processes that simulate died at their start; in a script put the call under: if __name__ == '__main__': "
-                                                 "or use processes=1") from None
+    except BrokenProcessPool:
+        raise RuntimeError("the processes that simulate died at their start; in a script put the call under: if "
+                           "__name__ == '__main__': or use processes=1") from None
     finally: pool.shutdown(wait=True, cancel_futures=True)
 
 # %% ../../nbs/datasets/74_generate.ipynb #7fcfbde6
@@ -204,14 +215,16 @@ def prepare(
     try: old = json.loads(at.read_bytes())
     except (OSError, ValueError): old = None
     if old is not None and old["config_hash"] != facts["config_hash"] and not overwrite:
-        raise StoreError("work on a data set of another configuration lies here; go on with its arguments, give overwrite=True, or delete this folder", folder)
+        raise StoreError("work on a data set of another configuration lies here; go on with its arguments, give "
+                         "overwrite=True, or delete this folder", folder)
     if old is not None and old["config_hash"] == facts["config_hash"] and not (folder/"store"/MANIFEST).exists(): return
     at.unlink(missing_ok=True)
     for name in ("store", "done"): shutil.rmtree(folder/name, ignore_errors=True)
     (folder/"done").mkdir()
     for name, about in facts["worlds"].items():
         sizes = about["shapes"]
-        create_arrays(folder/"store"/name, about["n"], facts["block"], array_shapes(sizes["theta"][0], sizes["irfs"][0], facts["T"], facts["horizon"]))
+        create_arrays(folder/"store"/name, about["n"], facts["block"],
+                      array_shapes(sizes["theta"][0], sizes["irfs"][0], facts["T"], facts["horizon"]))
     write_json(at, facts)
 
 def finish(
@@ -246,15 +259,18 @@ def generate_dataset(
     "Simulate worlds into a store. Interrupted, it goes on where it was when called again."
     root, plan = Path(root).expanduser().absolute(), Plan(seed, T, horizon, block)
     made, facts = planned(worlds, n, plan, world_options)
-    if away(root).exists() and not root.exists(): os.rename(away(root), root)       # left by a crash between two renames
+    if away(root).exists() and not root.exists():
+        os.rename(away(root), root)       # left by a crash between two renames
     if root.exists() and any(root.iterdir()):
-        if not (root/MANIFEST).exists(): raise StoreError("this folder holds something else than a store; give another", root)
+        if not (root/MANIFEST).exists():
+            raise StoreError("this folder holds something else than a store; give another", root)
         try: old = verify_store(root, "size")["config_hash"]
         except StoreError:
             if not overwrite: raise
             old = None
         if old == facts["config_hash"] and not overwrite: return open_store(root)
-        if not overwrite: raise StoreError("a store of another configuration is here; give another folder, or overwrite=True", root)
+        if not overwrite:
+            raise StoreError("a store of another configuration is here; give another folder, or overwrite=True", root)
     folder = root.with_name(f".{root.name}.partial")
     with claim(folder):
         prepare(folder, facts, overwrite)
@@ -273,7 +289,8 @@ def generate_dataset(
                     known.update(json.loads(work.note(folder).read_bytes()))
                     done += work.stop - work.start; bar.update(work.stop - work.start)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"stopped after {done} of {total} draws, which are kept; call generate_dataset with the same arguments to go on") from None
+                raise KeyboardInterrupt(f"stopped after {done} of {total} draws, which are kept; call generate_dataset "
+                                        "with the same arguments to go on") from None
         finish(folder, made, facts, known)
         publish(folder/"store", root)
         shutil.rmtree(folder)

@@ -100,7 +100,7 @@ def determinacy(
 def swept(
     X: Tensor,      # (m, m, …), draws last
 ) -> tuple[Tensor, Tensor]:     # (m, m, …) and (…)
-    "Inverse and determinant by Gauss-Jordan steps on the diagonal as it stands: not finite, or poor, where it holds a zero."
+    "Inverse and determinant by Gauss-Jordan steps on the diagonal as it stands: useless where it holds a zero."
     determinant = torch.ones_like(X[0, 0])
     for k in range(len(X)):
         pivot = X[k, k].reciprocal()
@@ -138,7 +138,8 @@ def matrix_sign(
             if not ((X - last).abs() > tolerance).any(): break
         return X
     if m > 8: return newton(flat.movedim(0, -1), factored).movedim(-1, 0).reshape(X.shape)
-    S = torch.cat([newton(x.movedim(0, -1).contiguous(), swept) for x in flat.split(2**17//max(m*m, 1))], -1).movedim(-1, 0)
+    S = torch.cat([newton(x.movedim(0, -1).contiguous(), swept) for x in flat.split(2**17//max(m*m, 1))],
+                  -1).movedim(-1, 0)
     trace = S.diagonal(dim1=-2, dim2=-1).sum(-1)
     again = ~((trace - trace.round()).abs() < 1e-3)
     if again.any(): S[again] = newton(flat[again].movedim(0, -1), factored).movedim(-1, 0)
@@ -154,7 +155,8 @@ def stein_sum(
     for _ in range(40):
         more = A @ X @ B
         X = X + more
-        reach = A.detach().abs().sum(-1).amax(-1)*B.detach().abs().sum(-2).amax(-1)     # not that of X: it may be zero and still have a slope
+        # not the size of X, which may be zero and still have a slope
+        reach = A.detach().abs().sum(-1).amax(-1)*B.detach().abs().sum(-2).amax(-1)
         if not (reach > 1e-17).any(): break
         A, B = A @ A, B @ B
     return X
@@ -182,7 +184,7 @@ def _refuse(bad, condition):
     if bad.any(): raise IndeterminateError(condition, bad.flatten().nonzero().flatten().tolist())
 
 def _close(Fl, G, Hk, R, lag, lead):
-    "Solve the equations for today, with expectations from R: the columns of P, the inverse of F P + G, and what R misses."
+    "Today, with expectations from R: the columns of P, the inverse of F P + G, and what R misses."
     D, every = G.clone(), list(range(Hk.shape[-1]))
     D[..., lag] += Fl @ R
     inverse = torch.linalg.inv_ex(D)[0]
@@ -191,12 +193,13 @@ def _close(Fl, G, Hk, R, lag, lead):
     return X, inverse, gap, gap.abs().flatten(-2).sum(-1)
 
 def _block(F, G, H, count):
-    "The columns of P of variables with a past, what is `active`, and the inverse of F P + G; `count` stable roots are missing elsewhere."
+    "Columns of P of variables with a past, what is `active`, inverse of F P + G; `count` stable roots are elsewhere."
     lag, lead = moving = active(F, H)
     matrix, every = folded(F, G, H, moving), list(range(F.shape[-1]))
     eye = torch.eye(matrix.shape[-1]).to(F)
     S = matrix_sign(2*matrix - eye, tolerance=1e-4)
-    surplus = (S.diagonal(dim1=-2, dim2=-1).sum(-1) + len(eye))/2 - len(lag) - count         # stable roots that are too many
+    surplus = ((S.diagonal(dim1=-2, dim2=-1).sum(-1) + len(eye))/2 - len(lag)
+               - count)         # stable roots that are too many
     _refuse(surplus > .5, MANY)
     _refuse(surplus < -.5, NONE)
     past, future = (eye - S).tensor_split([len(lag)], -1)
@@ -208,7 +211,8 @@ def _block(F, G, H, count):
         A = -inverse[poor][..., lead, :] @ Fl[poor]
         R = R[poor] + stein_sum(A, gap[poor], X[poor][..., lag, :])
         X[poor], inverse[poor], _, miss[poor] = _close(Fl[poor], G[poor], Hk[poor], R, lag, lead)
-    _refuse(~(miss < 1e-8*(1 + X.abs().flatten(-2).sum(-1))) | (count > 0), "a root on the unit circle, or stable roots that leave a variable undetermined")
+    _refuse(~(miss < 1e-8*(1 + X.abs().flatten(-2).sum(-1))) | (count > 0), "a root on the unit circle, or stable "
+                                                                            "roots that leave a variable undetermined")
     return X, moving, inverse
 
 class RationalLaw(torch.autograd.Function):
@@ -225,7 +229,8 @@ class RationalLaw(torch.autograd.Function):
         M_bound = M[..., span(rows), :]
         if free:
             seen = pick(F, rows, free)*rho[..., None, :] + pick(G, rows, free)
-            alone = -inverse @ (seen*rho[..., None, :] + pick(H, rows, free))           # their answer if nobody expected an answer tomorrow
+            # their answer if nobody expected an answer tomorrow
+            alone = -inverse @ (seen*rho[..., None, :] + pick(H, rows, free))
             ahead = inverse @ pick(block[0], list(range(len(rows))), lead)
             D = torch.eye(len(lead)).to(F) + rho[..., None, None]*ahead[..., None, span(lead), :]
             next_ = torch.linalg.solve_ex(D, alone[..., span(lead), :].mT[..., None])[0][..., 0].mT*rho[..., None, :]
@@ -258,7 +263,8 @@ def solve_rational(
     lead = torch.broadcast_shapes(*(x.shape[:-2] for x in (F, G, H, M)))
     for name, x in zip("FGHM", (F, G, H, M)):
         if x.shape[-2] != G.shape[-1] or name != "M" and x.shape[-1] != G.shape[-1]:
-            raise ValueError(f"{name} has the shape {tuple(x.shape)}; with {G.shape[-1]} variables it needs {G.shape[-1]} rows" + ("" if name == "M" else " and as many columns"))
+            raise ValueError(f"{name} has the shape {tuple(x.shape)}; with {G.shape[-1]} variables it needs "
+                             f"{G.shape[-1]} rows" + ("" if name == "M" else " and as many columns"))
         if not x.detach().sum().isfinite(): raise ValueError(f"{name} holds a number that is not finite")
     return RationalLaw.apply(*(x.double().expand(*lead, *x.shape[-2:]) for x in (F, G, H, M)))
 

@@ -11,7 +11,6 @@ __all__ = ['HOURLY_FEATURE_NAMES', 'STRATEGIES', 'OHLCVFeatureStep', 'Clustering
 
 # %% ../../nbs/datasets/55_regimes.ipynb #521518b5
 import copy
-import json
 from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
@@ -79,8 +78,8 @@ class ClusteringStrategy:
     ) -> "ClusteringStrategy":
         distinct = len(np.unique(x, axis=0))
         if distinct < self.n_clusters:
-            raise ValueError(f"the train rows have {distinct} different values, {self.n_clusters} regimes need as many; "
-                             "give more rows or fewer regimes")
+            raise ValueError(f"the train rows have {distinct} different values, {self.n_clusters} regimes need as "
+                             "many; give more rows or fewer regimes")
         from threadpoolctl import threadpool_limits
         with threadpool_limits(1): learnt = self.learn(np.asarray(x, np.float64))
         self.learnt = {k: np.asarray(v).tolist() for k, v in learnt.items()}
@@ -148,7 +147,8 @@ class RegimeTagger:
         if isinstance(clustering, ClusteringStrategy): self.clustering = copy.deepcopy(clustering)
         else:
             kind = clustering or "kmeans"
-            if kind not in STRATEGIES: raise ValueError(f"no clustering is called {kind!r}; {nearest(kind, STRATEGIES)}")
+            if kind not in STRATEGIES:
+                raise ValueError(f"no clustering is called {kind!r}; {nearest(kind, STRATEGIES)}")
             self.clustering = STRATEGIES[kind](n_regimes, random_state)
         self.n_regimes, self.vol_features = self.clustering.n_clusters, tuple(vol_features)
         self.log, self.fitted = log, {}
@@ -196,14 +196,16 @@ class RegimeTagger:
         "Everything that was chosen and learnt, ready for JSON."
         kind = next(k for k, cls in STRATEGIES.items() if type(self.clustering) is cls)
         c = self.clustering
-        return {"vol_features": list(self.vol_features), "log": self.log, "clustering": kind, "n_clusters": c.n_clusters,
-            "random_state": c.random_state, "options": c.options, "learnt": c.learnt, "fitted": self.fitted}
+        return {"vol_features": list(self.vol_features), "log": self.log, "clustering": kind,
+                "n_clusters": c.n_clusters, "random_state": c.random_state, "options": c.options, "learnt": c.learnt,
+                "fitted": self.fitted}
 
     @classmethod
     def restore(cls, state: dict) -> "RegimeTagger":
         "The tagger that a state describes."
         kind = state.get("clustering")
-        if kind not in STRATEGIES: raise ValueError(f"no clustering is called {kind!r}; {nearest(str(kind), STRATEGIES)}")
+        if kind not in STRATEGIES:
+            raise ValueError(f"no clustering is called {kind!r}; {nearest(str(kind), STRATEGIES)}")
         clustering = STRATEGIES[kind](state["n_clusters"], state["random_state"], **state["options"])
         clustering.learnt = state["learnt"]
         self = cls(vol_features=state["vol_features"], clustering=clustering, log=state["log"])
@@ -293,7 +295,8 @@ class RegimeBalancedSampler:
         decided = labels[starts + seq_len - 1]          # the regime when the forecast is made
         self.starts, self.labels = starts[decided >= 0], decided[decided >= 0]
         if not len(self.starts):
-            raise ValueError(f"{len(labels)} rows hold no window of {seq_len} + {pred_len} rows with a regime; give more")
+            raise ValueError(f"{len(labels)} rows hold no window of {seq_len} + {pred_len} rows with a regime; "
+                             "give more")
         self.strength, self.seed, self.epoch = balance_strength, seed, 0
         self.probabilities = balanced_probabilities(self.labels, balance_strength)
         self.n_samples = len(self.starts) if n_samples is None else int(n_samples)
@@ -450,7 +453,8 @@ def run_pipeline(
     "From bars to folds with regimes."
     c = config or PipelineConfig()
     loaded = get_source(bars).load()
-    if len(loaded) > 1: raise ValueError(f"there are several assets, {', '.join(loaded)}; take run_pipeline_from_source")
+    if len(loaded) > 1:
+        raise ValueError(f"there are several assets, {', '.join(loaded)}; take run_pipeline_from_source")
     (name, bars), = loaded.items()
     hours = aggregate_bars(bars, c.resample_rule, intrabar=True)
     features = OHLCVFeatureStep(gap_limit=c.gap_limit)(hours)
@@ -467,8 +471,8 @@ def _fold_loaders(loader, fold, c):
     split = Split(*(np.flatnonzero(inside(k, c.seq_len - 1 if k == "train" else 0)) for k in ("train", "val", "test")))
     for part, index in split._asdict().items():
         if not len(index):
-            raise ValueError(f"fold {fold.number} has no {part} window of {c.seq_len}+{c.pred_len} rows (history, target) "
-                "without a gap; give a longer part, a shorter seq_len or pred_len, or gap_limit")
+            raise ValueError(f"fold {fold.number} has no {part} window of {c.seq_len}+{c.pred_len} rows (history, "
+                             "target) without a gap; give a longer part, a shorter seq_len or pred_len, or gap_limit")
     engineer = copy.deepcopy(loader.pattern).fit(loader.train_bars(split.train))
     rows, seed = loader.rows(engineer), c.seed + fold.number
     parts = [RegimeBatches(rows, loader.windows, index, c.batch_size, fold.labels[row[index]],

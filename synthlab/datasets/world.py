@@ -10,7 +10,7 @@ __all__ = ['VARIABLES', 'PERCENT', 'UNITS', 'PURPOSES', 'WORLDS', 'Parameters', 
 import difflib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor
 
 # %% ../../nbs/datasets/60_world.ipynb #4de29e63
 VARIABLES = ("output", "inflation", "rate")     # what every world tells, in this order
-PERCENT = (100., 400., 400.)                    # from model units, quarterly fractions, to percent a year (output: percent)
-UNITS = ("percent", "model")                    # shocks in standard deviations and answers in percent, or both in the equations' own units
+PERCENT = (100., 400., 400.)                # from model units, quarterly fractions, to percent a year (output: percent)
+# shocks in standard deviations and answers in percent, or both in the equations' own units
+UNITS = ("percent", "model")
 
 # %% ../../nbs/datasets/60_world.ipynb #64fd908a
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Parameters:
 
     def __post_init__(self):
         for what in "lower", "upper", "default":
-            if len(getattr(self, what)) != len(self): raise ValueError(f"{len(self)} names, but {len(getattr(self, what))} values of {what}")
+            if len(getattr(self, what)) != len(self):
+                raise ValueError(f"{len(self)} names, but {len(getattr(self, what))} values of {what}")
 
     def __len__(self): return len(self.names)
 
     def tensor(self,
-        theta: Mapping | Tensor | Sequence | None = None,   # names to values or arrays; or (…, P) in the order of `names`
+        theta: Mapping | Tensor | Sequence | None = None,   # names to values or arrays; or (…, P), ordered as `names`
     ) -> Tensor:                        # (…, P) float64, on the device of what was given
         "All parameters as one tensor; names that are not given take their defaults."
         if theta is None: theta = {}
@@ -47,12 +49,15 @@ class Parameters:
             for name in theta:
                 if name not in self.names:
                     close = difflib.get_close_matches(str(name), self.names, 1, .4)
-                    raise ValueError(f"there is no parameter {name!r}" + (f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(self.names)}"))
+                    raise ValueError(f"there is no parameter {name!r}"
+                                     + (f"; did you mean {close[0]!r}?" if close
+                                        else f"; there are {', '.join(self.names)}"))
             theta = torch.stack(torch.broadcast_tensors(*(torch.as_tensor(theta.get(n, d), dtype=torch.float64)
                                                           for n, d in zip(self.names, self.default))), -1)
         theta = torch.as_tensor(theta, dtype=torch.float64)
         if theta.ndim == 0 or theta.shape[-1] != len(self):
-            raise ValueError(f"theta has the shape {tuple(theta.shape)}; its last dimension must be the {len(self)} parameters {', '.join(self.names[:4])}, …")
+            raise ValueError(f"theta has the shape {tuple(theta.shape)}; its last dimension must be the {len(self)} "
+                             f"parameters {', '.join(self.names[:4])}, …")
         if not theta.isfinite().all():
             bad = (~theta.isfinite()).reshape(-1, len(self)).any(0).nonzero()[0].item()
             raise ValueError(f"{self.names[bad]} is not a finite number")
@@ -104,7 +109,8 @@ def state_responses(
 ) -> Tensor:                    # (…, S, H+1, 3): responses to unit shocks
     "Responses of a linear state space to each of its shocks."
     A, B, C = space
-    states, power, wide = B, A, (horizon + 1)*B.shape[-1]      # (…, N, (h, S)): quarters side by side, so that a step is one product
+    # (…, N, (h, S)): quarters side by side, so that a step is one product
+    states, power, wide = B, A, (horizon + 1)*B.shape[-1]
     while states.shape[-1] < wide:
         states = torch.cat([states, power @ states[..., :wide - states.shape[-1]]], -1)
         power = power @ power
@@ -125,7 +131,8 @@ class MatrixForm:
         "The matrices of a draw."
         def one(index, constant):
             index = torch.as_tensor(index, device=theta.device)
-            return torch.where(index >= 0, theta[..., index.clamp(min=0)], torch.as_tensor(constant, device=theta.device).to(theta))
+            return torch.where(index >= 0, theta[..., index.clamp(min=0)],
+                               torch.as_tensor(constant, device=theta.device).to(theta))
         parts = self.transition, self.impact, self.observation
         constants = self.constants or tuple(np.zeros(p.shape) for p in parts)
         return StateSpace(*(one(p, c) for p, c in zip(parts, constants)))
@@ -140,7 +147,8 @@ class IndeterminateError(ValueError):
     ):
         self.condition, self.draws = condition, list(draws)
         shown = ", ".join(map(str, self.draws[:5])) + (", …" if len(self.draws) > 5 else "")
-        super().__init__(f"{world + ': ' if world else ''}{condition} (draw{'s' if len(self.draws) > 1 else ''} {shown})")
+        super().__init__(f"{world + ': ' if world else ''}{condition} "
+                         f"(draw{'s' if len(self.draws) > 1 else ''} {shown})")
 
 # %% ../../nbs/datasets/60_world.ipynb #8dff5841
 class Trajectory(NamedTuple):
@@ -191,7 +199,8 @@ class World:
 
     # what everybody can ask
 
-    def __repr__(self): return f"<world {self.name}: {len(self.parameters)} parameters, shocks {', '.join(self.shocks)}>"
+    def __repr__(self):
+        return f"<world {self.name}: {len(self.parameters)} parameters, shocks {', '.join(self.shocks)}>"
 
     def impulse_responses(self,
         theta: Mapping | Tensor | None = None,  # names to values (missing ones take defaults), or (…, P)
@@ -201,7 +210,8 @@ class World:
     ) -> Tensor:                        # (…, S, H+1, 3) float64; the impact is at 0
         "Exact responses of output, inflation and the rate to each shock."
         if units not in UNITS: raise ValueError(f"there are no units {units!r}; use percent or model")
-        if not isinstance(horizon, int) or horizon < 0: raise ValueError(f"horizon is {horizon!r}; use a whole number ≥ 0")
+        if not isinstance(horizon, int) or horizon < 0:
+            raise ValueError(f"horizon is {horizon!r}; use a whole number ≥ 0")
         theta = self.parameters.tensor(theta)
         flat = theta.reshape(-1, len(self.parameters))
         self.check(flat)
@@ -219,7 +229,8 @@ class World:
         if units not in UNITS: raise ValueError(f"there are no units {units!r}; use percent or model")
         theta, shocks = self.parameters.tensor(theta), torch.as_tensor(shocks, dtype=torch.float64)
         if shocks.ndim < 2 or shocks.shape[-1] != len(self.shocks):
-            raise ValueError(f"shocks have the shape {tuple(shocks.shape)}; {self.name} takes (…, T, {len(self.shocks)}) for {', '.join(self.shocks)}")
+            raise ValueError(f"shocks have the shape {tuple(shocks.shape)}; {self.name} takes (…, T, "
+                             f"{len(self.shocks)}) for {', '.join(self.shocks)}")
         lead = torch.broadcast_shapes(theta.shape[:-1], shocks.shape[:-2])
         flat = theta.expand(*lead, -1).reshape(-1, len(self.parameters))
         self.check(flat)
@@ -254,7 +265,8 @@ class World:
             left = left[~self.valid(theta[left])] if len(left) else left
             if not len(left): return theta
             for i in left.tolist(): theta[i] = torch.as_tensor(self.draw(rngs[i]))
-        raise RuntimeError(f"{self.name}: {len(left)} draws found no solution in 200 attempts; the prior lies where the model has none")
+        raise RuntimeError(f"{self.name}: {len(left)} draws found no solution in 200 attempts; the prior lies where "
+                           "the model has none")
 
 # %% ../../nbs/datasets/60_world.ipynb #cd596b0f
 WORLDS: dict[str, type[World]] = {}     # every registered world, by name
@@ -265,6 +277,7 @@ def register_world(
     "Make a world known by its name."
     old = WORLDS.get(cls.name)
     if not cls.name: raise ValueError(f"{cls.__qualname__} has no name")
-    if old is not None and old.__qualname__ != cls.__qualname__: raise ValueError(f"the world {cls.name!r} is taken by {old.__qualname__}; choose another name")
+    if old is not None and old.__qualname__ != cls.__qualname__:
+        raise ValueError(f"the world {cls.name!r} is taken by {old.__qualname__}; choose another name")
     WORLDS[cls.name] = cls
     return cls

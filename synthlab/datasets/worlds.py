@@ -25,5 +25,6 @@ def get_world(
     "A world by its name."
     if name not in WORLDS:
         close = difflib.get_close_matches(str(name).casefold(), world_names(), 1, .4)
-        raise ValueError(f"there is no world {name!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(world_names())}"))
+        raise ValueError(f"there is no world {name!r}; "
+                         + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(world_names())}"))
     return WORLDS[name](**options)

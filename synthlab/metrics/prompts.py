@@ -144,8 +144,10 @@ class Prompt:
 
 LOW_FREQUENCY = Prompt("low", 86400, 300, (("5min", 300), ("30min", 1800), ("3hour", 10800), ("24hour_abs", 86400)),
     ("BTC", "ETH", "XAU", "SOL", "SPYX", "NVDAX", "TSLAX", "AAPLX", "GOOGLX", "XRP", "HYPE", "WTIOIL"), 10, -.1)
-HIGH_FREQUENCY = Prompt("high", 3600, 60, (("1min", 60), ("2min", 120), ("5min", 300), ("15min", 900), ("30min", 1800),
-    ("60min_abs", 3600), *((f"0_{m}min_gaps", 60*m) for m in range(5, 61, 5))), ("BTC", "ETH", "XAU", "SOL", "HYPE"), 3, -.2)
+HIGH_FREQUENCY = Prompt("high", 3600, 60,
+                        (("1min", 60), ("2min", 120), ("5min", 300), ("15min", 900), ("30min", 1800),
+                         ("60min_abs", 3600), *((f"0_{m}min_gaps", 60*m) for m in range(5, 61, 5))),
+                         ("BTC", "ETH", "XAU", "SOL", "HYPE"), 3, -.2)
 
 def get_prompt(
     name: str,              # "low" or "24h", "high" or "1h"
@@ -163,8 +165,8 @@ def prompt_for(
     return (HIGH_FREQUENCY if time_increment*horizon <= 3600 else LOW_FREQUENCY).on(time_increment, horizon)
 
 # %% ../../nbs/metrics/08_prompts.ipynb #80b5cac5
-HOURLY_SIGMA = {"BTC": .00541, "ETH": .00766, "XAU": .00312, "SOL": .00858, "SPYX": .00157, "NVDAX": .00338, "TSLAX": .00337,
-                "AAPLX": .00259, "GOOGLX": .00322, "XRP": .00956, "HYPE": .01131, "WTIOIL": .00639}
+HOURLY_SIGMA = {"BTC": .00541, "ETH": .00766, "XAU": .00312, "SOL": .00858, "SPYX": .00157, "NVDAX": .00338,
+                "TSLAX": .00337, "AAPLX": .00259, "GOOGLX": .00322, "XRP": .00956, "HYPE": .01131, "WTIOIL": .00639}
 
 def reference_paths(
     asset: str|float,       # a symbol, unknown ones have 0.005, or an hourly volatility

@@ -7,7 +7,6 @@ __all__ = ['log_returns', 'Baseline', 'looks_ahead', 'ConstantVolatility', 'EWMA
            'BlockBootstrap']
 
 # %% ../../nbs/models/50_baselines.ipynb #32193eb1
-import math
 import warnings
 import numpy as np
 import torch

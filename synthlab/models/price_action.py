@@ -26,8 +26,10 @@ class PriceActionClassifier(nn.Module):
     ) -> Tensor:                            # log(p/(1-p)), (B,), any number
         "The log odds of a buy: what losses take, never through a sigmoid."
         if x.ndim != 3 or x.shape[2] != self.input_dim:
-            raise ValueError(f"{type(self).__name__} reads windows of the shape (B, T, {self.input_dim}), got {tuple(x.shape)}; give it {self.input_dim} features, or set input_dim")
-        if not x.shape[1]: raise ValueError(f"{type(self).__name__} got windows without a candle, {tuple(x.shape)}; give at least one")
+            raise ValueError(f"{type(self).__name__} reads windows of the shape (B, T, {self.input_dim}), got "
+                             f"{tuple(x.shape)}; give it {self.input_dim} features, or set input_dim")
+        if not x.shape[1]:
+            raise ValueError(f"{type(self).__name__} got windows without a candle, {tuple(x.shape)}; give at least one")
         return self.score(x).squeeze(-1)
 
     def forward(self,
@@ -50,7 +52,9 @@ class PositionalEncoding(nn.Module):
         dropout: float = .1,    # share of the sums dropped in training, in [0, 1)
     ):
         super().__init__()
-        if d_model < 2 or d_model % 2: raise ValueError(f"d_model is {d_model}; it takes an even number, since places are marked by pairs of a sine and a cosine")
+        if d_model < 2 or d_model % 2:
+            raise ValueError(f"d_model is {d_model}; it takes an even number, since places are marked by pairs of a "
+                             "sine and a cosine")
         if max_len < 1: raise ValueError(f"max_len is {max_len}; a window has at least 1 candle")
         place, pair = torch.arange(max_len).double()[:, None], torch.arange(0, d_model, 2).double()
         angle = place*torch.exp(-math.log(10_000)*pair/d_model)
@@ -59,7 +63,9 @@ class PositionalEncoding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         "`(B,T,d)` to `(B,T,d)`."
-        if x.shape[1] > len(self.waves): raise ValueError(f"a window of {x.shape[1]} candles is longer than max_len={len(self.waves)}; shorten it, or raise max_len")
+        if x.shape[1] > len(self.waves):
+            raise ValueError(f"a window of {x.shape[1]} candles is longer than max_len={len(self.waves)}; shorten it, "
+                             "or raise max_len")
         return self.dropout(x + self.waves[:x.shape[1]].to(x.dtype))
 
     def trim(self,
@@ -69,7 +75,8 @@ class PositionalEncoding(nn.Module):
         self.waves = self.waves[:window].clone()
 
 # %% ../../nbs/models/90_price_action.ipynb #0120be7a
-@registry.register_classifier("transformerclassifier", description="Attention over the window, then the mean over its candles: the probability of a buy.")
+@registry.register_classifier("transformerclassifier", description="Attention over the window, then the mean over its "
+                                                                   "candles: the probability of a buy.")
 class PriceActionTransformer(PriceActionClassifier):
     "A transformer encoder over candles, averaged, to one probability."
     def __init__(self,
@@ -84,9 +91,12 @@ class PriceActionTransformer(PriceActionClassifier):
         max_len: int = 5000,            # longest window, in candles
     ):
         super().__init__()
-        _check(input_dim=input_dim, d_model=d_model, nhead=nhead, num_layers=num_layers, dim_feedforward=dim_feedforward, dropout=dropout)
-        if d_model % nhead: raise ValueError(f"d_model={d_model} cannot be shared by nhead={nhead}; make it a multiple of nhead")
-        if activation not in ("relu", "gelu"): raise ValueError(f"activation is {activation!r}; it takes 'relu' or 'gelu'")
+        _check(input_dim=input_dim, d_model=d_model, nhead=nhead, num_layers=num_layers,
+               dim_feedforward=dim_feedforward, dropout=dropout)
+        if d_model % nhead:
+            raise ValueError(f"d_model={d_model} cannot be shared by nhead={nhead}; make it a multiple of nhead")
+        if activation not in ("relu", "gelu"):
+            raise ValueError(f"activation is {activation!r}; it takes 'relu' or 'gelu'")
         self.input_dim, self.use_sigmoid = input_dim, use_sigmoid
         self.lift, self.place = nn.Linear(input_dim, d_model), PositionalEncoding(d_model, max_len, dropout)
         layer = nn.TransformerEncoderLayer(d_model, nhead, dim_feedforward, dropout, activation, batch_first=True)
@@ -104,14 +114,16 @@ def _check(dropout, **sizes):
         if value < 1: raise ValueError(f"{name} is {value}; it takes a whole number of at least 1")
     if not 0 <= dropout < 1: raise ValueError(f"dropout is {dropout}; it takes a share from 0 up to, not including, 1")
 
-def _head(width, dropout): return nn.Sequential(nn.Linear(width, width//2), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width//2, 1))
+def _head(width, dropout):
+    return nn.Sequential(nn.Linear(width, width//2), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width//2, 1))
 
 def _xavier(model):
     for p in model.parameters():
         if p.ndim > 1: nn.init.xavier_uniform_(p)
 
 # %% ../../nbs/models/90_price_action.ipynb #188795c0
-@registry.register_classifier("lstmclassifier", description="Long short-term memory from both ends of the window: the probability of a buy.")
+@registry.register_classifier("lstmclassifier", description="Long short-term memory from both ends of the window: the "
+                                                            "probability of a buy.")
 class LSTMBaseline(PriceActionClassifier):
     "Memories of the window read forwards and backwards, to one probability."
     def __init__(self,
@@ -130,7 +142,7 @@ class LSTMBaseline(PriceActionClassifier):
 
     def score(self, x):
         "Remember, then judge."
-        last = self.memory(x)[1][0]                     # (2·layers, B, hidden): the upper layer's two directions come last
+        last = self.memory(x)[1][0]                 # (2·layers, B, hidden): the upper layer's two directions come last
         return self.head(torch.cat([last[-2], last[-1]], -1))
 
 # %% ../../nbs/models/90_price_action.ipynb #e9950526
@@ -141,7 +153,8 @@ def create_classifier(
 ) -> PriceActionClassifier:
     "The classifier that a recipe describes."
     if isinstance(recipe, Mapping) and recipe.get("input_dim", input_dim) != input_dim:
-        raise ConfigError(f"classifier.input_dim is {recipe['input_dim']}, but candles have {input_dim} features; leave it out")
+        raise ConfigError(f"classifier.input_dim is {recipe['input_dim']}, but candles have {input_dim} features; "
+                          "leave it out")
     if seed is None: return create("classifier", recipe, input_dim=input_dim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

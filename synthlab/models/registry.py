@@ -10,8 +10,9 @@ __all__ = ['FLAGS', 'KINDS', 'MAX_DEPTH', 'MAX_NODES', 'MAX_NUMBER', 'MAX_TEXT',
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 # %% ../../nbs/models/00_registry.ipynb #36923ed2
 FLAGS = ("preserves_seq_len", "preserves_d_model", "min_seq_len")
@@ -21,14 +22,15 @@ KINDS = ("component", "block", "head", "hybrid", "baseline", "classifier")
 class BlockInfo:
     "What the registry knows about one entry."
     name: str                       # lower-cased key
-    cls: type                       # the class, or a function that returns a module
-    kind: str                       # one of `KINDS`
+    cls: object                     # the class, a function that returns a module, or any object
+    kind: str                       # one of the registry's `kinds`
     description: str = ""           # one sentence
     preserves_seq_len: bool = True  # `(B,T,d)` leaves with the same `T`
     preserves_d_model: bool = True  # and with the same `d`
     min_seq_len: int = 1            # fewest steps of history it can work on
     source_module: str = ""         # where it is written
     cost: str = "low"               # low | medium | high, in time and memory
+    facts: dict = field(default_factory=dict)   # whatever else its kind needs to know
 
 # %% ../../nbs/models/00_registry.ipynb #f1dd2a72
 class UnknownName(KeyError):
@@ -86,33 +88,72 @@ def plain_config(
     return walk(config, where, 0)
 
 # %% ../../nbs/models/00_registry.ipynb #26133130
-def _stem(name): return re.sub(r"(block|head|baseline|classifier)$", "", name.lower()) or name.lower()
-def _short(name): return re.sub(r"[_\-\s]", "", _stem(name))
-def _origin(cls): return cls.__module__, cls.__qualname__
+def _stem(name, kind=None):
+    "A name without the kind that it ends in, lower-cased."
+    endings = ("block", "head", "baseline", "classifier", *((kind,) if kind and kind not in KINDS else ()))
+    return re.sub(f"({'|'.join(endings)})$", "", name.lower()) or name.lower()
+
+def _short(name, kind=None): return re.sub(r"[_\-\s]", "", _stem(name, kind))
+def _origin(x, module=None):
+    "Where a class or function is written; of another object, where it is registered."
+    if hasattr(x, "__qualname__"): return x.__module__, x.__qualname__
+    return module, type(x).__qualname__
+
 def _same(a, b):
     "The same definition again: from a cell that runs twice, or from a notebook beside its module."
-    (m, q), (n, r) = _origin(a), _origin(b)
+    (m, q), (n, r) = a, b
     return q == r and (m == n or "__main__" in (m, n))
+def _spellings(info):
+    "What an entry may be called in short: its key, and the name of its class or function."
+    own = getattr(info.cls, "__name__", info.name)
+    return _short(info.name, info.kind), _short(own, info.kind)
 
+# %% ../../nbs/models/00_registry.ipynb #4f0b3baa
 class Registry:
-    "Tables of what a configuration may name: components, blocks, heads, hybrids, baselines, classifiers."
-    def __init__(self): self._store = {kind: {} for kind in KINDS}
+    "Tables of what a configuration may name: one table a kind."
+    def __init__(self):
+        self.kinds, self._store = {}, {}
+        for kind in KINDS: self.add_kind(kind)
 
-    def _register(self, kind, name, **facts):
-        def add(cls):
-            key, store = (name or cls.__name__).lower(), self._store[kind]
+    def add_kind(self,
+        kind: str,                          # one lower-case word, underscores allowed
+        description: str = "",              # one sentence on what it is for
+    ):
+        "Make a kind known before anything is registered under it; again changes only its description."
+        if not (isinstance(kind, str) and kind.isidentifier() and kind == kind.lower()):
+            raise ValueError(f"{kind!r} is no name for a kind; use one lower-case word, such as event_source")
+        self.kinds[kind] = description or self.kinds.get(kind, "")
+        self._store.setdefault(kind, {})
+
+    def register(self,
+        kind: str,                          # one of `kinds`, or a new one
+        name: str | None = None,            # key, default the name of the class or function
+        *, description: str = "",           # one sentence
+        **facts,                            # fields of `BlockInfo`, or whatever the kind needs to know
+    ):
+        "Decorator for an entry of any kind: a class, a function, or any other object."
+        fixed = {f.name for f in fields(BlockInfo)}
+        more = {k: v for k, v in facts.items() if k not in fixed}
+        given = {k: v for k, v in facts.items() if k in fixed}
+        def add(x):
+            if not (name or hasattr(x, "__name__")):
+                raise ValueError(f"a {type(x).__name__} needs a name to be registered by")
+            self.add_kind(kind)
+            key, store = (name or x.__name__).lower(), self._store[kind]
+            origin = _origin(x, sys._getframe(1).f_globals["__name__"])
             for old in store.values():
-                if _short(old.name) == _short(key) and not _same(old.cls, cls):
-                    raise ValueError(f"{kind} {key!r} is taken by {'.'.join(_origin(old.cls))}; "
-                                     "choose another name")
-            own = {f: getattr(cls, f) for f in FLAGS if hasattr(cls, f)}        # a component has no flags but its own
-            store[key] = BlockInfo(key, cls, kind, source_module=cls.__module__, **(own | facts))
-            return cls
+                known = _origin(old.cls, old.source_module)
+                if _short(old.name, kind) == _short(key, kind) and not _same(known, origin):
+                    raise ValueError(f"{kind} {key!r} is taken by {'.'.join(known)}; choose another name")
+            own = {f: getattr(x, f) for f in FLAGS if hasattr(x, f)}            # a component has no flags but its own
+            known = dict(description=description, source_module=origin[0], facts=more)
+            store[key] = BlockInfo(key, x, kind, **(known | own | given))
+            return x
         return add
 
     def register_component(self, name=None, *, description=""):
         "Decorator for a part that blocks are made of."
-        return self._register("component", name, description=description)
+        return self.register("component", name, description=description)
 
     def register_block(self,
         name: str | None = None,            # key, default the class's name
@@ -125,7 +166,7 @@ class Registry:
         "Decorator for a layer `(B,T,d) -> (B,T',d')`; the flags are also stamped on the class."
         flags = dict(preserves_seq_len=preserves_seq_len, preserves_d_model=preserves_d_model,
                      min_seq_len=min_seq_len)
-        add = self._register("block", name, cost=cost, description=description, **flags)
+        add = self.register("block", name, cost=cost, description=description, **flags)
         def stamp(cls):
             for k, v in flags.items(): setattr(cls, k, v)
             return add(cls)
@@ -133,29 +174,28 @@ class Registry:
 
     def register_head(self, name=None, *, description=""):
         "Decorator for what turns the last latent state into a distribution over paths."
-        return self._register("head", name, description=description)
+        return self.register("head", name, description=description)
 
     def register_hybrid(self, name=None, *, description=""):
         "Decorator for a composition of blocks, as a class or as a function that returns a module."
-        return self._register("hybrid", name, description=description)
+        return self.register("hybrid", name, description=description)
 
     def register_baseline(self, name=None, *, description=""):
         "Decorator for a forecaster that models are compared with."
-        return self._register("baseline", name, description=description)
+        return self.register("baseline", name, description=description)
 
     def register_classifier(self, name=None, *, description=""):
         "Decorator for what turns a window of history into the probability of a buy."
-        return self._register("classifier", name, description=description)
+        return self.register("classifier", name, description=description)
 
     def get_info(self,
         name: str,                      # any spelling, or a dotted path that ends in the name
-        kind: str | tuple | None = None,    # one of `KINDS`, or several, the preferred first; default any
+        kind: str | tuple | None = None,    # one of `kinds`, or several, the preferred first; default any
     ) -> BlockInfo:
         "The entry of that name, or `UnknownName` with the nearest."
-        kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else kind
+        kinds = tuple(self.kinds) if kind is None else (kind,) if isinstance(kind, str) else kind
         what = kinds[0] if kind else "model part"
-        for k in kinds:
-            if k not in KINDS: raise UnknownName(f"no kind {k!r}{nearest(k, KINDS)}")
+        for k in kinds: self._check(k)
         if not isinstance(name, str) or not name:
             raise UnknownName(f"{name!r} is not the name of a {what}")
         last, stores = name.split(".")[-1].lower(), [self._store[k] for k in kinds]
@@ -163,9 +203,12 @@ class Registry:
             if last in store: return store[last]
         for store in stores:
             for info in store.values():
-                if _short(last) in (_short(info.name), _short(info.cls.__name__)): return info
-        known = {_stem(k) for store in stores for k in store}
-        raise UnknownName(f"no {what} named {name[:200]!r}{nearest(_stem(last), known)}")
+                if _short(last, info.kind) in _spellings(info): return info
+        known = {_stem(key, info.kind) for store in stores for key, info in store.items()}
+        raise UnknownName(f"no {what} named {name[:200]!r}{nearest(_stem(last, kinds[0]), known)}")
+
+    def _check(self, kind):
+        if kind not in self.kinds: raise UnknownName(f"no kind {kind!r}{nearest(kind, self.kinds)}")
 
     def __getattr__(self, name):
         if name.startswith("_"): raise AttributeError(name)
@@ -177,16 +220,15 @@ class Registry:
         except UnknownName: return False
 
     def list_blocks(self,
-        kind: str | None = None,        # one of `KINDS`, default all of them
+        kind: str | None = None,        # one of `kinds`, default all of them
     ) -> list[BlockInfo]:               # sorted by kind, then name
         "All entries."
-        if kind is not None and kind not in KINDS:
-            raise UnknownName(f"no kind {kind!r}{nearest(kind, KINDS)}")
-        return sorted((i for k in KINDS if kind in (None, k) for i in self._store[k].values()),
-                      key=lambda i: (i.kind, i.name))
+        if kind is not None: self._check(kind)
+        entries = [i for k in self.kinds if kind in (None, k) for i in self._store[k].values()]
+        return sorted(entries, key=lambda i: (i.kind, i.name))
 
     def summary(self,
-        kind: str | None = None,        # one of `KINDS`, default all of them
+        kind: str | None = None,        # one of `kinds`, default all of them
     ) -> str:
         "All entries as a table in text."
         rows = [(i.name, i.kind, "NY"[i.preserves_seq_len], "NY"[i.preserves_d_model],
@@ -235,7 +277,7 @@ def check_targets(
             check_targets(v, f"{where}.{k}", registry)
 
 def create(
-    kind: str | tuple,          # one of `KINDS`, or several to search in that order
+    kind: str | tuple,          # one of the registry's `kinds`, or several to search in that order
     config,                     # mapping with `name` or `_target_` and options, or just a name
     where: str | None = None,   # how errors call it, default the kind
     registry: Registry = registry,
@@ -249,6 +291,8 @@ def create(
     check_targets(config, where, registry)
     try: found = registry.get_info(_name_of(config, where), kind)
     except UnknownName as e: raise ConfigError(f"{where}: {e}") from None
+    if not callable(found.cls):
+        raise ConfigError(f"{where}: {found.kind} {found.name} is made already; there is nothing to build")
     options = {k: v for k, v in config.items() if k not in ("name", "_target_")}
     known = {k: p for k, p in inspect.signature(found.cls).parameters.items()
              if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}

@@ -17,7 +17,7 @@ from .response_decoders import MatrixReader, PoleDecoder
 def token_features(
     parameters: Parameters,     # names and ranges
     theta: Tensor,              # (…, P)
-) -> Tensor:                    # (…, P, 3): place in the prior, logarithm, nearness to one; zero where one makes no sense
+) -> Tensor:                # (…, P, 3): place in the prior, logarithm, nearness to one; zero where one makes no sense
     "What is told of each value."
     lower, upper = (x.to(theta) for x in parameters.box())
     def scaled(f, use):
@@ -78,7 +78,8 @@ class HistoryEncoder(nn.Module):
 class UniversalEmulator(Emulator):
     "One network for many worlds."
     def __init__(self,
-        worlds: Sequence[str] | Mapping[str, Mapping] = ("lss", "var", "nk", "rbc", "switching", "zlb"),   # names, or names to options
+        # names, or names to options
+        worlds: Sequence[str] | Mapping[str, Mapping] = ("lss", "var", "nk", "rbc", "switching", "zlb"),
         horizon: int = 40,          # H
         d_model: int = 128,         # width of the trunk
         layers: int = 3,            # of the trunk
@@ -99,7 +100,8 @@ class UniversalEmulator(Emulator):
         self.tokens = unique(token_names(w) for w in self.worlds.values())
         self.shocks = unique(shock_names(w) for w in self.worlds.values())
         self.decoder = PoleDecoder(horizon, poles)
-        forms = {n: w.form for n, w in self.worlds.items() if w.form is not None and use_forms and "theta" in self.needs}
+        forms = {n: w.form for n, w in self.worlds.items() if w.form is not None and use_forms
+                 and "theta" in self.needs}
         self.readers = nn.ModuleDict({n: MatrixReader(form, horizon) for n, form in forms.items()})
 
         rows = {n: [self.tokens.index(p) for p in token_names(w)] for n, w in self.worlds.items()}
@@ -110,11 +112,13 @@ class UniversalEmulator(Emulator):
         width = self.decoder.width
         known = torch.tensor([any(t in token_names(w) for w in taught) for t in self.tokens])
         fan = max(len(w.parameters) for w in self.worlds.values())**.5
-        self.values = nn.Parameter(torch.randn(len(self.tokens), 3, d_model)/fan*known[:, None, None])    # what a value adds
-        self.own = nn.Parameter(torch.zeros(len(self.names), d_model))                                    # what a world adds
+        # what a value adds
+        self.values = nn.Parameter(torch.randn(len(self.tokens), 3, d_model)/fan*known[:, None, None])
+        self.own = nn.Parameter(torch.zeros(len(self.names), d_model))                              # what a world adds
         self.history = HistoryEncoder(d_model, length=history_length) if "history" in self.needs else None
         inside = expansion*d_model
-        self.trunk = nn.ModuleList(nn.Sequential(nn.LayerNorm(d_model), nn.Linear(d_model, inside), nn.SiLU(), nn.Linear(inside, d_model)) for _ in range(layers))
+        self.trunk = nn.ModuleList(nn.Sequential(nn.LayerNorm(d_model), nn.Linear(d_model, inside), nn.SiLU(),
+                                                 nn.Linear(inside, d_model)) for _ in range(layers))
         self.norm = nn.LayerNorm(d_model)
         heard = torch.tensor([any(s in shock_names(w) for w in taught) for s in self.shocks])
         self.read = nn.Parameter(.3*torch.randn(len(self.shocks), d_model, width)/d_model**.5*heard[:, None, None])
@@ -136,11 +140,13 @@ class UniversalEmulator(Emulator):
             features = token_features(self.worlds[world].parameters, theta).to(self.values.dtype)
             told = features.flatten(-2) @ self.values[getattr(self, f"token_rows_{world}")].flatten(0, 1)
         if self.history is not None:
-            if history is None: raise ValueError(f"regime {self.regime} reads a history, (B, T, 3) in percent; give history=")
+            if history is None:
+                raise ValueError(f"regime {self.regime} reads a history, (B, T, 3) in percent; give history=")
             told = told + self.history(history.to(self.values.dtype)/self.history_scale[i])
         if self.use_world:
             own = self.own[i].expand(len(told), -1)
-            if self.training and self.held_out: own = own*(torch.rand(len(told), 1, device=own.device) > .1)     # so that it can do without
+            if self.training and self.held_out:
+                own = own*(torch.rand(len(told), 1, device=own.device) > .1)     # so that it can do without
             told = told + own
         h = told
         for layer in self.trunk: h = h + layer(h)

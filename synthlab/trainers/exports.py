@@ -28,26 +28,33 @@ class _OneEach(nn.Module):
 def _frozen(model, window, features):
     "A copy that is ready to be traced, tried once."
     for name, value in dict(window=window, features=features).items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1: raise ValueError(f"{name} is {value!r}; it takes a whole number of at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; it takes a whole number of at least 1")
     frozen = _OneEach(copy.deepcopy(model)).cpu().eval().requires_grad_(False)
     for part in frozen.modules():
         if hasattr(part, "trim"): part.trim(window)                             # tables for longer windows stay at home
     noise = torch.randn(3, window, features, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(): p = frozen(noise)
-    if p.shape != (3,): raise ValueError(f"{type(model).__name__} maps {tuple(noise.shape)} to {tuple(p.shape)}; give a module that maps windows to one probability each, (B,)")
-    if not ((0 <= p) & (p <= 1)).all(): raise ValueError(f"{type(model).__name__} gives {p[0].item():.4g}, which is no probability; give a module that ends in a sigmoid")
+    if p.shape != (3,):
+        raise ValueError(f"{type(model).__name__} maps {tuple(noise.shape)} to {tuple(p.shape)}; give a module that "
+                         "maps windows to one probability each, (B,)")
+    if not ((0 <= p) & (p <= 1)).all():
+        raise ValueError(f"{type(model).__name__} gives {p[0].item():.4g}, which is no probability; give a module that "
+                         "ends in a sigmoid")
     return frozen
 
 def _about(about, window, features):
     "What the file says of itself, text by text."
     for key, value in about.items():
         if key in ("window", "features"): raise ValueError(f"about.{key} is written by the export itself; leave it out")
-        if not isinstance(key, str) or not isinstance(value, str): raise ValueError(f"about[{key!r}] is {value!r}; a file says what it is about in text, write it as a string")
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ValueError(f"about[{key!r}] is {value!r}; a file says what it is about in text, write it as a string")
     return {"window": str(window), "features": str(features), **about}
 
 def _path(path, ending):
     path = Path(path)
-    if path.suffix != ending: raise ValueError(f"{path.name} does not end in {ending}; name the file {path.stem}{ending}")
+    if path.suffix != ending:
+        raise ValueError(f"{path.name} does not end in {ending}; name the file {path.stem}{ending}")
     return path
 
 @contextmanager
@@ -77,7 +84,8 @@ class ExportedClassifier:
         if isinstance(history, Tensor): history = history.detach().cpu().numpy()
         history = np.ascontiguousarray(history, dtype=np.float32)
         if history.shape[1:] != (self.window, self.features):
-            raise ValueError(f"this classifier reads (B, {self.window}, {self.features}), got {history.shape}; one window x is x[None]")
+            raise ValueError(f"this classifier reads (B, {self.window}, {self.features}), got {history.shape}; one "
+                             "window x is x[None]")
         return np.asarray(self.run(history), dtype=np.float32) if len(history) else np.zeros(0, np.float32)
 
 # %% ../../nbs/trainers/50_exports.ipynb #50c53e4e
@@ -97,11 +105,12 @@ def export_onnx(
     path, about, frozen = _path(path, ".onnx"), _about(about, window, features), _frozen(model, window, features)
     for name in ("onnx", "onnxscript"): _needs(name)
     with _tracing():
-        program = torch.onnx.export(frozen, (torch.zeros(2, window, features),), input_names=["history"], output_names=["probability"],
-                                    dynamic_shapes=({0: "batch"},), dynamo=True, verbose=False)
+        program = torch.onnx.export(frozen, (torch.zeros(2, window, features),), input_names=["history"],
+                                    output_names=["probability"], dynamic_shapes=({0: "batch"},), dynamo=True,
+                                    verbose=False)
     proto = program.model_proto
     graph = proto.graph
-    del graph.value_info[:]                                                     # shapes in between: whoever needs them infers them
+    del graph.value_info[:]                                         # shapes in between: whoever needs them infers them
     for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         del part.metadata_props[:]
         part.ClearField("doc_string")
@@ -115,16 +124,22 @@ def load_onnx(
     runtime = _needs("onnxruntime")
     data = Path(path).read_bytes()
     try: session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    except Exception as error: raise ValueError(f"{path} is no ONNX file that onnxruntime can read: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        raise ValueError(f"{path} is no ONNX file that onnxruntime can read: {str(error).splitlines()[0]}") from None
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape = inputs[0].shape if inputs else []
-    if [i.name for i in inputs] != ["history"] or [o.name for o in outputs] != ["probability"] or len(shape) != 3 or not all(isinstance(n, int) for n in shape[1:]):
-        raise ValueError(f"{path} maps {[i.name for i in inputs]} to {[o.name for o in outputs]}; give a file that export_onnx wrote, which maps history to probability")
-    return ExportedClassifier(lambda x: session.run(["probability"], {"history": x})[0], *shape[1:], session.get_modelmeta().custom_metadata_map)
+    if ([i.name for i in inputs] != ["history"] or [o.name for o in outputs] != ["probability"] or len(shape) != 3
+        or not all(isinstance(n, int) for n in shape[1:])):
+        raise ValueError(f"{path} maps {[i.name for i in inputs]} to {[o.name for o in outputs]}; give a file that "
+                         "export_onnx wrote, which maps history to probability")
+    return ExportedClassifier(lambda x: session.run(["probability"], {"history": x})[0], *shape[1:],
+                              session.get_modelmeta().custom_metadata_map)
 
 # %% ../../nbs/trainers/50_exports.ipynb #6500b61c
-_PLAIN = re.compile(r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)|models/model\.json|extra/about\.json"
-                    r"|data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt")
+_PLAIN = re.compile("|".join((
+    r"archive_format", r"archive_version", r"byteorder", r"\.data/(version|serialization_id)", r"models/model\.json",
+    r"extra/about\.json", r"data/weights/(weight_\d+|model_weights_config\.json)",
+    r"data/constants/(tensor_\d+|model_constants_config\.json)", r"data/sample_inputs/model\.pt")))
 
 def plain_program(
     data: bytes,                # a whole .pt2 archive
@@ -132,17 +147,21 @@ def plain_program(
 ) -> list[str]:                 # its records, sorted
     "Make sure that nothing in a `.pt2` would be unpickled."
     try: archive = zipfile.ZipFile(io.BytesIO(data))
-    except zipfile.BadZipFile: raise ValueError(f"{name} is no .pt2 archive; give a file that export_program wrote") from None
+    except zipfile.BadZipFile:
+        raise ValueError(f"{name} is no .pt2 archive; give a file that export_program wrote") from None
     records = [i.filename.partition("/")[2] for i in archive.infolist()]
     if len(set(records)) < len(records): raise ValueError(f"{name} holds two records of one name; do not load it")
-    if not {"archive_format", "models/model.json", "extra/about.json"} <= set(records): raise ValueError(f"{name} holds no program of a classifier; give a file that export_program wrote")
+    if not {"archive_format", "models/model.json", "extra/about.json"} <= set(records):
+        raise ValueError(f"{name} holds no program of a classifier; give a file that export_program wrote")
     bad = [r for r in records if not _PLAIN.fullmatch(r)]
     for info, record in zip(archive.infolist(), records):
         if record.endswith("_config.json"):
             config = json.loads(archive.read(info))["config"]
             bad += [f"{record}: {k}" for k, v in config.items() if v.get("use_pickle", True)]
         elif record == "data/sample_inputs/model.pt" and info.file_size: bad.append(record)
-    if bad: raise ValueError(f"{name} holds what torch would unpickle or run: {', '.join(bad[:3])}; a program is loaded without pickles or not at all")
+    if bad:
+        raise ValueError(f"{name} holds what torch would unpickle or run: {', '.join(bad[:3])}; a program is loaded "
+                         "without pickles or not at all")
     return sorted(records)
 
 def export_program(
@@ -155,9 +174,11 @@ def export_program(
     "Write a classifier as a program of torch, whole or not at all."
     path, about, frozen = _path(path, ".pt2"), _about(about, window, features), _frozen(model, window, features)
     with _tracing():
-        program = torch.export.export(frozen, (torch.zeros(2, window, features),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+        program = torch.export.export(frozen, (torch.zeros(2, window, features),),
+                                      dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
         program.example_inputs = None                                           # the only part that would be pickled
-        for node in program.graph.nodes: node.meta.pop("stack_trace", None)     # lines of source, with paths of this machine
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)     # lines of source, with paths of this machine
         buffer = io.BytesIO()
         torch.export.save(program, buffer, extra_files={"about.json": json.dumps(about, sort_keys=True)})
     plain_program(buffer.getvalue(), str(path))
@@ -171,7 +192,9 @@ def load_program(
     plain_program(data, str(path))
     said = {"about.json": ""}
     try: run = torch.export.load(io.BytesIO(data), extra_files=said).module()
-    except Exception as error: raise ValueError(f"{path} is damaged, or from another version of torch: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        what = str(error).splitlines()[0]
+        raise ValueError(f"{path} is damaged, or from another version of torch: {what}") from error
     about = json.loads(said["about.json"])
     def probabilities(x):
         with torch.no_grad(): return run(torch.from_numpy(x)).numpy()

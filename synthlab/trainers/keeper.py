@@ -7,6 +7,7 @@ __all__ = ['MAY_CHANGE', 'COUNTERS', 'Keeper', 'below']
 
 # %% ../../nbs/trainers/28_keeper.ipynb #407e45a0
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from torch import Tensor
@@ -25,12 +26,18 @@ class Keeper(Stepper):
         objective,                              # what to learn, see `Objective`
         config: TrainingConfig | None = None,   # how
         folder: Path | None = None,             # for checkpoints/ and facts/; None: in memory
-        tracker=None,                           # mirror of the facts, with `log(row)`
+        tracker=None,                           # the first of the readers, e.g. a `Tracker`
         about: dict | None = None,              # goes into each checkpoint, e.g. a recipe
         progress: bool | None = None,           # a progress bar; None shows it in a terminal only
+        readers: Sequence = (),                 # of facts: `reader(row, folder)`, or with `log(row)`
     ):
         super().__init__(objective, config or TrainingConfig())
-        self.tracker, self.about, self.progress = tracker, about or {}, progress
+        self.readers = [*([] if tracker is None else [tracker]), *readers]
+        for reader in self.readers:
+            if not (callable(reader) or hasattr(reader, "log")):
+                raise TypeError(f"a reader of facts is called with (row, folder), or has log(row); {reader!r} "
+                                "is neither")
+        self.about, self.progress = about or {}, progress
         self.folder = None if folder is None else Path(folder)
         self.facts = None if folder is None else Facts(self.folder/"facts")
         self.history, self.sums, self.samples = [], {}, 0   # rows; what goes into the next one
@@ -133,16 +140,26 @@ class Keeper(Stepper):
         for k, v in numbers.items(): self.sums[k] = self.sums.get(k, 0.) + v*self.total
         self.samples, self.skipped = self.samples + self.total, 0
 
-    def record(self, scores: dict[str, float]):
+    def record(self, scores: dict[str, float]) -> dict[str, float]:
         "Write a row: means over the samples since the row before, and validation scores."
         means = {f"train_{k}": v/self.samples for k, v in self.sums.items()}
         lr = self.config.lr*self.factor(max(0, self.step - 1))
         row = dict(step=self.step, epoch=self.epoch, lr=lr, **means, **scores)
         self.sums, self.samples = {}, 0
         self.history.append(row)
+        if self.facts and self.world.rank == 0: self.facts.scalars(row)
+        return row
+
+    def show(self, row: dict[str, float], judged: bool = True):
+        "Hand a written row to the readers; a row inside an epoch to those with `log` only."
         if self.world.rank: return
-        if self.facts: self.facts.scalars(row)
-        if self.tracker: self.tracker.log(row)
+        for reader in self.readers:
+            log = getattr(reader, "log", None)
+            if not (log or judged): continue
+            try: log(dict(row)) if log else reader(dict(row), self.folder)
+            except Exception as error:      # no `step` among the facts: it is none of a step's doing
+                name = getattr(reader, "__name__", type(reader).__name__)
+                self.tell("reader_failed", reader=name, after=self.step, error=f"{type(error).__name__}: {error}")
 
     def refuse(self, error: NonFinite, train, end: int):
         "Say which samples led to no number; stop, or go on without this step."
