@@ -18,7 +18,7 @@ import pandas as pd
 from ...datasets.features import restore_engineer
 from ...experiments.config import as_override, override, read_yaml, to_yaml
 from .judging import (UNIT, Evaluation, baseline_simulators, calibration, conclude, evaluate,
-                                          model_simulator, skill_table, test_windows)
+                                          model_simulator, skill_table, judged_windows)
 from .recalibration import recalibrate
 from ...experiments.runs import Run
 from .settings import MarketConfig, market_config
@@ -61,7 +61,7 @@ def make_objective(
     "What is learnt, and everything that could make a test fail tried beforehand."
     t = config.training
     for name in config.evaluation.baselines: create("baseline", name, "evaluation.baselines")
-    test_windows(market, config)
+    judged_windows(market, config)
     model = build_market_model(config, **market.sizes()).to(market.loader.device)
     try: return PathObjective(model, t.horizon, t.n_paths, t.alpha, t.intervals, t.terms)
     except ValueError as e: raise ConfigError(f"training: {e}") from None
@@ -116,7 +116,7 @@ def test_model(
     size, conformal = (config.training.horizon, config.evaluation.n_paths), config.evaluation.conformal
     own = model_simulator(model.eval(), *size)
     simulators = {"model": own if conformal == "none" else recalibrate(own, market, config)} | baseline_simulators(market, config)
-    print(f"testing {len(test_windows(market, config))} windows, {len(simulators)} simulators", flush=True)
+    print(f"testing {len(judged_windows(market, config))} windows, {len(simulators)} simulators", flush=True)
     if model.drift:
         still = copy(model); still.drift = 0.
         simulators["without drift"] = model_simulator(still, *size)

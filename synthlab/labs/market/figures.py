@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from ...experiments.figures import draw_calibration, draw_fans, draw_gain, draw_skill, draw_split, draw_spread, draw_steps, draw_training
 from ...experiments.reports import execute_report
-from .judging import overlap
+from .judging import overlapping_windows
 from ...metrics.calibration import coverage_band, rank_histogram_band, spread_skill, spread_skill_band
 
 # %% ../../../nbs/labs/market/22_figures.ipynb #68cc4164
@@ -23,7 +23,7 @@ def market_figures(
     config, market, evaluation = result["config"], result["market"], result["evaluation"]
     unit, history, last = "10⁻⁴ of the price", result["history"], evaluation.pit[:, -1]
     best = int(history.loc[history["val_score"].idxmin(), "epoch"]) if "val_score" in history else None
-    levels, block = np.linspace(.1, .9, 9), overlap(config, len(set(evaluation.asset)))
+    levels, block = np.linspace(.1, .9, 9), overlapping_windows(evaluation, config)
     inside = np.array([(abs(last - .5) <= level/2).mean() for level in levels])
     chance = dict(level=.9, block=min(block, len(last)))
     bars = [np.asarray(b)/len(last) for b in rank_histogram_band(len(last), config.evaluation.n_paths, 10, **chance)]
