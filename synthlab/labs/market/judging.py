@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Simulator', 'UNIT', 'model_simulator', 'fit_baseline', 'baseline_simulator', 'baseline_simulators', 'judged_windows',
-           'judged_batches', 'simulated', 'step_scores', 'Evaluation', 'fan_positions', 'take_fan', 'evaluate',
-           'overlapping_windows', 'skill_table', 'calibration', 'sort_baselines', 'tell_skill', 'tell_verdicts',
-           'tell_calibration', 'conclude']
+           'judged_batches', 'simulated', 'step_scores', 'prepend_start', 'Evaluation', 'fan_positions', 'take_fan',
+           'evaluate', 'overlapping_windows', 'compare_scores', 'skill_table', 'calibration', 'sort_baselines',
+           'tell_skill', 'tell_verdicts', 'tell_calibration', 'conclude']
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #c4c94dc2
+# %% ../../../nbs/labs/market/14_judging.ipynb #882e0d18
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import numpy as np
@@ -28,7 +28,7 @@ from ...models.registry import ConfigError, create
 from ...models.synth import covariates
 from ...trainers.objectives import path_crps
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #a5ccb2f8
+# %% ../../../nbs/labs/market/14_judging.ipynb #8d577130
 Simulator = Callable[[dict, np.ndarray, int], Tensor]   # batch, rows, seed -> paths (B, P, H)
 
 def model_simulator(
@@ -43,7 +43,7 @@ def model_simulator(
         return model(batch["history"], batch["initial_price"], horizon, n_paths, **given)[0]
     return simulate
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #a6a547c8
+# %% ../../../nbs/labs/market/14_judging.ipynb #1b29f074
 def fit_baseline(
     loader: MarketDataLoader,           # whose bars are fitted
     name: str,                          # of a registered baseline
@@ -57,7 +57,7 @@ def fit_baseline(
         fitted.append(create("baseline", name, f"evaluation.baselines: {name}").fit(close, segment))
     return fitted
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #02a4980d
+# %% ../../../nbs/labs/market/14_judging.ipynb #c068a437
 def baseline_simulator(
     loader: MarketDataLoader,           # whose closes it starts from
     fitted: Sequence,                   # one fitted baseline an asset, in the loader's order
@@ -75,7 +75,7 @@ def baseline_simulator(
         return paths
     return simulate
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #d9caeeae
+# %% ../../../nbs/labs/market/14_judging.ipynb #cb60fe2d
 def baseline_simulators(
     market: Market,                     # the data and its split
     config: MarketConfig,               # which baselines, horizon and members
@@ -87,7 +87,7 @@ def baseline_simulators(
     names = config.evaluation.baselines if names is None else names
     return {n: baseline_simulator(loader, fit_baseline(loader, n, first_test), *size) for n in names}
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #37e5f4ca
+# %% ../../../nbs/labs/market/14_judging.ipynb #7407290d
 def judged_windows(
     market: Market,                     # the data and its split
     config: MarketConfig,               # every how many bars a decision is taken
@@ -102,7 +102,7 @@ def judged_windows(
                           "can be told from fewer than 2; use a smaller one, or a longer test")
     return index[np.isin(decided, taken)]
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #7425f3d7
+# %% ../../../nbs/labs/market/14_judging.ipynb #a4a33f51
 def judged_batches(
     market: Market,                     # the data and its split
     config: MarketConfig,               # every how many bars a decision is taken
@@ -111,7 +111,7 @@ def judged_batches(
     "The judged windows in order of time."
     return Batches(market.fold.test.gather, market.loader.windows, judged_windows(market, config), size)
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #3f432242
+# %% ../../../nbs/labs/market/14_judging.ipynb #6d947c06
 def simulated(
     simulators: Mapping[str, Simulator],    # by name
     batches: Batches,                       # windows in order of time
@@ -125,7 +125,7 @@ def simulated(
             with torch.inference_mode(): paths = simulate(batch, rows, seed*1_000_003 + lo).cpu()
             yield lo, rows, batch, name, paths
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #0a22b830
+# %% ../../../nbs/labs/market/14_judging.ipynb #1d4ec56f
 UNIT = 1e-4     # scores are given in ten-thousandths of the price at the decision
 
 def step_scores(
@@ -136,7 +136,16 @@ def step_scores(
     price, target = batch["initial_price"].cpu(), batch["target"].cpu()
     return path_crps(paths.double(), target.double(), price.double())/UNIT
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #d5aa2993
+# %% ../../../nbs/labs/market/14_judging.ipynb #c867d8c0
+def prepend_start(
+    price: Tensor,          # at the decision, (B,)
+    later: Tensor,          # prices of steps 1…H, (B, H) or (B, P, H), of the same type
+) -> Tensor:                # steps 0…H, (B, H+1) or (B, P, H+1)
+    "Prices with the one at the decision in front."
+    start = price.reshape(-1, *[1]*(later.ndim - 1)).expand(*later.shape[:-1], 1)
+    return torch.cat([start, later], -1)
+
+# %% ../../../nbs/labs/market/14_judging.ipynb #0a833d3c
 @dataclass
 class Evaluation:
     "What a test found: every window's score, and what figures need."
@@ -148,7 +157,7 @@ class Evaluation:
     asset: np.ndarray           # name of each window's asset, (N,)
     fans: list                  # (past, paths, future, title) of some windows, evenly spaced
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #b86b2037
+# %% ../../../nbs/labs/market/14_judging.ipynb #18b2fd54
 def fan_positions(
     n_windows: int,         # of a test, in order of time
     n_fans: int,            # how many to show
@@ -156,7 +165,7 @@ def fan_positions(
     "Which windows become fan charts: evenly spread, without the first and the last."
     return sorted(set(np.linspace(0, n_windows - 1, n_fans + 2).round().astype(int)[1:-1].tolist()))
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #685838a5
+# %% ../../../nbs/labs/market/14_judging.ipynb #4eef0540
 def take_fan(
     bars: pd.DataFrame,     # of the window's asset
     row: int,               # of the decision
@@ -167,11 +176,11 @@ def take_fan(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:    # past (≤ before + 1,), paths (P, H+1), future (H,), title
     "What a fan chart shows of one window."
     past, at = bars["close"].to_numpy()[max(row - before, 0):row + 1], bars.index[row]
-    start = torch.tensor(past[-1], dtype=paths.dtype)
+    whole = prepend_start(torch.tensor([past[-1]], dtype=paths.dtype), paths[None])[0]
     title = f"{name} {at:%Y-%m-%d}" + (f" {at:%H:%M}" if at.hour or at.minute else "")
-    return past, torch.cat([start.expand(len(paths), 1), paths], 1).numpy(), target.numpy(), title
+    return past, whole.numpy(), target.numpy(), title
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #a349079b
+# %% ../../../nbs/labs/market/14_judging.ipynb #0ef43b25
 def evaluate(
     market: Market,                         # the data and its split
     simulators: Mapping[str, Simulator],    # the model first, then the baselines
@@ -199,7 +208,7 @@ def evaluate(
     pits, last, outcome = (torch.cat(part) for part in zip(*own))
     return Evaluation(scores, steps, pits.numpy(), last, outcome, asset, fans)
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #3c9d620c
+# %% ../../../nbs/labs/market/14_judging.ipynb #8ead7f8e
 def overlapping_windows(
     evaluation: Evaluation,             # what `evaluate` found
     config: MarketConfig,               # horizon and stride
@@ -207,7 +216,21 @@ def overlapping_windows(
     "How many windows of a test look at one bar, all assets together."
     return overlap(config.training.horizon, config.evaluation.stride, len(set(evaluation.asset)))
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #7066937b
+# %% ../../../nbs/labs/market/14_judging.ipynb #4031609d
+def compare_scores(
+    own: np.ndarray,                # scores of the forecaster, in order of time, lower is better, (N,)
+    reference: np.ndarray,          # scores of the other on the same windows, (N,)
+    shared: int,                    # neighbouring windows that share target bars, itself included
+    level: float = .95,             # of the interval
+    n_boot: int = 2000,             # block-bootstrap draws
+    seed: int = 0,                  # of the draws
+) -> dict[str, float]:              # skill, low, high, p_value
+    "Skill over a reference, its interval, and the test that both are equally good."
+    far = reach(own - reference, shared)
+    low, high = skill_interval(own, reference, min(2*far, max(1, len(own)//2)), n_boot, level, seed)
+    return dict(skill=skill(own, reference), low=low, high=high, p_value=diebold_mariano(own, reference, far - 1)[1])
+
+# %% ../../../nbs/labs/market/14_judging.ipynb #2542c209
 def skill_table(
     evaluation: Evaluation,             # what `evaluate` found
     config: MarketConfig,               # level, draws, seed, overlap
@@ -218,15 +241,12 @@ def skill_table(
     rows = {scores.columns[0]: dict(crps=model.mean())}
     for name in scores.columns[1:]:
         other = scores[name].to_numpy()
-        far = reach(model - other, shared)
-        block = min(2*far, max(1, len(model)//2))
-        low, high = skill_interval(model, other, block, e.n_boot, e.level, config.training.seed)
-        p_value = diebold_mariano(model, other, lags=far - 1)[1]
-        rows[name] = dict(crps=other.mean(), skill=skill(model, other), low=low, high=high, p_value=p_value)
+        compared = compare_scores(model, other, shared, e.level, e.n_boot, config.training.seed)
+        rows[name] = dict(crps=other.mean()) | compared
     columns = ["crps", "skill", "low", "high", "p_value"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("simulator")
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #733f9a4c
+# %% ../../../nbs/labs/market/14_judging.ipynb #035a7ba3
 def calibration(
     evaluation: Evaluation,             # what `evaluate` found
     config: MarketConfig,               # overlap
@@ -240,7 +260,7 @@ def calibration(
                          rank_p_value=rank_test(counts, last.shape[-1], shared)[1],
                          spread_skill_ratio=spread_skill(last, outcome, bins=1).ratio)
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #f871ba38
+# %% ../../../nbs/labs/market/14_judging.ipynb #2e3229a4
 def sort_baselines(
     others: pd.DataFrame,       # rows of `skill_table`: skill, low, high, p_value
     level: float,               # of the intervals
@@ -251,7 +271,7 @@ def sort_baselines(
     better, worse = others[(others.low > 0) & sure], others[(others.high < 0) & sure]
     return better, worse, others.drop(better.index).drop(worse.index)
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #90ee1fa5
+# %% ../../../nbs/labs/market/14_judging.ipynb #cb7030ff
 def tell_skill(
     rows: pd.DataFrame,         # of `skill_table`
     level: float,               # of the intervals
@@ -266,7 +286,7 @@ def tell_skill(
         told.append(f"{name} by {percent(sign*r.skill)} ({interval}, p {p})")
     return "; ".join(told)
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #ce056ab0
+# %% ../../../nbs/labs/market/14_judging.ipynb #5edc91a4
 def tell_verdicts(
     others: pd.DataFrame,       # rows of `skill_table`, the model left out
     level: float,               # of the intervals
@@ -286,7 +306,7 @@ def tell_verdicts(
         told.append(f"These windows do not tell it apart from {'; '.join(each)}.")
     return told
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #6df29a1b
+# %% ../../../nbs/labs/market/14_judging.ipynb #a4692e5d
 def tell_calibration(
     honest: Mapping[str, float],    # what `calibration` found
 ) -> str:
@@ -297,7 +317,7 @@ def tell_calibration(
             f"the spread is {honest['spread_skill_ratio']:.2f} times the error of the mean; "
             f"that ranks are uniform is {rejected} (p = {honest['rank_p_value']:.2g}).")
 
-# %% ../../../nbs/labs/market/14_judging.ipynb #9e83a894
+# %% ../../../nbs/labs/market/14_judging.ipynb #95fc3621
 def conclude(
     table: pd.DataFrame,                # what `skill_table` made
     evaluation: Evaluation,             # what `evaluate` found
