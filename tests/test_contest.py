@@ -6,7 +6,8 @@ import numpy as np, pandas as pd, pytest, torch
 
 from synthlab.datasets.market import MarketDataLoader
 from synthlab.datasets.sources import MockDataSource
-from synthlab.labs.market.backtest import common_batches, fold_dates, run_backtest, train_all
+from synthlab.experiments.runs import Run
+from synthlab.labs.market.backtest import common_batches, fold_dates, run_backtest
 from synthlab.labs.market.contest import BacktestRunner, ChallengerVsChampion, ensemble_distance, score_paths, standings
 from synthlab.labs.market.settings import market_config
 from synthlab.labs.market.setup import load_market
@@ -145,26 +146,30 @@ def test_a_failure_is_reported_and_the_others_go_on(tmp_path):
     assert set(found.failed) == {"impossible"} and found.champion == "linear"
     assert "impossible could not be trained" in found.conclusion and "take a longer lookback" in found.conclusion
 
-def test_jobs_do_not_change_the_result(backtest, tmp_path):
-    found = run_backtest(["default", "linear"], SMALL, folds=2, folder=tmp_path, jobs=2, progress=False)
-    assert found.scores.equals(backtest[1].scores)
-
-def test_no_worker_outlives_its_driver(tmp_path):
-    "A driver that is killed leaves no process behind, and the next call ends with the same scores."
-    code = f"from synthlab.labs.market.backtest import run_backtest\nif __name__ == '__main__': run_backtest(['default', 'linear'], {[*SMALL, 'training.epochs=400', 'training.patience=0']!r}, folds=2, folder={str(tmp_path/'walk')!r}, jobs=2, progress=False)"
-    (tmp_path/"drive.py").write_text(code)
+def test_jobs_change_nothing_and_no_worker_outlives_its_driver(backtest, tmp_path):
+    "Two trainings that never end keep both workers busy when the driver is killed: neither lives on, and what they had finished is used, to the bit."
+    folder = tmp_path/"walk"
+    models = {"default": ["model=default"], "linear": ["model=linear"], "endless": ["model=linear", "training.epochs=100000", "training.patience=0"]}
+    call = f"run_backtest({models!r}, {SMALL!r}, folds=2, folder={str(folder)!r}, jobs=2, progress=False)"
+    (tmp_path/"drive.py").write_text(f"from synthlab.labs.market.backtest import run_backtest\nif __name__ == '__main__': {call}")
     driver = subprocess.Popen([sys.executable, str(tmp_path/"drive.py")])
-    for _ in range(600):
-        if list(tmp_path.glob("walk/fold_*/*/checkpoints/last.safetensors")): break
+    runs = [Run(folder/f"fold_{k}"/name) for k in (0, 1) for name in ("default", "linear")]
+    begun = [folder/f"fold_{k}"/"endless"/"checkpoints"/"last.safetensors" for k in (0, 1)]
+    for _ in range(900):
+        if driver.poll() is not None or all(b.exists() for b in begun) and all(r.status == "done" for r in runs): break
         time.sleep(.1)
     children = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True).stdout.split()
-    assert len(children) >= 2
+    assert driver.poll() is None and len(children) >= 2 and [r.status for r in runs] == ["done"]*4
     driver.kill(); driver.wait()
     for _ in range(150):
         left = [c for c in children if Path(f"/proc/{c}").exists() and "Z" not in Path(f"/proc/{c}/stat").read_text().split(")")[-1].split()[0]]
         if not left: break
         time.sleep(.1)
     assert not left, left
+    weights = [r.checkpoints/"best.safetensors" for r in runs]
+    before = [w.stat().st_mtime_ns for w in weights]
+    found = run_backtest(["default", "linear"], SMALL, folds=2, folder=folder, progress=False)
+    assert found.scores.equals(backtest[1].scores) and [w.stat().st_mtime_ns for w in weights] == before
 
 def test_longer_histories_shrink_the_windows_of_all():
     markets = {n: load_market(market_config([*SMALL, f"training.lookback={n}"])) for n in (1, 64)}

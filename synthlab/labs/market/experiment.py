@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'COVARIATES', 'run_experiment', 'make_objective', 'result_numbers', 'judge_model', 'MarketLab',
-           'simulate_on']
+           'simulate_on', 'Progress', 'make_trainer', 'fit_run', 'test_model', 'hint', 'train_run', 'training_seconds',
+           'finish_run', 'goes_on', 'resume_experiment']
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #7257ff7d
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,12 @@ from ...experiments.experiment import run
 from ...experiments.lab import Experiment, Headline, register_lab
 from ...experiments.parts import Column, TorchPart, Training
 from ...experiments.setup import Market
+from ...experiments.verdicts import overlap
 from .figures import market_figures
 from .judging import (UNIT, Evaluation, baseline_simulators, calibration, conclude, evaluate,
-                                          model_simulator, overlap, skill_table, test_windows)
+                                          model_simulator, skill_table, judged_windows)
 from .recalibration import recalibrate
-from .settings import ELSEWHERE, KNOBS, MarketConfig, spell_source
+from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_source
 from .setup import asset_columns, build_market_model, load_market
 from ...models.registry import ConfigError, create
 from ...models.synth import SynthModel, covariates, create_model, recipe_hash
@@ -43,7 +45,7 @@ def make_objective(
     "What is learnt, and everything that could make a test fail tried beforehand."
     t = config.training
     for name in config.evaluation.baselines: create("baseline", name, "evaluation.baselines")
-    test_windows(market, config)
+    judged_windows(market, config)
     model = build_market_model(config, **market.sizes()).to(market.loader.device)
     try: return PathObjective(model, t.horizon, t.n_paths, t.alpha, t.intervals, t.terms)
     except ValueError as e: raise ConfigError(f"training: {e}") from None
@@ -74,7 +76,7 @@ def judge_model(
     size, conformal = (config.training.horizon, config.evaluation.n_paths), config.evaluation.conformal
     own = model_simulator(model.eval(), *size)
     simulators = {"model": own if conformal == "none" else recalibrate(own, market, config)} | baseline_simulators(market, config)
-    say(f"testing {len(test_windows(market, config))} windows, {len(simulators)} simulators")
+    say(f"testing {len(judged_windows(market, config))} windows, {len(simulators)} simulators")
     if model.drift:
         still = copy(model); still.drift = 0.
         simulators["without drift"] = model_simulator(still, *size)
@@ -103,7 +105,7 @@ class MarketLab(BarLab):
     taught = *BarLab.taught, "data.past", "data.future", "data.static"
     may_change = "training.horizon",
 
-    def spell(self, overrides): return spell_source(overrides)
+    def spell(self, overrides): return [part for o in overrides for part in expand_source(o)]
 
     def load(self, config, about=None, quiet=False):
         if about is None: return load_market(config)
@@ -163,7 +165,7 @@ class MarketLab(BarLab):
         scores = result["scores"]
         return super().outcomes(dict(held_out=dict(decided_at=scores["decided_at"], asset=scores["asset"], loss=scores["model"])))
 
-    def overlap(self, config, outcomes): return overlap(config, len(outcomes.index.unique("asset")))
+    def overlap(self, config, outcomes): return overlap(config.training.horizon, config.evaluation.stride, len(outcomes.index.unique("asset")))
 
     def predict(self, model, about, source, assets=None, n_paths: int = 1000, seed: int = 0, levels: Sequence[float] = (.05, .25, .5, .75, .95)):
         return simulate_on(model, about, source, assets, n_paths, seed, levels)
@@ -196,3 +198,200 @@ def simulate_on(
         columns = {"mean": numbers.mean(0)} | {f"q{100*q:g}": np.quantile(numbers, q, axis=0) for q in levels}
         found[name] = pd.DataFrame(columns, ends)
     return found
+
+# %% ../../../nbs/labs/market/20_experiment.ipynb #b8867fcb
+import sys
+from collections.abc import Sequence
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import Any
+import pandas as pd
+from ...datasets.features import restore_engineer
+from ...experiments.config import as_override, override, read_yaml, to_yaml
+from .judging import (UNIT, Evaluation, baseline_simulators, calibration, conclude, evaluate,
+                                          model_simulator, skill_table, judged_windows)
+from .recalibration import recalibrate
+from ...experiments.runs import Run
+from .settings import MarketConfig, market_config
+from ...experiments.setup import Market
+from ...experiments.verdicts import overlap
+from .setup import build_market_model, load_market
+from ...models.registry import ConfigError, create
+from ...models.synth import SynthModel, recipe_hash
+from ...trainers.checkpoints import load_checkpoint
+from ...trainers.objectives import PathObjective
+from ...trainers.processes import Interrupted, launch
+from ...trainers.tracking import Tracker
+from ...trainers.trainer import Trainer
+
+# %% ../../../nbs/labs/market/20_experiment.ipynb #d5e0f7c6
+class Progress:
+    "A line an epoch on its way to the tracker."
+    def __init__(self,
+        tracker: Tracker,               # where the rows go
+        show: bool,                     # whether to print
+        head: str = "epoch     train validation   crps×10⁴",
+        score: str = "val_score",       # lower is better
+        other: tuple[str, str] = ("val_crps", "10.2f"),    # another number, and how it is written
+        unit: float = UNIT,             # of that number
+    ): self.tracker, self.show, self.head, self.score, self.other, self.unit, self.best = tracker, show, head, score, other, unit, float("inf")
+
+    def log(self, row: dict):
+        "Mirror a row, and print it."
+        self.tracker.log(row)
+        if not self.show or self.score not in row: return
+        better, (name, digits) = row[self.score] < self.best, self.other
+        self.best = min(self.best, row[self.score])
+        train = f"{row['train_loss']:10.4f}" if "train_loss" in row else " "*10
+        if row["step"] == 0: print(self.head, flush=True)
+        print(f"{row['epoch']:5d}{train} {row[self.score]:10.4f} {row[name]/self.unit:{digits}}{'  best' if better else ''}", flush=True)
+
+def make_objective(
+    config: MarketConfig,               # what `market_config` gave
+    market: Market,                     # the data and its split
+) -> PathObjective:
+    "What is learnt, and everything that could make a test fail tried beforehand."
+    t = config.training
+    for name in config.evaluation.baselines: create("baseline", name, "evaluation.baselines")
+    judged_windows(market, config)
+    model = build_market_model(config, **market.sizes()).to(market.loader.device)
+    try: return PathObjective(model, t.horizon, t.n_paths, t.alpha, t.intervals, t.terms)
+    except ValueError as e: raise ConfigError(f"training: {e}") from None
+
+def make_trainer(
+    run: Run,                           # its folder is written to
+    config: MarketConfig,               # what `market_config` gave
+    market: Market,                     # the data and its split
+    objective: PathObjective,           # what is learnt
+    tracker: Tracker,                   # mirror of the facts
+    quiet: bool = False,                # neither bar nor lines
+) -> Trainer:
+    "The loop, set up for paths; what it saves is enough to simulate without the training data."
+    terminal, about = sys.stdout.isatty(), dict(lab="market", recipe=config.model, engineer=market.fold.engineer.state(),
+                                                step=str(market.step()), learnt_until=str(market.learnt_until()),
+                                                assets=list(market.loader.names))
+    return Trainer(objective, config.training, run.folder, Progress(tracker, not (terminal or quiet)), about, progress=terminal and not quiet)
+
+def fit_run(
+    folder: Path,                       # of a run that has its config.yaml
+    resume: bool,                       # whether to go on from its newest checkpoint
+) -> None:
+    "Train in this process what a run's folder describes; several processes call it together."
+    run = Run(folder)
+    config = read_yaml(MarketConfig, run.config())
+    market = load_market(config)
+    trainer = make_trainer(run, config, market, make_objective(config, market), Tracker("disabled"))
+    if resume: trainer.resume()
+    trainer.fit(market.fold.train, market.fold.val)
+
+# %% ../../../nbs/labs/market/20_experiment.ipynb #ff6969fe
+def result_numbers(
+    table: pd.DataFrame,                # what `skill_table` made
+    evaluation: Evaluation,             # what `evaluate` found
+    config: MarketConfig,               # level and overlap
+) -> dict[str, Any]:                    # plain numbers and text
+    "What `result.json` holds of a test."
+    scores = evaluation.scores
+    against = {n: dict(crps=r.crps, skill=r.skill, skill_interval=[r.low, r.high], p_value=r.p_value) for n, r in table.iloc[1:].iterrows()}
+    return dict(crps=float(table["crps"].iloc[0]), unit="1e-4 of the price at the decision, mean over steps", baselines=against,
+                level=config.evaluation.level, windows=len(scores), test_from=str(scores.index[0]), test_to=str(scores.index[-1]),
+                scores=dict(decided_at=scores.index.astype(str).tolist(), asset=list(map(str, evaluation.asset)), **scores.to_dict("list")),
+                crps_by_step=evaluation.steps.iloc[:, 0].tolist(), **calibration(evaluation, config))
+
+def test_model(
+    model: SynthModel,                  # with the weights to test
+    market: Market,                     # the data and its split
+    config: MarketConfig,               # how to test
+    notes: Sequence[str] = (),          # sentences about what is unusual in this test
+) -> tuple[dict, pd.DataFrame, Evaluation]: # numbers, table, scores
+    "The model beside its baselines on the test split; if it was given a drift or recalibrated, also without."
+    size, conformal = (config.training.horizon, config.evaluation.n_paths), config.evaluation.conformal
+    own = model_simulator(model.eval(), *size)
+    simulators = {"model": own if conformal == "none" else recalibrate(own, market, config)} | baseline_simulators(market, config)
+    print(f"testing {len(judged_windows(market, config))} windows, {len(simulators)} simulators", flush=True)
+    if model.drift:
+        still = copy(model); still.drift = 0.
+        simulators["without drift"] = model_simulator(still, *size)
+    if conformal != "none": simulators["without recalibration"] = own
+    evaluation = evaluate(market, simulators, config)
+    def aside(name):
+        if name not in evaluation.scores: return None
+        evaluation.steps.pop(name)
+        return float(evaluation.scores.pop(name).mean())
+    without, raw = aside("without drift"), aside("without recalibration")
+    table = skill_table(evaluation, config)
+    notes = [*notes, *([f"The paths are recalibrated ({conformal}) on the validation windows; as the model drew them they score {raw:.1f}."] if raw else [])]
+    said = dict(crps_without_drift=without, crps_without_recalibration=raw, conclusion=conclude(table, evaluation, config, without, notes))
+    return result_numbers(table, evaluation, config) | said, table, evaluation
+
+@contextmanager
+def hint(run: Run):
+    "Tell whoever interrupts a run how to go on with it."
+    try: yield
+    except (KeyboardInterrupt, Interrupted) as e:
+        e.args = (f"{e}; go on with: synthlab resume {run.folder}",)
+        raise
+
+def train_run(run, config, market, objective, tracker, resume: bool, quiet: bool = False) -> tuple[list, dict]:
+    "Train in a run's folder and take the best weights; the history, and what is known about the training."
+    if config.training.processes > 1: launch(fit_run, config.training.processes, run.folder, resume)
+    trainer = make_trainer(run, config, market, objective, tracker, quiet)
+    if (resume or config.training.processes > 1): trainer.resume()
+    history = trainer.fit(market.fold.train, market.fold.val)
+    best = trainer.load_best()
+    return history, dict(best_epoch=best["epoch"], parameters=sum(p.numel() for p in objective.model.parameters()),
+                         recipe=recipe_hash(config.model))
+
+def training_seconds(run: Run) -> float:
+    "How long the epochs of a run took, validation not counted."
+    return round(sum(e["seconds"] for e in run.facts.events() if e["event"] == "epoch"), 1)
+
+def finish_run(run, config, market, objective, resume: bool) -> dict:
+    "Train, take the best weights, test, and write the result."
+    with run, hint(run):
+        tracker = Tracker(config.tracking.mode, config.tracking.project, run.folder.name, Path(config.runs)/".wandb")
+        history, known = train_run(run, config, market, objective, tracker, resume)
+        metrics, table, evaluation = test_model(objective.model, market, config)
+        metrics |= known
+        run.write_result(metrics)
+        tracker.finish(crps=metrics["crps"], **{f"skill_{n}": b["skill"] for n, b in metrics["baselines"].items()})
+    return dict(model=objective.model, metrics=metrics, config=config, run=run, recipe=config.model, block_hash=metrics["recipe"],
+                table=table, evaluation=evaluation, market=market, history=pd.DataFrame(history))
+
+def goes_on(
+    run_dir: str | Path | None,         # a folder, or none
+    config: Any,                        # of a lab
+    lab: str,                           # market, macro, signal
+) -> bool:                              # whether it holds a run of this configuration; an error if one of another
+    "Whether a run is to be taken up rather than begun."
+    if not run_dir or not (Path(run_dir)/"config.yaml").exists(): return False
+    run = Run(run_dir)
+    if run.read_status().get("lab", lab) == lab and read_yaml(type(config), run.config()) == config: return True
+    raise ConfigError(f"{run_dir} holds a run with other settings; choose another run_dir")
+
+def run_experiment(
+    config: MarketConfig | Sequence[str] = (),  # what `market_config` gave, or overrides
+    market: Market | None = None,       # what `load_market` gave, if it was called before
+    overrides: Sequence[str] = (),      # what was typed, for the record
+    run_dir: str | Path | None = None,  # where to leave the run, or to go on with it; default a new folder in `config.runs`
+) -> dict[str, Any]:                    # model, metrics, table, evaluation, history, run, …
+    "Train, test and file one experiment."
+    if not isinstance(config, MarketConfig): config, overrides = market_config(config), list(config)
+    if goes_on(run_dir, config, "market"): return resume_experiment(run_dir)
+    market = market or load_market(config)
+    objective = make_objective(config, market)
+    run = Run.create(config.runs, "market", config.name, to_yaml(config), overrides, folder=run_dir or None)
+    return finish_run(run, config, market, objective, resume=False)
+
+def resume_experiment(
+    run_dir: str | Path,                # of a run that was interrupted
+) -> dict[str, Any]:                    # as `run_experiment`
+    "Take up a run at its newest whole checkpoint, and finish it as if nothing had happened."
+    run = Run.open(run_dir)
+    try:
+        config = read_yaml(MarketConfig, run.config())
+        market = load_market(config)
+        objective = make_objective(config, market)
+    except BaseException as e: run.__exit__(type(e), e, None); raise
+    return finish_run(run, config, market, objective, resume=True)
