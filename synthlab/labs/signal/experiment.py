@@ -23,11 +23,11 @@ from ...experiments.config import as_override, override, read_yaml, to_yaml
 from ...experiments.verdicts import ENOUGH, percent
 from ..market.experiment import Progress, goes_on, hint
 from ...experiments.runs import Run
-from .judging import (Decision, Said, decide, gain_table, labels_of, logistic_logits,
+from .judging import (Classified, Decision, decide, gain_table, labels_of, logistic_logits,
                                           network_logits, score_table)
 from ...experiments.setup import Market, computing_threads
 from .settings import SignalConfig, load_signals, signal_config
-from .trading import Traded, fields_of, trade_all
+from .trading import BacktestResult, trade_strategies, traded_assets
 from ...metrics.classification import reliability, restore_recalibration
 from ...metrics.performance import sharpe
 from ...models.price_action import create_classifier
@@ -127,7 +127,7 @@ def load_classifier(
 # %% ../../../nbs/labs/signal/20_experiment.ipynb #34cbade6
 def conclude_signal(
     scores: pd.DataFrame, gains: pd.DataFrame,  # what `score_table` and `gain_table` made
-    traded: Traded, decision: Decision,
+    traded: BacktestResult, decision: Decision,
     windows: int, independent: float,           # test windows, and how many of them overlap with none
     span: tuple[str, str], config: SignalConfig, notes: Sequence[str] = (),
 ) -> str:                                       # Markdown
@@ -181,16 +181,16 @@ def test_signal(
     payoffs, label = loader.payoff(e.fee, e.slippage), labels_of(loader, fold.test)
     val_label, val_payoff, payoff = labels_of(loader, fold.val), loader.asked(fold.val, payoffs, d.target_offset), loader.asked(fold.test, payoffs, d.target_offset)
     if decision is None: decision = decide(network_logits(model, fold.val), val_label, val_payoff, config, pos_weight)
-    said = {"model": Said(decision.probability(network_logits(model, fold.test)), decision.threshold)}
+    said = {"model": Classified(decision.probability(network_logits(model, fold.test)), decision.threshold)}
     if all(0 < y.mean() < 1 for y in (labels_of(loader, fold.train), val_label)):
         logits = logistic_logits(loader, fold)
         other = decide(logits["val"], val_label, val_payoff, config)
-        said["logistic"] = Said(other.probability(logits["test"]), other.threshold)
+        said["logistic"] = Classified(other.probability(logits["test"]), other.threshold)
     else: notes = [*notes, "Before the test these candles have labels of one kind only, so no logistic regression could be taught on them."]
     share = (d.horizon + d.target_offset)*len(loader.names)
     print(f"testing {len(label)} windows, {e.random_draws} random strategies", flush=True)
     scores, gains = score_table(said, label, payoff, decision.base_rate, share, config), gain_table(said, label, payoff, share, config)
-    traded = trade_all(fields_of(loader, fold.test), {who: s.signal for who, s in said.items()}, config, run)
+    traded = trade_strategies(traded_assets(loader, fold.test), {who: s.signal for who, s in said.items()}, config, run)
     w = fold.test.windows
     span = show_stamp(w.decided_at[0]), show_stamp(w.decided_at[-1])
     conclusion = conclude_signal(scores, gains, traded, decision, len(label), len(label)/share, span, config, notes)
