@@ -8,11 +8,11 @@ from synthlab.datasets.features import create_engineer
 from synthlab.datasets.indicators import COLUMNS, atr
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.sources import get_source
-from synthlab.labs.signal.predictor import Paper, SignalPredictor, paper_trade
+from synthlab.labs.signal.predictor import PaperResult, SignalPredictor, paper_trade
 from synthlab.labs.signal.experiment import decision_state, evaluate_signal, load_classifier, run_signal
 from synthlab.labs.signal.judging import Decision, network_logits
 from synthlab.labs.signal.settings import signal_config
-from synthlab.labs.signal.trading import fields_of, trade_all
+from synthlab.labs.signal.trading import trade_strategies, traded_assets
 from synthlab.metrics.classification import create_recalibration, restore_recalibration
 from synthlab.metrics.trades import simulate_trades
 from synthlab.models.price_action import create_classifier
@@ -88,7 +88,7 @@ def test_ten_thousand_candles_one_by_one(five_minutes):
     for part in np.split(np.arange(len(bars)), [4000, 6995]): assert features[part].tobytes() == predictor.engineer.transform(bars.iloc[part]).tobytes()
     p = pd.Series([s.probability for s in said], bars.index, dtype=float).dropna()
     whole = predictor.predict(bars)
-    assert p.index.equals(whole.index) and len(p) == 10_000 - 3*(predictor.need - 1) and predictor.need == 199 + SIZE
+    assert p.index.equals(whole.index) and len(p) == 10_000 - 3*(predictor.min_candles - 1) and predictor.min_candles == 199 + SIZE
     assert abs(p - whole["probability"]).max() < 1e-6 and p.std() > .01
     assert [s.signal for s in said if s.probability is not None] == [x >= predictor.threshold for x in p] and not any(s.signal for s in said if s.probability is None)
     assert [s.close for s in said] == bars["close"].tolist() and [s.time for s in said] == list(bars.index)
@@ -99,7 +99,7 @@ def test_stretches_are_predicted_as_if_alone(five_minutes):
     whole = predictor.predict(bars)
     alone = pd.concat([predictor.predict(bars.iloc[:500]), predictor.predict(bars.iloc[500:])])
     pd.testing.assert_frame_equal(whole, alone, check_exact=False, atol=1e-6, rtol=0)
-    assert whole.index[0] == bars.index[predictor.need - 1] and bars.index[500 + predictor.need - 1] in whole.index and bars.index[500 + predictor.need - 2] not in whole.index
+    assert whole.index[0] == bars.index[predictor.min_candles - 1] and bars.index[500 + predictor.min_candles - 1] in whole.index and bars.index[500 + predictor.min_candles - 2] not in whole.index
 
 def test_what_comes_later_changes_no_probability(five_minutes):
     bars = five_minutes.iloc[:600]
@@ -158,16 +158,16 @@ def test_paper_makes_the_trades_of_the_backtest(rule, stop, target, attention, s
     bars, predictor, loader, fold, p = make_small(True) if attention else small
     levels = [f"evaluation.{k}={v}" for k, v in dict(stop=stop, target=target).items() if v]
     config = signal_config([f"runs={tmp_path}", f"evaluation.rule={rule}", "evaluation.random_draws=20", "evaluation.n_boot=100", *levels])
-    field, = fields_of(loader, fold.test)
-    end = int(field.row[-1]) + 1        # behind it a live signal may act, a test window may not
-    field = dataclasses.replace(field, bars=field.bars.iloc[:end], segment=field.segment[:end], atr=field.atr[:end])
-    ledger = trade_all([field], {"model": p >= predictor.threshold}, config).ledgers["model"]["A"]
-    paper = paper_trade(predictor, bars.loc[:field.bars.index[-1]], config.evaluation.fee, config.evaluation.slippage, rule, stop, target, start=field.bars.index[0])
-    assert isinstance(paper, Paper) and paper.log.index.equals(field.bars.index)
+    asset, = traded_assets(loader, fold.test)
+    end = int(asset.row[-1]) + 1        # behind it a live signal may act, a test window may not
+    asset = dataclasses.replace(asset, bars=asset.bars.iloc[:end], segment=asset.segment[:end], atr=asset.atr[:end])
+    ledger = trade_strategies([asset], {"model": p >= predictor.threshold}, config).ledgers["model"]["A"]
+    paper = paper_trade(predictor, bars.loc[:asset.bars.index[-1]], config.evaluation.fee, config.evaluation.slippage, rule, stop, target, start=asset.bars.index[0])
+    assert isinstance(paper, PaperResult) and paper.log.index.equals(asset.bars.index)
     assert paper.log["equity"].tolist() == ledger.equity.tolist() and paper.log["position"].tolist() == ledger.position.tolist()
-    theirs = ledger.trades.assign(entry=field.bars.index[ledger.trades["entry"]], exit=field.bars.index[ledger.trades["exit"]])
+    theirs = ledger.trades.assign(entry=asset.bars.index[ledger.trades["entry"]], exit=asset.bars.index[ledger.trades["exit"]])
     pd.testing.assert_frame_equal(paper.trades, theirs, check_exact=True)
-    assert len(theirs) >= (3 if rule == "extend" else 8) and paper.log["signal"].tolist() == field.spread(p >= predictor.threshold).tolist()
+    assert len(theirs) >= (3 if rule == "extend" else 8) and paper.log["signal"].tolist() == asset.per_candle(p >= predictor.threshold).tolist()
     if stop: assert {"stop", "target"} <= set(theirs["reason"])
     equity = np.append(1., paper.log["equity"])
     np.testing.assert_allclose(equity[1:]/equity[:-1] - 1, ledger.returns, rtol=0, atol=1e-15)
@@ -180,7 +180,7 @@ def test_paper_across_a_hole(small):
     said = predictor.predict(hollow)
     log = paper.log
     quiet = log["probability"].isna()
-    assert log.index[0] == said.index[0] and quiet.sum() == 2*(predictor.need - 1) and not log["signal"][quiet].any()
+    assert log.index[0] == said.index[0] and quiet.sum() == 2*(predictor.min_candles - 1) and not log["signal"][quiet].any()
     assert abs(log["probability"].dropna() - said["probability"]).max() < 1e-6
     after = hollow.loc[log.index[0]:]
     segment, usual = np.where(after.index > bars.index[299], 1, 0), np.full(len(hollow), np.nan)
@@ -212,7 +212,7 @@ def test_the_checkpoint_is_enough(trained, tmp_path, monkeypatch):
     bars = get_source("sp500").load()["sp500"].iloc[-500:]
     mine, theirs = SignalPredictor.load(tmp_path/"alone.safetensors"), SignalPredictor.load(trained["run"].folder)
     pd.testing.assert_frame_equal(mine.predict(bars), theirs.predict(bars), check_exact=True)
-    assert mine.threshold == trained["decision"].threshold and mine.window_size == 24 and mine.horizon == 4 and mine.need == 199 + 24
+    assert mine.threshold == trained["decision"].threshold and mine.window_size == 24 and mine.horizon == 4 and mine.min_candles == 199 + 24
     assert mine.engineer.state() == trained["fold"].engineer.state()
     e = trained["config"].evaluation
     assert mine.trading == {k: getattr(e, k) for k in ("fee", "slippage", "rule", "stop", "target")}       # traded on paper as it was tested

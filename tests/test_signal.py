@@ -15,7 +15,7 @@ from synthlab.labs.signal.experiment import (decision_state, evaluate_signal, lo
 from synthlab.labs.signal.figures import signal_figures
 from synthlab.labs.signal.judging import SHOWN, decide
 from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config, signal_knobs
-from synthlab.labs.signal.trading import tried
+from synthlab.labs.signal.trading import count_trials
 from synthlab.metrics.classification import RECALIBRATION_KINDS, classification_scores
 from synthlab.metrics.performance import deflated_sharpe, sharpe
 from synthlab.models.registry import ConfigError
@@ -198,15 +198,15 @@ def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
     "Runs of this lab on the same candles in the same folder; not itself, not others, unless told."
     root = tmp_path/"runs"
     config = signal_config([*TOY, f"runs={root}"])
-    assert tried(config, .1) == (1, 0.)
+    assert count_trials(config, .1) == (1, 0.)
     ratios = [.02, -.03]
     for i, ratio in enumerate(ratios):
         shutil.copytree(toy["run"].folder, root/f"r{i}")
         (root/f"r{i}/result.json").write_text(json.dumps(toy["metrics"] | {"sharpe_a_bar": ratio}, default=str))
     shutil.copytree(toy["run"].folder, root/"other"); (root/"other/result.json").write_text(json.dumps({"source": "nasdaq", "sharpe_a_bar": 9.}))
-    trials, variance = tried(config, .1)
+    trials, variance = count_trials(config, .1)
     assert trials == 3 and variance == pytest.approx(np.var([.1, *ratios], ddof=1))
-    assert tried(config, .02, Run(root/"r0")) == (2, pytest.approx(np.var(ratios, ddof=1)))
+    assert count_trials(config, .02, Run(root/"r0")) == (2, pytest.approx(np.var(ratios, ddof=1)))
     again = evaluate_signal(toy["run"].folder, overrides=[f"runs={root}"])
     assert again["traded"].trials == 3 and "With 3 strategies tried" in again["conclusion"]
     own = toy["traded"].returns["model"].to_numpy()

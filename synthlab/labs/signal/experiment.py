@@ -26,10 +26,10 @@ from ...experiments.runs import Run
 from ...experiments.setup import Market
 from ...experiments.verdicts import ENOUGH, percent
 from .figures import signal_figures
-from .judging import (SHOWN, Decision, Said, decide, gain_table, labels_of, logistic_logits,
+from .judging import (SHOWN, Classified, Decision, decide, gain_table, labels_of, logistic_logits,
                                           network_logits, score_table)
-from .settings import ELSEWHERE, SIGNAL_KNOBS, SignalConfig, load_signals
-from .trading import Traded, fields_of, trade_all
+from .settings import OTHER_NAMES, SIGNAL_KNOBS, SignalConfig, load_signals
+from .trading import BacktestResult, trade_strategies, traded_assets
 from ...metrics.classification import reliability, restore_recalibration
 from ...metrics.performance import sharpe
 from ...models.price_action import create_classifier
@@ -80,7 +80,7 @@ def keep_decision(decision: Decision, config: SignalConfig, path: Path, best_epo
 # %% ../../../nbs/labs/signal/20_experiment.ipynb #3327fbe7
 def conclude_signal(
     scores: pd.DataFrame, gains: pd.DataFrame,  # what `score_table` and `gain_table` made
-    traded: Traded, decision: Decision,
+    traded: BacktestResult, decision: Decision,
     windows: int, independent: float,           # test windows, and how many of them overlap with none
     span: tuple[str, str], config: SignalConfig, notes: Sequence[str] = (),
 ) -> str:                                       # Markdown
@@ -126,7 +126,7 @@ def conclude_signal(
 
 # %% ../../../nbs/labs/signal/20_experiment.ipynb #505102e1
 def held_out(
-    said: Said,                         # the model's probabilities
+    said: Classified,                         # the model's probabilities
     label: Any,                         # what came of the windows, (n,)
     loader: SignalLoader, windows: Windows,     # the windows of the test
 ) -> dict[str, list]:                   # decided_at, asset and squared error of each
@@ -146,16 +146,16 @@ def judge_signal(
     payoffs, label = loader.payoff(e.fee, e.slippage), labels_of(loader, fold.test)
     val_label, val_payoff, payoff = labels_of(loader, fold.val), loader.asked(fold.val, payoffs, d.target_offset), loader.asked(fold.test, payoffs, d.target_offset)
     if decision is None: decision = decide(network_logits(model, fold.val), val_label, val_payoff, config, pos_weight)
-    said = {"model": Said(decision.probability(network_logits(model, fold.test)), decision.threshold)}
+    said = {"model": Classified(decision.probability(network_logits(model, fold.test)), decision.threshold)}
     if all(0 < y.mean() < 1 for y in (labels_of(loader, fold.train), val_label)):
         logits = logistic_logits(loader, fold)
         other = decide(logits["val"], val_label, val_payoff, config)
-        said["logistic"] = Said(other.probability(logits["test"]), other.threshold)
+        said["logistic"] = Classified(other.probability(logits["test"]), other.threshold)
     else: notes = [*notes, "Before the test these candles have labels of one kind only, so no logistic regression could be taught on them."]
     share = (d.horizon + d.target_offset)*len(loader.names)
     say(f"testing {len(label)} windows, {e.random_draws} random strategies")
     scores, gains = score_table(said, label, payoff, decision.base_rate, share, config), gain_table(said, label, payoff, share, config)
-    traded = trade_all(fields_of(loader, fold.test), {who: s.signal for who, s in said.items()}, config, run)
+    traded = trade_strategies(traded_assets(loader, fold.test), {who: s.signal for who, s in said.items()}, config, run)
     w = fold.test.windows
     span = show_stamp(w.decided_at[0]), show_stamp(w.decided_at[-1])
     conclusion = conclude_signal(scores, gains, traded, decision, len(label), len(label)/share, span, config, notes)
@@ -188,7 +188,7 @@ COLUMNS = Column("val_log_loss", "log loss"), Column("val_brier", "Brier")
 class SignalLab(BarLab):
     "Buy or wait?"
     name, title = "signal", "a buy signal on candles, from labels to trades after costs"
-    schema, knobs, words = SignalConfig, SIGNAL_KNOBS, ELSEWHERE
+    schema, knobs, words = SignalConfig, SIGNAL_KNOBS, OTHER_NAMES
     headline, report, unit = Headline("auc", "AUC", ".3f", better="higher"), "price_action", "of the Brier score"
     taught = (*BarLab.taught, "data.window_size", "data.label", "data.horizon", "data.atr_multiplier", "data.smoothing", "data.target_offset")
 

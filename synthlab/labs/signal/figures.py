@@ -18,8 +18,8 @@ from sklearn.metrics import roc_curve
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, date_axis, draw_split, new_figure
 from ...experiments.reports import execute_report, typed
 from ...experiments.setup import Market
-from .judging import SHOWN, Decision, Said
-from .trading import Traded
+from .judging import SHOWN, Classified, Decision
+from .trading import BacktestResult
 
 # %% ../../../nbs/labs/signal/22_figures.ipynb #5b9036a8
 TITLES = dict(precision="precision", recall="recall", f1="F1", auc="AUC", brier="Brier", calibration_error="calibration error", utility="utility, 10⁻⁴", signal_share="share of signals")
@@ -71,7 +71,7 @@ def draw_learning(
     return fig
 
 def draw_ranking(
-    said: dict[str, Said],              # the model first
+    said: dict[str, Classified],              # the model first
     label: np.ndarray,                  # what came, (n,)
 ) -> Figure:
     "ROC curves, and how probable buys and others were said to be."
@@ -116,7 +116,7 @@ def draw_threshold(
     return fig
 
 def draw_wealth(
-    traded: Traded,
+    traded: BacktestResult,
     level: float = .95,                 # of the band of chance
 ) -> Figure:
     "Wealth after costs, beside having bought once and beside chance."
@@ -131,7 +131,7 @@ def draw_wealth(
     return fig
 
 def draw_trades(
-    result: dict[str, Any],             # what `run_signal` gave
+    result: dict[str, Any],             # what `run` gave
     most: int = 250,                    # candles shown, the last ones
 ) -> Figure:
     "The last trades of the first asset on its price."
@@ -150,7 +150,7 @@ def draw_trades(
     return fig
 
 def signal_figures(
-    result: dict[str, Any],             # what `run_signal` or `evaluate_signal` gave
+    result: dict[str, Any],             # what `run` or `evaluate` gave
 ) -> dict[str, Figure]:                 # name -> figure
     "Split, training, ranking, reliability, threshold, wealth, trades."
     market, history = Market(result["loader"], result["fold"]), result["history"]
