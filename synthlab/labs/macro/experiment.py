@@ -20,8 +20,9 @@ from torch import Tensor
 from ...datasets.response_batches import ResponseBatches, load_split
 from ...datasets.store import ResponseStore
 from ...experiments.config import override, read_yaml, to_yaml
-from .judging import (INSIDE, TESTS, Judgement, answers, by_model, conclude_emulation, criteria,
-                                         gap_table, judge, judgement_table, left_out_table, speed_table)
+from .conclusion import conclude_emulation, criteria
+from .judging import (INSIDE, TESTS, Judgement, answers, by_model, gap_table, judge, judgement_table,
+                                         left_out_table, speed_table)
 from .settings import BASELINES, MacroConfig, build_emulator, macro_config, macro_store, seeded
 from ..market.experiment import goes_on, hint
 from ...experiments.runs import Run
