@@ -32,6 +32,10 @@ def reach(
 ENOUGH = 20     # independent windows below which no verdict is given: intervals of fewer are too narrow
 
 # %% ../../nbs/experiments/18_verdicts.ipynb #14cd509c
-def percent(v: float, digits: int = 1) -> str:
+def percent(
+    share: float,               # 1 is all
+    digits: int | None = 1,     # behind the point; None: two that matter below a tenth, none above
+) -> str:
     "A share as people write it."
-    return f"{100*v:.{digits}f} %".replace("-0.0 %", "0.0 %")
+    if digits is None: return f"{100*share:.2g} %" if 0 < abs(share) < .1 else f"{100*share:.0f} %"
+    return f"{100*share:.{digits}f} %".replace("-0.0 %", "0.0 %")
