@@ -1315,6 +1315,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'synthlab/experiments/figures.py'),
                                               'synthlab.experiments.figures.draw_gain': ( 'experiments/figures.html#draw_gain',
                                                                                           'synthlab/experiments/figures.py'),
+                                              'synthlab.experiments.figures.draw_ranks': ( 'experiments/figures.html#draw_ranks',
+                                                                                           'synthlab/experiments/figures.py'),
                                               'synthlab.experiments.figures.draw_skill': ( 'experiments/figures.html#draw_skill',
                                                                                            'synthlab/experiments/figures.py'),
                                               'synthlab.experiments.figures.draw_split': ( 'experiments/figures.html#draw_split',
