@@ -6,7 +6,7 @@
 __all__ = ['interval_scores', 'score_paths', 'BacktestRunner', 'paired_scores', 'standings', 'ensemble_distance', 'tell_duel',
            'Duel', 'ChallengerVsChampion']
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #33c084e6
+# %% ../../../nbs/labs/market/30_contest.ipynb #1eb92b1a
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 import numpy as np
@@ -22,7 +22,7 @@ from ...metrics.paths import CRPSMultiIntervalScorer, multi_interval_crps
 from ...metrics.prompts import interval_steps
 from ...trainers.objectives import path_crps
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #2d1a1eb0
+# %% ../../../nbs/labs/market/30_contest.ipynb #9c8d1ad4
 def interval_scores(
     paths: Tensor,              # simulated prices of steps 0…H, (B, P, H+1)
     prices: Tensor,             # what happened, steps 0…H, (B, H+1)
@@ -32,7 +32,7 @@ def interval_scores(
     intervals, step = scorer.intervals_for(prices.shape[-1] - 1), scorer.time_increment
     return {n: multi_interval_crps(paths, prices, {n: interval_steps(s, step)}) for n, s in intervals.items()}
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #8f5f8bed
+# %% ../../../nbs/labs/market/30_contest.ipynb #dbbdf85d
 def score_paths(
     paths: Tensor,              # simulated prices of steps 1…H, (B, P, H)
     batch: dict,                # the windows: `initial_price` (B,), `target` (B, H)
@@ -48,7 +48,7 @@ def score_paths(
             "spread": last.std(1), "error": (last.mean(1) - outcome).abs()}
     return pd.DataFrame({k: v.numpy() for k, v in rows.items()})
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #74e8a1db
+# %% ../../../nbs/labs/market/30_contest.ipynb #25d0eace
 class BacktestRunner:
     "Several forecasters on the same windows with common random numbers."
     def __init__(self,
@@ -104,7 +104,7 @@ class BacktestRunner:
         "Every forecaster's scores on every window."
         return pd.concat([scores for *_, scores in self.paths_and_scores(horizon, n_paths)], ignore_index=True)
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #3ed93118
+# %% ../../../nbs/labs/market/30_contest.ipynb #ba38566b
 def paired_scores(
     scores: pd.DataFrame,           # from `BacktestRunner.run`
     measure: str = "crps",          # crps | total | an interval | any other column, lower is better
@@ -118,7 +118,7 @@ def paired_scores(
         raise ValueError("not everybody has a score for every window; compare on the same windows")
     return windows
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #270737ea
+# %% ../../../nbs/labs/market/30_contest.ipynb #13a1d45d
 def standings(
     scores: pd.DataFrame,           # from `BacktestRunner.run`
     reference: str,                 # whom the others are compared with
@@ -140,7 +140,7 @@ def standings(
         if name != reference: rows[name] |= compare_scores(own, base, overlap, level, n_boot, seed)
     return pd.DataFrame.from_dict(rows, "index").rename_axis("simulator").sort_values("score", kind="stable")
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #7877cf8e
+# %% ../../../nbs/labs/market/30_contest.ipynb #205bdc7d
 def ensemble_distance(
     a: Tensor,                      # members of one forecast, (B, P)
     b: Tensor,                      # of another, (B, Q)
@@ -151,7 +151,7 @@ def ensemble_distance(
     apart = weight.gather(-1, order).cumsum(-1)[..., :-1]       # difference of the distribution functions
     return 2*(apart**2*z.diff()).sum(-1)/a.std(-1)
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #e7d008ab
+# %% ../../../nbs/labs/market/30_contest.ipynb #9b7e224b
 def tell_duel(
     row: pd.Series,                 # of `standings`: skill, low, high of the challenger
     level: float,                   # of the interval
@@ -161,7 +161,7 @@ def tell_duel(
     return (f"The challenger {word} the champion: skill {percent(row.skill)}, "
             f"{100*level:.0f} % interval {percent(row.low)} to {percent(row.high)}.")
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #0bb203af
+# %% ../../../nbs/labs/market/30_contest.ipynb #9a203ff3
 @dataclass
 class Duel:
     "What came of one challenge."
@@ -172,7 +172,7 @@ class Duel:
     distance: float                 # energy distance of the two forecasts, in units of the champion's spread
     verdict: str                    # a sentence
 
-# %% ../../../nbs/labs/market/30_contest.ipynb #cee73ba0
+# %% ../../../nbs/labs/market/30_contest.ipynb #3631d468
 class ChallengerVsChampion:
     "Two forecasters on the same windows."
     def __init__(self,

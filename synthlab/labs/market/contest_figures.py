@@ -6,7 +6,7 @@
 __all__ = ['FORMS', 'skill_limit', 'draw_standings', 'show_standings', 'percent_behind', 'draw_intervals', 'shades',
            'draw_weights']
 
-# %% ../../../nbs/labs/market/34_contest_figures.ipynb #3ed406fa
+# %% ../../../nbs/labs/market/34_contest_figures.ipynb #a1200a96
 from collections.abc import Sequence
 import numpy as np
 import pandas as pd
@@ -14,14 +14,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from ...experiments.figures import MODEL, SHADES, TRUTH, date_axis, new_figure
 
-# %% ../../../nbs/labs/market/34_contest_figures.ipynb #f3e0d553
+# %% ../../../nbs/labs/market/34_contest_figures.ipynb #a4c9e713
 def skill_limit(
     table: pd.DataFrame,        # skill, low, high of the others
 ) -> float:                     # a share, at least .02
     "How far down a chart of skills reaches: three times the usual one."
     return max(.02, 3*float(table[["skill", "low", "high"]].abs().median(axis=None)))
 
-# %% ../../../nbs/labs/market/34_contest_figures.ipynb #c87463e7
+# %% ../../../nbs/labs/market/34_contest_figures.ipynb #30298c92
 def draw_standings(
     table: pd.DataFrame,        # from `standings`: skill, low, high; the reference has none
     models: Sequence[str],      # which rows are models; the others are baselines
@@ -32,7 +32,7 @@ def draw_standings(
     rows = table.drop(reference).iloc[::-1]
     limit = skill_limit(rows) if limit is None else limit
     fig, ax = new_figure(6.5, 1 + .22*len(rows))
-    ax.axvline(0, color=TRUTH, lw=.8, zorder=1)
+    ax.axvline(0, color=TRUTH, lw=.8, zorder=1.9)
     for y, (name, r) in enumerate(rows.iterrows()):
         colour, inside = MODEL if name in models else SHADES[0], r.skill >= -limit
         ax.plot(100*np.clip([r.low, r.high], -limit, None), [y, y], color=colour, lw=1.5, alpha=.6)
@@ -42,7 +42,7 @@ def draw_standings(
     ax.tick_params(axis="y", length=0, labelsize=8); ax.grid(axis="x", color="0.92")
     return fig
 
-# %% ../../../nbs/labs/market/34_contest_figures.ipynb #e5594a74
+# %% ../../../nbs/labs/market/34_contest_figures.ipynb #3f7f0704
 FORMS = dict(score="{:.2f}", rank="{:.1f}", won="{:.0%}", skill="{:+.1%}", low="{:+.1%}", high="{:+.1%}",
              p_value="{:.2g}", seconds="{:.0f}", parameters="{:,.0f}", smoothed="{:.2f}", best="{:.0%}",
              weight="{:.1%}")
@@ -56,14 +56,14 @@ def show_standings(
     styled = table.rename_axis(None).style.format(forms, na_rep="")
     return styled.set_properties(subset=bold, **{"font-weight": "bold"})
 
-# %% ../../../nbs/labs/market/34_contest_figures.ipynb #654cbabe
+# %% ../../../nbs/labs/market/34_contest_figures.ipynb #71ebabf4
 def percent_behind(
     scores: pd.DataFrame,       # index simulator; a column an interval; mean score, lower is better
 ) -> pd.DataFrame:              # the same shape; 0 for the best of each column
     "How many percent each score lies above the best of its column."
     return 100*(scores/scores.min() - 1)
 
-# %% ../../../nbs/labs/market/34_contest_figures.ipynb #3c55b143
+# %% ../../../nbs/labs/market/34_contest_figures.ipynb #81e83f49
 def draw_intervals(
     scores: pd.DataFrame,       # index simulator, the best first; a column an interval; mean score, lower is better
     limit: float = 10,          # percent above the best at which the colour ends
@@ -81,7 +81,7 @@ def draw_intervals(
     ax.set_xlabel("percent above the best of each column", fontsize=8)
     return fig
 
-# %% ../../../nbs/labs/market/34_contest_figures.ipynb #4d4b8783
+# %% ../../../nbs/labs/market/34_contest_figures.ipynb #c09d8dac
 def shades(
     names: Sequence[str],       # of forecasters, the one with most weight first
     models: Sequence[str],      # which of them are models
