@@ -153,7 +153,7 @@ class SignalPredictor(WindowPredictor):
         try: return [write(self.model, folder/name, *size, notes) for wanted, write, name in kinds if wanted]
         except ImportError as e: raise ConfigError(str(e)) from None
 
-# %% ../../../nbs/labs/signal/30_predictor.ipynb #7bba8619
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #cc77260d
 class Signal(NamedTuple):
     "What a stream says at the close of a candle."
     time: pd.Timestamp                  # of the candle's open
@@ -161,6 +161,7 @@ class Signal(NamedTuple):
     probability: float | None           # 0 to 1; None while there is not enough past
     signal: bool                        # whether to buy at the next open
 
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #99e9af12
 def check_candle(
     time: pd.Timestamp,                 # of its open, for the message
     candle: tuple,                      # open, high, low, close, volume
@@ -271,12 +272,13 @@ def replay(
         rows.append((time, answer.close, answer.probability, answer.signal, book.position, book.equity))
     return rows
 
-# %% ../../../nbs/labs/signal/30_predictor.ipynb #eba2b1ef
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #94bfc0e8
 class PaperResult(NamedTuple):
     "What came of a replay."
     log: pd.DataFrame                   # index time: close, probability, signal, position, equity; a row a candle
     trades: pd.DataFrame                # entry, exit (times), prices, net_return, reason
 
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #42170109
 def paper_result(
     rows: list[tuple],                  # what `replay` gave
     book: TradeBook,                    # its account
