@@ -39,11 +39,11 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def five_minutes():
-    "Ten thousand candles; two holes, and an hour in which nothing moves."
-    bars = MockDataSource(length=10_030, freq="5min", seed=4).load(["A"])["A"]
-    bars = bars.drop(bars.index[[*range(4000, 4005), *range(7000, 7025)]])
-    still = bars.index[2000:2012]
-    bars.loc[still, ["open", "high", "low", "close"]] = bars["close"].iloc[1999]
+    "Four thousand candles; two holes, and an hour in which nothing moves."
+    bars = MockDataSource(length=4030, freq="5min", seed=4).load(["A"])["A"]
+    bars = bars.drop(bars.index[[*range(1600, 1605), *range(2800, 2825)]])
+    still = bars.index[800:812]
+    bars.loc[still, ["open", "high", "low", "close"]] = bars["close"].iloc[799]
     return bars
 
 class Sum(torch.nn.Module):
@@ -76,26 +76,26 @@ def rows(bars): return bars[list(COLUMNS)].itertuples(name=None)
 
 # --- the stream ------------------------------------------------------------------------------------------------------------
 
-def test_ten_thousand_candles_one_by_one(five_minutes):
+def test_four_thousand_candles_one_by_one(five_minutes):
     "Features to the bit, probabilities to 1e-6, and both begin anew behind a hole."
     bars = five_minutes
-    predictor = complete(bars.iloc[:3000])
+    predictor = complete(bars.iloc[:1200])
     stream, said, features = predictor.stream(), [], []
     for time, *candle in rows(bars):
         said.append(stream.take(time, tuple(candle))); features.append(stream.window[-1].copy())
     features = np.stack(features)
-    assert len(bars) == 10_000 and stream.segment == 2
-    for part in np.split(np.arange(len(bars)), [4000, 6995]): assert features[part].tobytes() == predictor.engineer.transform(bars.iloc[part]).tobytes()
+    assert len(bars) == 4000 and stream.segment == 2
+    for part in np.split(np.arange(len(bars)), [1600, 2795]): assert features[part].tobytes() == predictor.engineer.transform(bars.iloc[part]).tobytes()
     p = pd.Series([s.probability for s in said], bars.index, dtype=float).dropna()
     whole = predictor.predict(bars)
-    assert p.index.equals(whole.index) and len(p) == 10_000 - 3*(predictor.min_candles - 1) and predictor.min_candles == 199 + SIZE
+    assert p.index.equals(whole.index) and len(p) == 4000 - 3*(predictor.min_candles - 1) and predictor.min_candles == 199 + SIZE
     assert abs(p - whole["probability"]).max() < 1e-6 and p.std() > .01
     assert [s.signal for s in said if s.probability is not None] == [x >= predictor.threshold for x in p] and not any(s.signal for s in said if s.probability is None)
     assert [s.close for s in said] == bars["close"].tolist() and [s.time for s in said] == list(bars.index)
 
 def test_stretches_are_predicted_as_if_alone(five_minutes):
-    bars = five_minutes.iloc[3500:4700]
-    predictor = complete(five_minutes.iloc[:3000], attention=True)
+    bars = five_minutes.iloc[1100:2300]
+    predictor = complete(five_minutes.iloc[:1000], attention=True)
     whole = predictor.predict(bars)
     alone = pd.concat([predictor.predict(bars.iloc[:500]), predictor.predict(bars.iloc[500:])])
     pd.testing.assert_frame_equal(whole, alone, check_exact=False, atol=1e-6, rtol=0)
@@ -103,7 +103,7 @@ def test_stretches_are_predicted_as_if_alone(five_minutes):
 
 def test_what_comes_later_changes_no_probability(five_minutes):
     bars = five_minutes.iloc[:600]
-    predictor = complete(five_minutes.iloc[:3000], attention=True)
+    predictor = complete(five_minutes.iloc[:1000], attention=True)
     changed = bars.mul(np.where(np.arange(600) > 400, 3., 1.), axis=0)
     one, other = (predictor.predict(b).loc[:bars.index[400], "probability"] for b in (bars, changed))
     assert (one == other).all() and len(one) > 100
@@ -114,7 +114,7 @@ BAD = [("late", -1, {}), ("twice", 0, {}), ("high", 1, dict(high=1.)), ("low", 1
 def test_bad_candles_are_refused_and_change_nothing(five_minutes):
     "Late, repeated, impossible, missing: the next good candle gives what it would have given."
     bars = five_minutes.iloc[:130]
-    predictor = complete(five_minutes.iloc[:3000], "price_action", start="first")
+    predictor = complete(five_minutes.iloc[:1000], "price_action", start="first")
     honest, tried = predictor.stream(), predictor.stream()
     for i, (time, *candle) in enumerate(rows(bars)):
         if i > 85 or i in (1, 50):
@@ -128,7 +128,7 @@ def test_bad_candles_are_refused_and_change_nothing(five_minutes):
     with pytest.raises(BarError, match="give them in order"): tried.push(time, *candle)
 
 def test_times_are_read_as_utc(five_minutes):
-    predictor = complete(five_minutes.iloc[:3000])
+    predictor = complete(five_minutes.iloc[:1000])
     stream = predictor.stream()
     first = stream.push("2020-01-01 00:00", 1, 2, 1, 2, 5)
     assert first.time == pd.Timestamp("2020-01-01", tz="UTC") and first.probability is None and first.signal is False

@@ -24,6 +24,7 @@ from ...datasets.features import FeatureEngineer, restore_engineer
 from ...datasets.gaps import bar_step, fill_gaps, limit_of, stretches
 from ...datasets.indicators import COLUMNS, Live, atr
 from ...datasets.sources import get_source
+from ...datasets.sources import get_source
 from ...datasets.splits import whole_windows
 from ...datasets.times import to_times
 from ...experiments.experiment import load_model
@@ -169,7 +170,7 @@ def predict_assets(
     predictor = SignalPredictor(network, about)
     return {name: predictor.predict(bars) for name, bars in candles.items()}
 
-# %% ../../../nbs/labs/signal/30_predictor.ipynb #7bba8619
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #cc77260d
 class Signal(NamedTuple):
     "What a stream says at the close of a candle."
     time: pd.Timestamp                  # of the candle's open
@@ -177,6 +178,7 @@ class Signal(NamedTuple):
     probability: float | None           # 0 to 1; None while there is not enough past
     signal: bool                        # whether to buy at the next open
 
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #99e9af12
 def check_candle(
     time: pd.Timestamp,                 # of its open, for the message
     candle: tuple,                      # open, high, low, close, volume
@@ -287,12 +289,13 @@ def replay(
         rows.append((time, answer.close, answer.probability, answer.signal, book.position, book.equity))
     return rows
 
-# %% ../../../nbs/labs/signal/30_predictor.ipynb #eba2b1ef
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #94bfc0e8
 class PaperResult(NamedTuple):
     "What came of a replay."
     log: pd.DataFrame                   # index time: close, probability, signal, position, equity; a row a candle
     trades: pd.DataFrame                # entry, exit (times), prices, net_return, reason
 
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #42170109
 def paper_result(
     rows: list[tuple],                  # what `replay` gave
     book: TradeBook,                    # its account

@@ -183,7 +183,7 @@ def random_row(
     means = {name: m[name].mean() for name in ("total_return", "cagr", "sharpe", "max_drawdown", "volatility")}
     return means | dict(trades=trades, sharpe_low=low, sharpe_high=high)
 
-# %% ../../../nbs/labs/signal/16_trading.ipynb #02056944
+# %% ../../../nbs/labs/signal/16_trading.ipynb #89f6f181
 def earlier_ratios(
     config: SignalConfig,               # where runs lie, and on which candles
     exclude: Run | None = None,         # this very run
@@ -197,6 +197,7 @@ def earlier_ratios(
             found.append(result["sharpe_a_bar"])
     return found
 
+# %% ../../../nbs/labs/signal/16_trading.ipynb #bf5acf24
 def count_trials(
     config: SignalConfig,               # where runs lie, and on which candles
     own: float,                         # Sharpe ratio a candle of this one
@@ -218,7 +219,7 @@ def deflate(
     trials, variance = count_trials(config, ratio if np.isfinite(ratio) else 0., run)
     return (float(deflated_sharpe(returns, trials, variance)) if returns.any() else np.nan), trials
 
-# %% ../../../nbs/labs/signal/16_trading.ipynb #8357ea61
+# %% ../../../nbs/labs/signal/16_trading.ipynb #1fc1f344
 @dataclass
 class BacktestResult:
     "What came of all strategies on one test."
@@ -230,6 +231,7 @@ class BacktestResult:
     deflated: float                     # deflated Sharpe ratio of the model, 0 to 1
     trials: int                         # strategies tried on these candles
 
+# %% ../../../nbs/labs/signal/16_trading.ipynb #9318b7cc
 def strategy_returns(
     assets: list[TradedAsset],
     ledgers: Mapping[str, Mapping[str, Ledger]],    # strategy -> asset -> its trades
