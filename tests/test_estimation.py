@@ -11,11 +11,12 @@ from statsmodels.tsa.statespace.kalman_filter import KalmanFilter
 
 from synthlab.datasets.world import PERCENT, Parameters, StateSpace, World
 from synthlab.datasets.worlds import get_world
-from synthlab.labs.macro.estimation import (Likelihood, Prior, ascend, calibrate_posterior, compare_fits, fit_data,
-                                            fit_responses, fit_var, from_emulator, from_world, gradient_error,
-                                            identification, innovations, log_posterior, posterior_responses,
-                                            sample_posterior, sensitivities, series_covariance, simulate_data,
-                                            us_data)
+from synthlab.labs.macro.estimation import (calibrate_posterior, fit_responses, from_emulator, gradient_error,
+                                            identification, sensitivities)
+from synthlab.labs.macro.observations import (compare_fits, fit_var, from_world, innovations, series_covariance,
+                                              simulate_data, us_data)
+from synthlab.labs.macro.posterior import (Likelihood, Prior, ascend, fit_data, log_posterior, posterior_responses,
+                                           sample_posterior)
 from synthlab.models.universal import UniversalEmulator
 from synthlab.trainers.hmc import effective_size, r_hat, rank_test, sample_hmc, shape_factor, summarise_chains, truth_ranks
 
@@ -224,7 +225,7 @@ def test_chains_have_the_moments_of_a_gaussian_whatever_its_shape():
 
 def test_chains_find_a_prior_that_is_not_normal():
     density = lambda u: ALL.log_density(u)
-    chains = sample_hmc(density, ALL.sample((8,), 1), draws=400, warmup=200, leaps=4)
+    chains = sample_hmc(density, ALL.sample((40,), 1), draws=80, warmup=100, leaps=4)
     share = torch.sigmoid(chains.draws[:, ::8].flatten(0, 1))
     assert min(stats.kstest(s.numpy(), "uniform").pvalue for s in share.T) > 1e-3
 
@@ -235,10 +236,10 @@ def test_a_seed_makes_the_chains():
 
 def test_what_cannot_be_is_refused_and_what_diverges_is_counted():
     half = lambda x: torch.where(x[..., 0] > 0, -x.square().sum(-1)/2, torch.nan)        # no density on the left
-    chains = sample_hmc(half, randn(4, 1).abs(), draws=300, warmup=100)
+    chains = sample_hmc(half, randn(40, 1).abs(), draws=40, warmup=60)
     assert (chains.draws > 0).all() and abs(chains.draws.mean().item() - (2/math.pi)**.5) < .1
     funnel = lambda x: -(x[..., 0]/3)**2/2 - (x[..., 1:].square()*(-x[..., :1]).exp() + x[..., :1]).sum(-1)/2
-    assert sample_hmc(funnel, randn(4, 6), draws=200, warmup=100, target=.5).divergent.sum() > 0
+    assert sample_hmc(funnel, randn(40, 6), draws=20, warmup=60, target=.5).divergent.sum() > 0
     with pytest.raises(ValueError, match="no finite value"): sample_hmc(half, -randn(4, 1).abs())
 
 def test_r_hat_is_its_definition():
@@ -281,11 +282,11 @@ def test_right_posteriors_have_uniform_ranks_and_wrong_ones_are_caught():
     assert shifted["p-value"] < 1e-6 and shifted["mean rank"] < .4
 
 def test_a_whole_estimation_is_calibrated_and_a_wrong_model_is_not():
-    prior, options = Prior(FADING), dict(simulations=80, quarters=60, chains=2, draws=50, warmup=50, leaps=3, climb=20, seed=1)
+    prior, options = Prior(FADING), dict(simulations=80, quarters=60, chains=4, draws=20, warmup=30, leaps=3, climb=20, seed=1)
     responses = from_world(FADING, 20)
     right = calibrate_posterior(responses, FADING, prior, **options)
     assert right.ranks.shape == (80, 2) and (rank_test(right.ranks, prior.free)["p-value"] > .01).all()
-    small = options | dict(simulations=5, draws=40, warmup=10)
+    small = options | dict(simulations=5, draws=16, warmup=10)
     assert torch.equal(*(calibrate_posterior(responses, FADING, prior, **small).ranks for _ in range(2)))
     wrong = calibrate_posterior(lambda t: 1.2*responses(t), FADING, prior, **options)
     assert rank_test(wrong.ranks, prior.free)["p-value"]["sd"] < 1e-4
@@ -303,7 +304,8 @@ def test_us_data_and_var_are_the_reference():
 
 def test_errors_of_the_var_are_least_squares_residuals():
     us = us_data()
-    table = compare_fits({"VAR": (fit_var(us, 2, 300).responses, 24, 0.), "half": (fit_var(us, 2, 300).responses/2, 24, 0.)}, us)
+    responses = fit_var(us, 2, 200).responses
+    table = compare_fits({"VAR": (responses, 24, 0.), "half": (responses/2, 24, 0.)}, us)
     y = us.to_numpy()
     X = np.concatenate([np.ones((200, 1)), y[1:-1], y[:-2]], 1)
     residuals = y[2:] - X @ np.linalg.lstsq(X, y[2:], rcond=None)[0]
@@ -315,8 +317,8 @@ def test_errors_of_the_var_are_least_squares_residuals():
 def test_a_posterior_of_data_holds_together():
     two = Prior(NK, ("rho_r", "sigma_m"))
     data = simulate_data(NK, DEFAULT[None], 200, seed=6)[0]
-    found = sample_posterior(SOLVER, Likelihood(data), two, chains=4, draws=40, warmup=40, leaps=3, climb=30, seed=2)
-    assert found.theta.shape == (4, 40, 12) and not NK.parameters.outside(found.theta).any()
+    found = sample_posterior(SOLVER, Likelihood(data), two, chains=16, draws=10, warmup=30, leaps=3, climb=20, seed=2)
+    assert found.theta.shape == (16, 10, 12) and not NK.parameters.outside(found.theta).any()
     table = summarise_chains(found.free, two.free)
     truth = DEFAULT[two.columns].numpy()
     assert (abs(table["mean"] - truth) < 4*table["sd"]).all() and (table["sd"] < .5*two.width.numpy()/12**.5).all()

@@ -241,7 +241,7 @@ def test_report(tmp_path):
 
 def test_the_report_on_estimation(toy, tmp_path):
     "The other report at toy size, through the emulator of a finished run."
-    small = dict(run_dir=str(toy["run"].folder), draws=6, warmup=6, chains=2, simulations=4, quarters=40, recovered=3)
+    small = dict(run_dir=str(toy["run"].folder), draws=6, warmup=6, chains=2, simulations=4, quarters=40, recovered=3, steps=20)
     out = papermill.execute_notebook(NBS/"estimate.ipynb", tmp_path/"out.ipynb", small, cwd=tmp_path, progress_bar=False)
     assert "Simulation-based calibration with 4 data sets" in str(out)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
