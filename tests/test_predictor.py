@@ -13,7 +13,7 @@ from synthlab.labs.signal.experiment import decision_state, evaluate_signal, loa
 from synthlab.labs.signal.judging import Decision, network_logits
 from synthlab.labs.signal.settings import signal_config
 from synthlab.labs.signal.trading import fields_of, trade_all
-from synthlab.metrics.classification import create_recalibration, restore_recalibration
+from synthlab.metrics.recalibration import create_recalibration, restore_recalibration
 from synthlab.metrics.trades import simulate_trades
 from synthlab.models.price_action import create_classifier
 from synthlab.models.registry import ConfigError

@@ -16,7 +16,8 @@ from synthlab.labs.signal.figures import signal_figures
 from synthlab.labs.signal.judging import SHOWN, decide
 from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config, signal_knobs
 from synthlab.labs.signal.trading import tried
-from synthlab.metrics.classification import RECALIBRATION_KINDS, classification_scores
+from synthlab.metrics.classification import classification_scores
+from synthlab.metrics.recalibration import RECALIBRATION_KINDS
 from synthlab.metrics.performance import deflated_sharpe, sharpe
 from synthlab.models.registry import ConfigError
 

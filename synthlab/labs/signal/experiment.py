@@ -28,7 +28,8 @@ from .judging import (Decision, Said, decide, gain_table, labels_of, logistic_lo
 from ...experiments.setup import Market, computing_threads
 from .settings import SignalConfig, load_signals, signal_config
 from .trading import Traded, fields_of, trade_all
-from ...metrics.classification import reliability, restore_recalibration
+from ...metrics.classification import reliability
+from ...metrics.recalibration import restore_recalibration
 from ...metrics.performance import sharpe
 from ...models.price_action import create_classifier
 from ...models.registry import ConfigError

@@ -18,8 +18,9 @@ from ...datasets.signals import SignalLoader
 from ...datasets.windows import Batches
 from ...experiments.verdicts import reach
 from .settings import SignalConfig
-from ...metrics.classification import (Recalibration, best_threshold, block_weights, classification_scores, classification_table, create_recalibration,
-                                             payoff_threshold)
+from ...metrics.classification import (best_threshold, block_weights, classification_scores,
+    classification_table, payoff_threshold)
+from ...metrics.recalibration import Recalibration, create_recalibration
 
 # %% ../../../nbs/labs/signal/14_judging.ipynb #2988c02a
 def network_logits(

@@ -17,7 +17,7 @@ from ...datasets.signals import SignalLoader
 from ...experiments.config import compose, nearest
 from ...experiments.settings import SplitConfig, TrackingConfig, typed_knobs, whole_path
 from ...experiments.setup import get_device, split_by
-from ...metrics.classification import RECALIBRATION_KINDS
+from ...metrics.recalibration import RECALIBRATION_KINDS
 from ...metrics.trades import RULES
 from ...models.registry import ConfigError
 from ...trainers.trainer import TrainingConfig
