@@ -8,8 +8,10 @@ from sklearn import metrics as sk
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from synthlab.metrics.classification import (RECALIBRATION_KINDS, SCORES, auc, average_precision, best_threshold, block_weights, calibration_error, classification_scores,
-    classification_table, create_recalibration, fit_temperature, payoff_threshold, reliability, restore_recalibration)
+from synthlab.metrics.classification import (SCORES, auc, average_precision, best_threshold, block_weights,
+    calibration_error, classification_scores, classification_table, payoff_threshold, reliability)
+from synthlab.metrics.recalibration import (RECALIBRATION_KINDS, create_recalibration, fit_temperature,
+    restore_recalibration)
 from synthlab.metrics.skill import block_bootstrap
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)

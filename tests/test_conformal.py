@@ -9,8 +9,9 @@ from scipy.special import ndtri
 
 from synthlab.metrics.calibration import coverage
 from synthlab.metrics.crps import fair_crps_ensemble
-from synthlab.models.conformal import (LEVELS, AdaptiveConformal, SplitConformal, broken_line, disjoint_windows, increasing, less_noise, normal_scores,
-    over_steps, promised, pooled, score_quantiles, stretch_members)
+from synthlab.models.conformal import AdaptiveConformal, SplitConformal, pooled
+from synthlab.models.stretching import (LEVELS, broken_line, disjoint_windows, increasing, less_noise, normal_scores,
+    over_steps, promised, score_quantiles, stretch_members)
 
 property_test = settings(deadline=None, derandomize=True, max_examples=40)
 F64 = torch.float64

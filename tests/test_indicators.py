@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from synthlab.datasets.audit import audit_leaks
-from synthlab.datasets.bars import FrameDataSource, MockDataSource
+from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.candles import FeatureStream, PriceActionEngineer, StationaryEngineer
 from synthlab.datasets.features import create_engineer, restore_engineer
 from synthlab.datasets.indicators import (COLUMNS, Live, adx, atr, bollinger, cci, ema, macd, momentum, obv, rsi, sma, stochastic_oscillator, true_range, volume_ratio,

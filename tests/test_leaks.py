@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from synthlab.datasets.audit import LeakError, audit_leaks
-from synthlab.datasets.bars import FrameDataSource, MockDataSource
+from synthlab.datasets.sources import FrameDataSource, MockDataSource
 import synthlab.datasets.ohlcv, synthlab.datasets.wavelets     # noqa: F401, so that their engineers are audited too
 from synthlab.datasets.features import ENGINEERS, FeatureEngineer, create_engineer, restore_engineer
 from synthlab.datasets.market import MarketDataLoader

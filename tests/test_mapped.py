@@ -12,12 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-import synthlab.datasets.mapped as module
+import synthlab.datasets.asset_files as module
 import synthlab.datasets.ohlcv, synthlab.datasets.wavelets     # noqa: F401, so that their engineers are known
 from synthlab.datasets.audit import audit_split
 from synthlab.datasets.bars import BarError
 from synthlab.datasets.features import ENGINEERS, create_engineer
-from synthlab.datasets.mapped import AssetWriter, MappedParquet, fit_mapped, mapped_fold, mapped_gather, mapped_windows, read_manifest
+from synthlab.datasets.mapped import MappedParquet, fit_mapped, mapped_fold, mapped_gather, mapped_windows
+from synthlab.datasets.asset_files import AssetWriter, read_manifest
 from synthlab.datasets.market import MarketDataLoader
 from synthlab.datasets.sources import FileDataSource, FrameDataSource, MockDataSource
 from synthlab.datasets.splits import SplitError, find_windows

@@ -3,7 +3,8 @@ import dataclasses, io, json, math, pickle, shutil, zipfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
-from synthlab.datasets.bars import BarError, FrameDataSource, MockDataSource
+from synthlab.datasets.bars import BarError
+from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.features import create_engineer
 from synthlab.datasets.indicators import COLUMNS, atr
 from synthlab.datasets.signals import SignalLoader
@@ -13,7 +14,7 @@ from synthlab.labs.signal.experiment import decision_state, evaluate_signal, loa
 from synthlab.labs.signal.judging import Decision, network_logits
 from synthlab.labs.signal.settings import signal_config
 from synthlab.labs.signal.trading import trade_strategies, traded_assets
-from synthlab.metrics.classification import create_recalibration, restore_recalibration
+from synthlab.metrics.recalibration import create_recalibration, restore_recalibration
 from synthlab.metrics.trades import simulate_trades
 from synthlab.models.price_action import create_classifier
 from synthlab.models.registry import ConfigError

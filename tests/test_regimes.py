@@ -15,8 +15,10 @@ from synthlab.datasets.audit import audit_leaks, audit_split
 from synthlab.datasets.drift import RegimeDriftMonitor, shares, symmetric_kl
 from synthlab.datasets.ohlcv import aggregate_bars
 from synthlab.datasets.regimes import (HOURLY_FEATURE_NAMES, STRATEGIES, GaussianMixtureStrategy, KMeansStrategy,
-    LogReturnTarget, MultiColumnTarget, OHLCVFeatureStep, PipelineConfig, RawReturnTarget, RegimeAwareDataset, RegimeBalancedSampler,
-    RegimeTagger, balanced_probabilities, generate_walk_forward_folds, run_pipeline, run_pipeline_from_source)
+    OHLCVFeatureStep, RegimeTagger)
+from synthlab.datasets.regime_folds import (LogReturnTarget, MultiColumnTarget, PipelineConfig, RawReturnTarget,
+    RegimeAwareDataset, RegimeBalancedSampler, balanced_probabilities, generate_walk_forward_folds, run_pipeline,
+    run_pipeline_from_source)
 from synthlab.datasets.sources import MockDataSource
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)

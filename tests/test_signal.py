@@ -4,7 +4,7 @@ from pathlib import Path
 
 import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
-from synthlab.datasets.bars import MockDataSource, get_source
+from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.datasets.signals import SignalLoader
 from synthlab.labs.signal import experiment as lab
 from synthlab.cli.main import main
@@ -16,7 +16,8 @@ from synthlab.labs.signal.figures import signal_figures
 from synthlab.labs.signal.judging import SHOWN, decide
 from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config, signal_knobs
 from synthlab.labs.signal.trading import count_trials
-from synthlab.metrics.classification import RECALIBRATION_KINDS, classification_scores
+from synthlab.metrics.recalibration import RECALIBRATION_KINDS
+from synthlab.metrics.classification import classification_scores
 from synthlab.metrics.performance import deflated_sharpe, sharpe
 from synthlab.models.registry import ConfigError
 

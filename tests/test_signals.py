@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from synthlab.datasets.audit import LeakError, audit_leaks, audit_split
-from synthlab.datasets.bars import FrameDataSource, MockDataSource
+from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.candles import PriceActionEngineer
 from synthlab.datasets.indicators import atr
 from synthlab.datasets.labels import buy_label

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from synthlab.datasets.bars import FrameDataSource, MockDataSource
+from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.market import MarketDataLoader
 from synthlab.datasets.splits import (Split, SplitError, Windows, describe_split, find_windows, purge, static_holdout, thin, to_stamp,
                                       walk_forward)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
-from .bars import bar_step
+from .gaps import bar_step
 from .features import FeatureEngineer
 from .splits import Split, Windows, show_stamp
 

@@ -28,7 +28,7 @@ class Lag:
         self.held = both[len(x):]
         return both[:len(x)]
 
-# %% ../../nbs/datasets/18_indicators.ipynb #218e0179
+# %% ../../nbs/datasets/18_indicators.ipynb #72751f64
 def window_total(
     x: np.ndarray,              # rows, the first width-1 of them only look-back, (width-1+T,)
     width: int,                 # rows in a window
@@ -40,11 +40,13 @@ def window_total(
     for lag in range(1, width): total = total + term(x[width-1-lag : len(x)-lag])
     return total
 
+# %% ../../nbs/datasets/18_indicators.ipynb #239ebaa5
 def window_mean(x: np.ndarray, width: int) -> np.ndarray:
     "Mean of the last rows, exact where they are all alike: see `window_total`."
     newest = x[width-1:]
     return newest + window_total(x, width, lambda part: part - newest)/width
 
+# %% ../../nbs/datasets/18_indicators.ipynb #af3b1b33
 def window_extreme(
     x: np.ndarray, width: int,  # as above
     pick=np.maximum,            # or np.minimum
@@ -109,7 +111,7 @@ class Running:
         if len(x): self.total = sums[-1]
         return sums
 
-# %% ../../nbs/datasets/18_indicators.ipynb #b43d36ff
+# %% ../../nbs/datasets/18_indicators.ipynb #aa183320
 class Memory:
     "The machines of an indicator, in the order in which it asks for them."
     def __init__(self): self.machines, self.at = [], 0
@@ -126,6 +128,7 @@ def recall(
     "The memory of this piece."
     return Memory() if memory is None else memory
 
+# %% ../../nbs/datasets/18_indicators.ipynb #55113960
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 class Live:
@@ -143,7 +146,7 @@ class Live:
         self.memory.at = 0
         return self.indicator(*columns, **self.options, memory=self.memory)
 
-# %% ../../nbs/datasets/18_indicators.ipynb #d2a18647
+# %% ../../nbs/datasets/18_indicators.ipynb #7827052d
 def sma(
     close: np.ndarray,  # any series, (T,)
     n: int = 20,        # rows
@@ -152,6 +155,7 @@ def sma(
     "Simple moving average."
     return recall(memory)(Trailing, window_mean, n)(close)
 
+# %% ../../nbs/datasets/18_indicators.ipynb #6dc51864
 def ema(
     close: np.ndarray,  # any series, (T,)
     n: int = 50,        # rows
@@ -161,6 +165,7 @@ def ema(
     "Exponential moving average."
     return recall(memory)(Smooth, n, smoothing, start)(close)
 
+# %% ../../nbs/datasets/18_indicators.ipynb #1c8d9c86
 def momentum(
     close: np.ndarray,  # any series, (T,)
     n: int = 10,        # rows
@@ -188,7 +193,7 @@ def rsi(
     fall = memory(Smooth, n, smoothing, start)(np.maximum(-change, 0.))
     return _share(rise, rise + fall)
 
-# %% ../../nbs/datasets/18_indicators.ipynb #316a4cc4
+# %% ../../nbs/datasets/18_indicators.ipynb #d31e2630
 def true_range(
     high: np.ndarray, low: np.ndarray, close: np.ndarray,   # (T,)
     start: str = "mean",    # mean: the first row has none, for want of a close before it | first: its high less its low
@@ -199,6 +204,7 @@ def true_range(
     widest = np.fmax if start == "first" else np.maximum
     return widest(widest(high - low, np.abs(high - before)), np.abs(low - before))
 
+# %% ../../nbs/datasets/18_indicators.ipynb #699af426
 def atr(
     high: np.ndarray, low: np.ndarray, close: np.ndarray,   # (T,)
     n: int = 14,                # rows
@@ -209,7 +215,7 @@ def atr(
     memory = recall(memory)
     return memory(Smooth, n, smoothing, start)(true_range(high, low, close, start, memory))
 
-# %% ../../nbs/datasets/18_indicators.ipynb #5ed07140
+# %% ../../nbs/datasets/18_indicators.ipynb #c52143bd
 def window_std(
     x: np.ndarray, width: int,  # as for `window_total`
     ddof: int = 0,              # subtracted from the rows when the squares are averaged
@@ -218,6 +224,7 @@ def window_std(
     mean = window_mean(x, width)
     return np.sqrt(window_total(x, width, lambda part: (part - mean)**2)/(width - ddof))
 
+# %% ../../nbs/datasets/18_indicators.ipynb #40c4051d
 class Bands(NamedTuple):
     "What `bollinger` finds, each (T,)."
     middle: np.ndarray
@@ -259,7 +266,7 @@ def macd(
     average = memory(Smooth, signal, "span", start)(line)
     return Convergence(line, average, line - average)
 
-# %% ../../nbs/datasets/18_indicators.ipynb #8c5d3594
+# %% ../../nbs/datasets/18_indicators.ipynb #c9ceae85
 def _extremes(high, low, n, memory):
     "Highest high and lowest low of the last rows."
     return (memory(Trailing, window_extreme, n)(high),
@@ -283,6 +290,7 @@ def stochastic_oscillator(
     k = memory(Trailing, window_mean, slow)(_share(close - bottom, top - bottom))
     return Stochastic(k, memory(Trailing, window_mean, signal)(k))
 
+# %% ../../nbs/datasets/18_indicators.ipynb #84ce122e
 def williams_r(
     high: np.ndarray, low: np.ndarray, close: np.ndarray,   # (T,)
     n: int = 14,            # rows of the range
@@ -292,6 +300,7 @@ def williams_r(
     top, bottom = _extremes(high, low, n, recall(memory))
     return -_share(top - close, top - bottom)
 
+# %% ../../nbs/datasets/18_indicators.ipynb #3ebe2030
 def _mean_deviation(x, width):
     "Mean absolute deviation of the last rows from their mean."
     mean = window_mean(x, width)
@@ -330,7 +339,7 @@ def adx(
         sided = np.where(gained + lost == 0, 0., 100*np.abs(gained - lost)/(gained + lost))
     return Directional(memory(Smooth, n, "wilder")(sided), plus, minus)
 
-# %% ../../nbs/datasets/18_indicators.ipynb #02bcac64
+# %% ../../nbs/datasets/18_indicators.ipynb #cf5d334c
 def obv(
     close: np.ndarray, volume: np.ndarray,  # (T,)
     memory: Memory | None = None,
@@ -340,6 +349,7 @@ def obv(
     sign = np.sign(close - memory(Lag)(close))
     return memory(Running)(np.where(np.isnan(sign), 1., sign)*volume)
 
+# %% ../../nbs/datasets/18_indicators.ipynb #94ea1d64
 def volume_ratio(
     volume: np.ndarray,     # (T,), ≥ 0
     n: int = 20,            # rows

@@ -30,7 +30,8 @@ from .judging import (SHOWN, Classified, Decision, decide, gain_table, labels_of
                                           network_logits, score_table)
 from .settings import OTHER_NAMES, SIGNAL_KNOBS, SignalConfig, load_signals
 from .trading import BacktestResult, trade_strategies, traded_assets
-from ...metrics.classification import reliability, restore_recalibration
+from ...metrics.classification import reliability
+from ...metrics.recalibration import restore_recalibration
 from ...metrics.performance import sharpe
 from ...models.price_action import create_classifier
 from ...models.registry import ConfigError

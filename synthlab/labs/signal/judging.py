@@ -20,8 +20,9 @@ from ...datasets.signals import SignalLoader
 from ...datasets.windows import Batches
 from ...experiments.verdicts import reach
 from .settings import SignalConfig
-from ...metrics.classification import (Recalibration, best_threshold, block_weights, classification_scores,
-                                             classification_table, create_recalibration, payoff_threshold)
+from ...metrics.recalibration import Recalibration, create_recalibration
+from ...metrics.classification import (best_threshold, block_weights, classification_scores,
+                                             classification_table, payoff_threshold)
 
 # %% ../../../nbs/labs/signal/14_judging.ipynb #7814f2c7
 def network_logits(

@@ -30,7 +30,7 @@ from ...datasets.times import to_times
 from ...experiments.experiment import load_model
 from .experiment import COSTS, restore_decision
 from .settings import SignalEvaluation
-from ...metrics.classification import Recalibration
+from ...metrics.recalibration import Recalibration
 from ...metrics.trades import TradeBook
 from ...models.registry import ConfigError
 from ...trainers.exports import export_onnx, export_program

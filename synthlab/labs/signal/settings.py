@@ -19,7 +19,7 @@ from ...experiments.config import nearest
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig, SplitConfig
 from ...experiments.setup import get_device, split_by
-from ...metrics.classification import RECALIBRATION_KINDS
+from ...metrics.recalibration import RECALIBRATION_KINDS
 from ...metrics.trades import RULES
 from ...models.registry import ConfigError
 from ...trainers.trainer import TrainingConfig
