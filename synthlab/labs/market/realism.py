@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from ...datasets.windows import Batches
-from .backtest import fold_configs, train_in
+from ...experiments.experiment import train
+from .backtest import fold_configs
 from ...experiments.config import to_yaml
 from ...experiments.verdicts import ENOUGH
 from .judging import Simulator, baseline_simulators, model_simulator, simulated
@@ -111,7 +112,7 @@ class Realism:
     table: pd.DataFrame             # a row a fact: real, low, high; of each simulator NAME, `NAME low`, `NAME high`, `NAME inside`, `NAME missed`
     returns: PairedReturns          # what was compared
     level: float                    # of band and range
-    known: dict                     # parameters, best_epoch, training_seconds of the model, if it was trained here
+    known: dict                     # parameters, best_epoch, seconds of the model, if it was trained here
     market: Market | None = None    # the data and their split
     folder: Path | None = None      # where the training lies
 
@@ -317,7 +318,7 @@ def run_realism(
     folder = Path(folder or Path(config.runs)/f"realism_{model}_{hashlib.sha256(to_yaml(config).encode()).hexdigest()[:8]}")
     market = load_market(config)
     windows = spread_windows(Batches(market.fold.test.gather, market.loader.windows, market.fold.split.test, 64), n_windows)
-    net, known = train_in(config, folder, market, overrides)
+    net, known = train("market", config, folder, market, overrides)
     asked = replace(config, evaluation=replace(config.evaluation, n_paths=records))
     simulators = {"model": model_simulator(net, config.training.horizon, records)} | baseline_simulators(market, asked)
     found = compare_returns(take_returns(simulators, windows, config.training.seed), level, seed=config.training.seed)
