@@ -127,15 +127,15 @@ def test_windows_are_the_same_for_everybody(backtest):
 
 def test_a_walk_that_was_stopped_is_taken_up(backtest, tmp_path, monkeypatch):
     "Ctrl-C in the second training: what was finished is kept, and the next call ends with the same scores."
-    import synthlab.labs.market.backtest as b
-    calls, train = [], b.train_in
-    def stop(config, path, *rest):
+    import synthlab.experiments.experiment as b
+    calls, train = [], b.train
+    def stop(lab, config, path, *rest, **more):
         calls.append(path)
         if len(calls) == 2: raise KeyboardInterrupt
-        return train(config, path, *rest)
-    monkeypatch.setattr(b, "train_in", stop)
+        return train(lab, config, path, *rest, **more)
+    monkeypatch.setattr(b, "train", stop)
     with pytest.raises(KeyboardInterrupt): run_backtest(["default", "linear"], SMALL, folds=2, folder=tmp_path, progress=False)
-    monkeypatch.setattr(b, "train_in", train)
+    monkeypatch.setattr(b, "train", train)
     weights = tmp_path/"fold_0"/"default"/"checkpoints"/"best.safetensors"
     before = weights.stat().st_mtime_ns
     found = run_backtest(["default", "linear"], SMALL, folds=2, folder=tmp_path, progress=False)

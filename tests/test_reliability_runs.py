@@ -1,14 +1,15 @@
 """Folders that several processes want, and names that people type.
 
 R10 one owner a run, R11 a run stays below its root whatever it is called."""
-import json, os, random, re, signal, time
+import json, os, random, re, signal, socket, time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from tiny import cases, spawner
-from synthlab.experiments.runs import Run, RunLocked, list_runs
+from synthlab.experiments import runs
+from synthlab.experiments.runs import Lock, Run, RunLocked, list_runs
 
 # R10
 
@@ -67,6 +68,48 @@ def test_race(seed, tmp_path):
     (tmp_path/"go").touch()
     for c in children: c.join()
     assert sorted(p.name.split("-")[0] for p in tmp_path.glob("*-*")) == ["lost"]*3 + ["won"]
+
+def owned_by(host, path, age):
+    "A lock as a process of some machine leaves it, with a last sign of life so many seconds ago."
+    path.write_text(json.dumps(dict(pid=os.getpid(), host=host, started="noon")))
+    os.utime(path, (time.time() - age,)*2)
+    return path
+
+@pytest.mark.parametrize("age, alive", [(0, True), (11, True), (59, True), (61, False), (1e9, False)])
+def test_an_owner_elsewhere_is_judged_by_its_heartbeat(age, alive, tmp_path):
+    "Where `flock` does not reach, a minute without a sign of life is a death; on this machine `flock` alone decides."
+    run = Run.create(tmp_path, "tiny", "far"); run.close()
+    run.set_status("running")
+    owned_by("elsewhere", run.folder/"lock", age)
+    assert Run(run.folder).status == ("running" if alive else "interrupted")
+    if alive:
+        with pytest.raises(RunLocked, match=f"process {os.getpid()} on elsewhere since noon"): Run.open(run.folder)
+        assert (run.folder/"lock").stat().st_mtime == pytest.approx(time.time() - age, abs=5)      # asking is no sign of life
+    owned_by(socket.gethostname(), run.folder/"lock", age)
+    with Run.open(run.folder) as again: assert again.lock.owner()["host"] == socket.gethostname()
+
+def test_an_owner_gives_signs_of_life(tmp_path, monkeypatch):
+    "While it lives, every few seconds; and when it lets go, none any more, so that another machine need not wait a minute."
+    monkeypatch.setattr(runs, "HEARTBEAT", .05)
+    monkeypatch.setattr(runs, "_beating", None)
+    lock = Lock(tmp_path/"lock"); lock.acquire()
+    for _ in range(3):
+        os.utime(tmp_path/"lock", (5, 5))
+        end = time.monotonic() + 20
+        while (tmp_path/"lock").stat().st_mtime == 5:
+            assert time.monotonic() < end, "no heartbeat"
+            time.sleep(.01)
+    lock.release()
+    assert (tmp_path/"lock").stat().st_mtime == 0
+    time.sleep(.2)
+    assert (tmp_path/"lock").stat().st_mtime == 0
+
+def test_a_forked_child_is_no_owner(tmp_path):
+    "It closes the file, and neither lets the run go nor keeps it alive."
+    lock = Lock(tmp_path/"lock"); lock.acquire()
+    if not (child := os.fork()): os._exit(0 if lock.handle is None and Lock(tmp_path/"lock").held() else 1)
+    assert os.waitpid(child, 0)[1] == 0 and (tmp_path/"lock").stat().st_mtime > 0
+    lock.release()
 
 def test_same_second(tmp_path):
     "Runs that begin in the same second get folders of their own."

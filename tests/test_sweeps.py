@@ -7,20 +7,30 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from tiny import cases
-from synthlab.experiments import sweeps
+from synthlab.experiments import tasks
 from synthlab.cli.main import main
+from synthlab.experiments.config import to_yaml
+from synthlab.experiments.lab import get_lab
 from synthlab.experiments.runs import Lock, Run, RunLocked
 from synthlab.experiments.comparison import compare_runs
-from synthlab.experiments.ablations import AblationExperiment
-from synthlab.experiments.sweeps import Sweep, run_sweep, run_variant
-from synthlab.experiments.variants import expand, variants
+from synthlab.experiments.ablations import AblationExperiment, walk as walk_through
+from synthlab.experiments.experiment import run
+from synthlab.experiments.sweeps import Sweep, run_only, run_sweep, run_variant, submit_sweep
+from synthlab.experiments.variants import expand, pinned, variants
 from synthlab.models.registry import ConfigError
 
 SMALL = ["data=mock", "model=linear", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100",
          "evaluation.baselines=[constant,ewma]", "tracking.mode=disabled"]
 QUICK = [*SMALL, "training.epochs=1", "training.batch_size=1024"]
-LONG = [*SMALL, "training.seed=1,2", "training.epochs=6", "training.patience=0", "training.batch_size=64", "training.checkpoint_steps=20"]
-SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.cli.main import main; sys.exit(main())"]
+LONG = [*SMALL, "training.seed=1,2", "training.epochs=4", "training.patience=0", "training.batch_size=64", "training.checkpoint_steps=20"]
+
+def driver(lab, overrides, folder, **options):
+    "A process that sweeps, as the command line does: an interruption is a line and an exit code."
+    code = ("import sys\nfrom synthlab.experiments.sweeps import run_sweep\nif __name__ == '__main__':\n"
+            f"    try: run_sweep({lab!r}, {overrides!r}, {str(folder)!r}, **{options!r})\n"
+            "    except KeyboardInterrupt as e: print(e, file=sys.stderr); sys.exit(130)\n")
+    (folder.parent/"drive.py").write_text(code)
+    return subprocess.Popen([sys.executable, str(folder.parent/"drive.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 def until(condition, seconds=90.):
     end = time.monotonic() + seconds
@@ -40,7 +50,7 @@ def left_by(folder):
 def whole(tmp_path_factory):
     "The sweep as it is when nothing goes wrong, in one process."
     folder = tmp_path_factory.mktemp("whole")/"sweep"
-    run_sweep(LONG, folder, progress=False)
+    run_sweep("market", LONG, folder, progress=False)
     return left_by(folder)
 
 @pytest.mark.parametrize("seed", cases(1, 16))
@@ -48,27 +58,27 @@ def whole(tmp_path_factory):
 def test_whatever_is_killed_every_run_ends_done_once(victim, seed, whole, tmp_path):
     "kill -9 in the middle of two trainings; the same folder is finished to the same bits, and no worker outlives its driver."
     rng, folder = random.Random(f"{victim}{seed}"), tmp_path/"sweep"
-    driver = subprocess.Popen([*SYNTHLAB, "train", "-m", *LONG, "--run-dir", str(folder), "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    drives = driver("market", LONG, folder, jobs=2)
     names = ["1_1", "2_2"]
     try:
-        until(lambda: driver.poll() is not None or any((folder/n/"checkpoints/last.safetensors").exists() for n in names))
-        assert driver.poll() is None, driver.communicate()
+        until(lambda: drives.poll() is not None or any((folder/n/"checkpoints/last.safetensors").exists() for n in names))
+        assert drives.poll() is None, drives.communicate()
         time.sleep(rng.random()/2)
         workers = [Run(folder/n).read_status()["owner"]["pid"] for n in names if Lock(folder/n/"lock").held()]
         assert workers, "all was over before anything could be killed"
         if victim == "worker": os.kill(rng.choice(workers), signal.SIGKILL)
-        elif victim == "Ctrl-C": driver.send_signal(signal.SIGINT)
+        elif victim == "Ctrl-C": drives.send_signal(signal.SIGINT)
         else:
             for pid in workers if victim == "everything" else []: os.kill(pid, signal.SIGKILL)
-            driver.kill()
-        out, err = driver.communicate(timeout=120)
-    finally: driver.kill()
-    if victim == "worker": assert driver.returncode == 0, err
+            drives.kill()
+        out, err = drives.communicate(timeout=120)
+    finally: drives.kill()
+    if victim == "worker": assert drives.returncode == 0, err
     else:
         until(lambda: not any(Lock(folder/n/"lock").held() for n in names), 30)     # the workers have gone, too
         assert any(Run(folder/n).status == "interrupted" for n in names)
-        if victim == "Ctrl-C": assert driver.returncode == 130 and f"go on with: synthlab resume {folder}" in err
-        assert main(["resume", str(folder)]) == 0
+        if victim == "Ctrl-C": assert drives.returncode == 130 and f"go on with: synthlab resume {folder}" in err
+        assert set(run_sweep(folder=folder, progress=False).table.status) == {"done"}
     found = left_by(folder)
     assert {(n, k): found[n][k] for n in whole for k in ("status", "finished")} == {(n, k): v for n in whole for k, v in dict(status="done", finished=1).items()}
     assert [(n, k) for n in whole for k in whole[n] if found[n][k] != whole[n][k]] == []
@@ -78,25 +88,25 @@ def test_whatever_is_killed_every_run_ends_done_once(victim, seed, whole, tmp_pa
 def test_a_run_that_is_done_is_not_repeated(tmp_path):
     "A finished sweep, called again by the same words or by its folder alone, touches no run."
     typed = [*QUICK, "training.lr=0.01,0.001"]
-    run_sweep(typed, tmp_path/"s", progress=False)
+    run_sweep("market", typed, tmp_path/"s", progress=False)
     before = {p: p.stat().st_mtime_ns for v in Sweep(tmp_path/"s").variants for p in (tmp_path/"s"/v.name).rglob("*") if p.is_file() and p.name != "lock"}
-    run_sweep(typed, tmp_path/"s", progress=False); run_sweep(folder=tmp_path/"s", progress=False)
+    run_sweep("market", typed, tmp_path/"s", progress=False); run_sweep(folder=tmp_path/"s", progress=False)
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    with pytest.raises(ConfigError, match="holds another sweep"): run_sweep([*QUICK, "training.lr=0.01,0.1"], tmp_path/"s", progress=False)
+    with pytest.raises(ConfigError, match="holds another sweep"): run_sweep("market", [*QUICK, "training.lr=0.01,0.1"], tmp_path/"s", progress=False)
     (tmp_path/"s/1_0.01/status.json").unlink()                      # what a process leaves that dies before its folder is a run
     run_sweep(folder=tmp_path/"s", progress=False)
     assert Sweep(tmp_path/"s").table.status.tolist() == ["done", "done"]
 
 def test_one_driver(tmp_path):
     "A second driver of the same folder is told who the first is."
-    sweep = Sweep.create(variants([*QUICK]), tmp_path/"s")
+    sweep = Sweep.create("market", variants("market", QUICK), tmp_path/"s")
     lock = Lock(sweep.folder/"lock"); lock.acquire()
     with pytest.raises(RunLocked, match="in use by"): run_sweep(folder=tmp_path/"s")
     lock.release()
 
 def test_a_failing_combination_is_reported_and_the_others_go_on(tmp_path, capsys):
-    "Its sentence is in the table, its traceback in the log; the command's exit code is 1."
-    with pytest.raises(SystemExit, match="1"): main(["train", "-m", *QUICK, "training.lr=0.01", "model.head={name: student_t,nu: 1},{name: gbm}", "--run-dir", str(tmp_path/"s")])
+    "Its sentence is in the table and on the screen, its traceback in the log."
+    run_sweep("market", [*QUICK, "training.lr=0.01", "model.head={name: student_t,nu: 1},{name: gbm}"], tmp_path/"s")
     out = capsys.readouterr().out
     table = pd.read_csv(tmp_path/"s/results.csv").set_index("status")
     assert set(table.index) == {"done", "failed"} and "must exceed 2" in table.error["failed"] and "must exceed 2" in out
@@ -104,17 +114,18 @@ def test_a_failing_combination_is_reported_and_the_others_go_on(tmp_path, capsys
 
 def test_a_worker_that_always_dies_is_given_up(tmp_path, monkeypatch):
     "Three processes for one combination, then its row says so; nothing hangs."
-    monkeypatch.setattr(sweeps.sys, "executable", "/bin/false")
-    sweep = run_sweep([*QUICK, "training.lr=0.01,0.001"], tmp_path/"s", jobs=2, progress=False)
+    monkeypatch.setattr(tasks.sys, "executable", "/bin/false")
+    sweep = run_sweep("market", [*QUICK, "training.lr=0.01,0.001"], tmp_path/"s", jobs=2, progress=False)
     assert sweep.table.status.tolist() == ["failed", "failed"] and sweep.table.error.str.contains("ended 3 times").all()
     monkeypatch.undo()
     assert run_sweep(folder=tmp_path/"s", progress=False).table.status.tolist() == ["done", "done"]
 
 def test_a_worker_waits_for_the_owner_of_its_run(tmp_path):
     "A run that another process still holds is not touched, and said to be in use."
-    sweep = Sweep.create(variants([*QUICK]), tmp_path/"s")
-    with Run.create(tmp_path, "market", "x", folder=sweep.run("1")): run_variant(sweep, "1", patience=.2)
-    assert "other settings" in sweep.error("1").read_text() or "in use" in sweep.error("1").read_text()
+    sweep = Sweep.create("market", variants("market", QUICK), tmp_path/"s")
+    with Run.create(tmp_path, "market", "x", to_yaml(get_lab("market").configure(sweep.variants[0].overrides)), folder=sweep.run("1")) as owned:
+        with pytest.raises(RunLocked, match="in use"): run_variant(sweep.folder, "1", patience=.2)
+        assert owned.status == "running" and not (owned.folder/"result.json").exists()
 
 @pytest.mark.parametrize("typed, count", [
     (["model=linear,default"], 2), (["model=linear,default", "training.horizon=12,24,36"], 6), (["training.horizon=range(12,37,12)"], 3),
@@ -122,15 +133,49 @@ def test_a_worker_waits_for_the_owner_of_its_run(tmp_path):
     (["training.seed=range(5)"], 5), (["data=prices.parquet"], 1), (["model.head={name: gbm,sigma: 1}"], 1)])
 def test_expand_counts(typed, count):
     "Commas outside brackets and ranges are swept, what is in brackets is one value."
-    found = expand(typed)
+    found = expand("market", typed)
     assert len(found) == count == len({tuple(f) for f in found}) and all(len(f) == len(typed) for f in found)
 
 def test_models_that_look_back_differently_are_tested_on_the_same_windows(tmp_path):
     "A split by shares would move with the lookback, and a ranking would compare different weeks."
-    sweep = run_sweep([*QUICK, "training.lookback=1,64"], tmp_path/"s", progress=False)
+    sweep = run_sweep("market", [*QUICK, "training.lookback=1,64"], tmp_path/"s", progress=False)
     at = [Run(sweep.run(v.name)).result["scores"]["decided_at"] for v in sweep.variants]
     assert at[0] == at[1]
     assert compare_runs({v.name: sweep.run(v.name) for v in sweep.variants}).verdict.notna().all()
+
+def test_a_sweep_is_nothing_but_its_runs(whole, tmp_path):
+    "Every variant's overrides, run by themselves, leave the same bits."
+    first = pinned("market", variants("market", LONG))[0]
+    run("market", first.overrides, run_dir=tmp_path/"alone", quiet=True)
+    said = whole[first.name]
+    assert (tmp_path/"alone/facts/scalars.csv").read_bytes() == said["rows"]
+    assert [(tmp_path/f"alone/checkpoints/{c}.safetensors").read_bytes() for c in ("best", "last")] == said["weights"]
+
+def test_batch_jobs_need_no_driver(whole, tmp_path):
+    "A sweep is written down, each job does the one that it is told, and the table is the same."
+    sweep, files = submit_sweep("market", LONG, tmp_path/"s")
+    assert sweep.table.status.tolist() == ["missing"]*2 and files["names"].read_text().split() == ["1_1", "2_2"]
+    assert [run_only(tmp_path/"s", n) for n in ("2_2", "1_1")] == ["done", "done"]
+    found = left_by(tmp_path/"s")
+    assert [(n, k) for n in whole for k in whole[n] if found[n][k] != whole[n][k]] == []
+    with pytest.raises(ConfigError, match="it has 1_1, 2_2"): run_only(tmp_path/"s", "3_3")
+
+def test_a_sweep_knows_its_lab_and_its_plug_ins(tmp_path):
+    "`sweep.json` names them; without the plug-in the folder is refused, and nothing is loaded because a folder says so."
+    said = json.loads((Sweep.create("market", variants("market", QUICK), tmp_path/"s").folder/"sweep.json").read_text())
+    assert said["lab"] == "market" and "plugins" not in said
+    (tmp_path/"s/sweep.json").write_text(json.dumps(said | dict(plugins=[dict(name="mine.py", sha256="0"*64)])))
+    with pytest.raises(ConfigError, match="made with the plug-in mine.py"): run_sweep(folder=tmp_path/"s")
+
+MACRO = ["data.worlds=[rbc]", "data.n=40", "training.epochs=1", "evaluation.epochs=1", "evaluation.baselines=[linear]",
+         "evaluation.timing_draws=8", "tracking.mode=disabled"]
+
+def test_other_labs_are_swept_and_compared_too(tmp_path):
+    "The economies: a headline of their own, draws that are simulated once, and a paired difference."
+    sweep = run_sweep("macro", [*MACRO, "training.seed=1,2", f"runs={tmp_path/'runs'}"], tmp_path/"s", progress=False)
+    assert sweep.table.status.tolist() == ["done"]*2 and sweep.table.nrmse.is_monotonic_increasing and sweep.table.test.tolist() == [1, 1]
+    table = compare_runs({v.name: sweep.run(v.name) for v in sweep.variants})
+    assert table.loss.notna().all() and table.verdict.iloc[1] in ("better", "worse", "not told apart", "too few windows")
 
 # ablations
 
@@ -144,7 +189,7 @@ def walk(tmp_path, n=700, seed=3):
 def test_an_ablation_of_twins_tells_nothing_apart(tmp_path):
     "The same settings twice differ by exactly nothing; a variant that is spoilt on purpose is found."
     common = [f"data={walk(tmp_path)}", "data.split.test_fraction=0.3", *SMALL[1:], "evaluation.stride=1", "training.epochs=1", "training.batch_size=1024", "training.horizon=2"]
-    found = AblationExperiment(dict(a=[], twin=[], spoilt=["model.backbone.blocks=[identityblock]", "model.head={name: gbm,sigma: 5}", "training.lr=1e-7"]),
+    found = AblationExperiment("market", dict(a=[], twin=[], spoilt=["model.backbone.blocks=[identityblock]", "model.head={name: gbm,sigma: 5}", "training.lr=1e-7"]),
                                overrides=common, folder=tmp_path/"ab")
     table = found.run(progress=False)
     assert table.difference["twin"] == table.low["twin"] == table.high["twin"] == 0 and table.verdict["twin"] == "not told apart"
@@ -152,16 +197,17 @@ def test_an_ablation_of_twins_tells_nothing_apart(tmp_path):
     assert "spoilt is worse than a" in found.conclusion and "twin cannot be told apart" in found.conclusion
     assert (tmp_path/"ab/comparison.csv").exists()
 
-def test_a_backtest_ablation_scores_every_mode_it_promises(tmp_path):
+def test_a_walk_scores_every_mode_it_promises(tmp_path):
     "Both modes run end to end; folds follow each other, and nothing is tested that was learnt."
-    found = AblationExperiment(dict(a=[], b=["training.lr=0.01"]), "backtest", QUICK, folds=2, folder=tmp_path/"ab")
-    assert found.run(progress=False).crps.notna().all()
+    found = walk_through("market", dict(a=[], b=["training.lr=0.01"]), QUICK, folds=2, folder=tmp_path/"ab", progress=False)
+    assert found.table.loss.notna().all()
     ends = []
     for part in found.names["a"]:
         result = Run(tmp_path/"ab"/part).result; ends.append((result["test_from"], result["test_to"]))
     assert ends[0][1] < ends[1][0]
-    with pytest.raises(ConfigError, match="use train or backtest"): AblationExperiment(dict(a=[], b=[]), "backtst")
-    with pytest.raises(ConfigError, match="two variants"): AblationExperiment(dict(a=[]))
+    with pytest.raises(ConfigError, match="use train or walk"): AblationExperiment("market", dict(a=[], b=[]), "wlak")
+    with pytest.raises(ConfigError, match="two variants"): AblationExperiment("market", dict(a=[]))
+    with pytest.raises(ConfigError, match="no time to walk through"): walk_through("macro", ["small", "default"])
 
 @pytest.mark.parametrize("typed, why", [
     (["train", "model=linear,default"], "add --multirun"),

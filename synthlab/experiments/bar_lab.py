@@ -41,6 +41,10 @@ class BarLab(Lab):
         seen = market.leave_out(until)
         return [f"{seen} windows up to {until:%Y-%m-%d} are left out, because the model has learnt from those times."] if seen else []
 
+    def shared(self, config: Any) -> list:
+        "The same bars, split by the same words."
+        return [config.data.source, list(config.data.assets), vars(config.data.split)]
+
     def pin(self, config: Any) -> list[str]:
         "The boundaries of a split as dates, so that every variant is trained and tested on the same times."
         if config.data.split.test_start is not None: return []

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['open_run', 'run_config', 'goes_on', 'hint', 'fit_together', 'fit_parts', 'finish', 'outcome', 'run', 'resume',
-           'load_model', 'evaluate', 'predict']
+           'load_model', 'train', 'clear_unborn', 'train_task', 'evaluate', 'predict']
 
 # %% ../../nbs/experiments/24_experiment.ipynb #ebf32f4c
+import shutil, time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from .config import override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins
-from .runs import Run
+from .runs import Lock, Run
 from .setup import computing_threads, get_device
 from ..models.registry import ConfigError
 from ..trainers.checkpoints import CheckpointError, load_checkpoint
@@ -181,6 +182,51 @@ def load_model(
     load_checkpoint(path, dict(model.state_dict()))     # complains about names, shapes and types
     model.load_state_dict(below("model/", tensors))
     return (model.eval() if hasattr(model, "eval") else model), about
+
+# %% ../../nbs/experiments/24_experiment.ipynb #f2d550cf
+def train(
+    lab: str | Lab,                     # which laboratory
+    config: Any,                        # what its `configure` gave
+    run_dir: str | Path,                # where to leave the run, or where it lies
+    data: Any = None,                   # what its `load` gave, if it was called before
+    overrides: Sequence[str] = (),      # what was typed, for the record
+) -> tuple[Any, dict[str, Any]]:        # the model in question with its best weights; epochs, best_epoch, score, parameters, seconds
+    "A trained model: read, resumed, or trained."
+    lab, run_dir = get_lab(lab), Path(run_dir)
+    there = goes_on(run_dir, config, lab)
+    if there and Run(run_dir).status == "done":
+        model, device = load_model(run_dir, lab)[0], get_device(config.device)
+        return (model.to(device) if hasattr(model, "to") else model), Run(run_dir).result
+    with computing_threads(config.threads):
+        data = lab.load(config, quiet=True) if data is None else data
+        parts = lab.parts(config, data)
+        parts[0].prepare()
+        new = dict(overrides=overrides, folder=run_dir, plugins=recorded_plugins())
+        run = Run.open(run_dir) if there else Run.create(run_dir.parent, lab.name, config.name, to_yaml(config), **new)
+        experiment = Experiment(lab, config, data, run, parts, quiet=True)
+        with run, hint(run):
+            fit_parts(experiment, there)
+            run.write_result(experiment.main.known)
+    return experiment.main.model, experiment.main.known
+
+# %% ../../nbs/experiments/24_experiment.ipynb #f295ca6b
+def clear_unborn(
+    run_dir: str | Path,                # where a run is to be
+    patience: float = 60.,              # seconds to wait for a process that still owns it
+) -> None:
+    "Wait until nobody is at work on a run, and remove a folder that never became one."
+    folder, until = Path(run_dir), time.monotonic() + patience
+    while Lock(folder/"lock").held() and time.monotonic() < until: time.sleep(.1)
+    if folder.exists() and not (folder/"status.json").exists() and not Lock(folder/"lock").held(): shutil.rmtree(folder)
+
+def train_task(
+    run_dir: str,                       # where to leave the run, or where it lies
+    lab: str,                           # its name
+    *overrides: str,                    # of its settings
+) -> None:
+    "A training without a test, as a task."
+    clear_unborn(run_dir)
+    train(lab, get_lab(lab).configure(overrides), run_dir, overrides=overrides)
 
 # %% ../../nbs/experiments/24_experiment.ipynb #3205766e
 def evaluate(

@@ -195,6 +195,10 @@ class LabComparing:
 
     unit: str = ""                      # of the outcomes, for sentences
 
+    def shared(self, config: Any) -> Any:   # text, numbers, and lists of them
+        "What two configurations have in common that are pinned together."
+        return repr(config)
+
     def pin(self, config: Any) -> list[str]:
         "Overrides that let variants of a configuration answer the same question."
         return []

@@ -219,6 +219,12 @@ class MacroLab(Lab):
         d = config.data
         return d.root, tuple(d.worlds), d.n, d.T, d.horizon, d.seed
 
+    def shared(self, config): return self.question(config, {})
+
+    def pin(self, config):
+        self.load(config)               # simulated once, before several want it at the same time
+        return []
+
     def outcomes(self, result):
         held = result["held_out"]
         return pd.Series(held["loss"], pd.MultiIndex.from_arrays([held["world"], held["draw"]], names=["world", "draw"]), dtype=float)

@@ -158,7 +158,7 @@ class MarketLab(BarLab):
                     p_value=against.get(best, {}).get("p_value"), windows=result["windows"])
 
     def question(self, config, result):
-        return config.data.source, tuple(config.data.assets), config.training.horizon, config.evaluation.stride, result["test_from"]
+        return config.data.source, tuple(config.data.assets), config.training.horizon, config.evaluation.stride
 
     def outcomes(self, result):
         scores = result["scores"]

@@ -19,7 +19,8 @@ from ...datasets.windows import Batches, Windows
 from ...experiments.config import to_yaml
 from ...experiments.setup import Market
 from ...experiments.verdicts import ENOUGH
-from .backtest import fold_configs, train_in
+from ...experiments.experiment import train
+from .backtest import fold_configs
 from .judging import (Simulator, baseline_simulators, model_simulator, prepend_start, simulated)
 from .setup import load_market
 from ...metrics.stylised import compare_facts, stylised_facts
@@ -135,7 +136,7 @@ class Realism:
     table: pd.DataFrame             # a row a fact: real, low, high; of each NAME: its value, low, high, inside, missed
     returns: PairedReturns          # what was compared
     level: float                    # of band and range
-    known: dict                     # parameters, best_epoch, training_seconds of the model, if it was trained here
+    known: dict                     # parameters, best_epoch, seconds of the model, if it was trained here
     market: Market | None = None    # the data and their split
     folder: Path | None = None      # where the training lies
 
@@ -303,7 +304,7 @@ def run_realism(
     folder, market, seed = Path(folder or named), load_market(config), config.training.seed
     test = Batches(market.fold.test.gather, market.loader.windows, market.fold.split.test, 64)
     windows = spread_windows(test, n_windows)
-    net, known = train_in(config, folder, market, overrides)
+    net, known = train("market", config, folder, market, overrides)
     asked = replace(config, evaluation=replace(config.evaluation, n_paths=records))
     own = {"model": model_simulator(net, config.training.horizon, records)}
     returns = take_returns(own | baseline_simulators(market, asked), windows, seed)

@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 import torch
 from ...datasets.features import create_engineer
-from ...experiments.comparison import comparable, compare_runs, pin_split, tested
+from ...experiments.comparison import comparable, compare_runs, outcomes_of
 from ...experiments.config import CONF, as_override, preset_names
 from .hub import backbone_name, layers_of
+from ...experiments.lab import get_lab
 from .experiment import run_experiment
 from ...experiments.runs import folder_name
 from .settings import MarketConfig, market_config
@@ -153,7 +154,7 @@ class ResearchSession:
     ) -> MarketConfig:
         "The configuration that an experiment stands for."
         words, data = [f"model={exp}"] if isinstance(exp, str) else experiment_overrides(exp), as_override("data", self.data)
-        if self.pinned is None: self.pinned = pin_split(market_config([data, *self.overrides]))
+        if self.pinned is None: self.pinned = get_lab("market").pin(market_config([data, *self.overrides]))
         return market_config([data, *words, "tracking.mode=disabled", *self.pinned, *self.overrides, *overrides])
 
     def validate(self,
@@ -218,7 +219,7 @@ class ResearchSession:
             low, high = r.get("skill_interval") or (None, None)
             rows.append({k: r.get(k) for k in keep} | dict(low=low, high=high))
             if r["status"] != "ok": continue
-            own = tested(r["run_dir"])
+            own = outcomes_of(r["run_dir"])
             group = next((g for other, g in tests if comparable(own, other)), None)
             if group is None: tests.append((own, group := []))
             group.append(i)

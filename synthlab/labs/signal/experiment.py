@@ -256,7 +256,7 @@ class SignalLab(BarLab):
 
     def question(self, config, result):
         d = config.data
-        return d.source, tuple(d.assets), d.label, d.horizon, d.atr_multiplier, d.smoothing, d.target_offset, result["test_from"]
+        return d.source, tuple(d.assets), d.label, d.horizon, d.atr_multiplier, d.smoothing, d.target_offset
 
     def overlap(self, config, outcomes): return (config.data.horizon + config.data.target_offset)*len(outcomes.index.unique("asset"))
 
