@@ -41,6 +41,11 @@ class BarLab(Lab):
         seen = market.leave_out(until)
         return [f"{seen} windows up to {until:%Y-%m-%d} are left out, because the model has learnt from those times."] if seen else []
 
+    def objection(self, config: Any, about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+        "A test in a time that the model has learnt from is not published."
+        begins, until = (pd.to_datetime(t, utc=True) for t in (result["test_from"], about["learnt_until"]))
+        return "" if begins > until else f"its test begins {result['test_from']}, and it has learnt from bars up to {about['learnt_until']}"
+
     def pin(self, config: Any) -> list[str]:
         "The boundaries of a split as dates, so that every variant is trained and tested on the same times."
         if config.data.split.test_start is not None: return []
