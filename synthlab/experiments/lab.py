@@ -16,7 +16,7 @@ import pandas as pd
 import synthlab
 from matplotlib.figure import Figure
 from torch import Tensor
-from .config import CONF, compose, in_open, nearest, settings
+from .config import CONF, compose, in_open, nearest, override, settings
 from .parts import Fitted, Part
 from .runs import Run
 from .settings import ExperimentConfig, typed_knobs
@@ -48,7 +48,7 @@ class LabSettings:
     name: str = ""                      # market, macro, …: its folder, its presets, its word on the command line
     title: str = ""                     # what it does, in a line
     schema: type = ExperimentConfig     # dataclass of its settings
-    presets: str | Path | None = None   # folder with config.yaml and groups; default synthlab/conf/<name>
+    presets: str | Path | None = None   # folder with config.yaml and groups; default synthlab/conf/<name>, and none where there is no such folder
     knobs: Mapping[str, str] = {}       # everyday parameters: short name -> setting
     words: Mapping[str, str] = {}       # names of other systems -> what to write here, after "there is no setting NAME: "
     taught: Sequence[str] = ("model", "training.")  # beginnings of the settings that a model is taught with
@@ -63,7 +63,8 @@ class LabSettings:
             last = None if in_open(name, known) else self.words.get(name.rpartition(".")[2])
             hint = None if name in known else self.words.get(name) or last
             if hint: raise ConfigError(f"there is no setting {name}: {hint}")
-        config = compose(self.schema, self.presets or self.name, self.spell(list(overrides)))
+        folder, spelt = Path(self.presets or CONF/self.name), self.spell(list(overrides))
+        config = compose(self.schema, folder, spelt) if folder.is_dir() else override(self.schema(), spelt)
         config.threads = config.threads or threads_here()
         return self.settle(config, names)
 
@@ -249,8 +250,10 @@ class LabSharing:
     ) -> str:                           # Markdown: a title, Data, Held-out score, Use, Limits
         "The model card, without its tags."
         data = about.get("config", {}).get("data", {})
-        return CARD.format(label=self.label(about), title=self.title, where=where, score=self.headline.show(result), better=self.headline.better.capitalize(),
-                           data="\n".join(f"| {k} | {v} |" for k, v in data.items()), conclusion=result.get("conclusion", ""))
+        return CARD.format(label=self.label(about), title=self.title[:1].upper() + self.title[1:], where=where,
+                           data="\n".join(f"| {k} | {v} |" for k, v in data.items()),
+                           score=self.headline.show(result), better=self.headline.better.capitalize(),
+                           conclusion=result.get("conclusion", ""))
 
 CARD = """# {label}
 
