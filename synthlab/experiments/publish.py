@@ -31,12 +31,14 @@ def check_publishable(
     if not (run.folder/"status.json").exists(): raise no("it is not a run, it has no status.json")
     _, lab = open_run(run.folder)
     if run.status != "done":
-        raise no(f"it was not trained to the end, its status is {run.status}; finish it with: synthlab resume {run.folder}")
+        raise no(f"it was not trained to the end, its status is {run.status}; "
+                 f"finish it with: synthlab resume {run.folder}")
     result, best = run.result, run.checkpoints/"best.safetensors"
     if result.get(lab.headline.name) is None: raise no("it has not been scored on held-out data")
     if not best.exists(): raise no("its best weights are not there")
     tensors, state = load_checkpoint(best)
-    if state.get("step") == 0: raise no("its best weights are the untrained ones; nothing was learnt that could be shared")
+    if state.get("step") == 0:
+        raise no("its best weights are the untrained ones; nothing was learnt that could be shared")
     if why := lab.objection(run_config(run, lab), state["about"], result): raise no(why)
     return lab, {k: v for k, v in tensors.items() if k.startswith("model/")}, state
 
@@ -117,7 +119,7 @@ def load_published(
     return model, about
 
 # %% ../../nbs/experiments/40_publish.ipynb #b9fd7df9
-FILES = "model.safetensors", "README.md", "architecture.json", "config.yaml", "result.json"   # the third where a lab says something
+FILES = "model.safetensors", "README.md", "architecture.json", "config.yaml", "result.json"
 
 class HubManager:
     "Files a finished run for others, on the disk and on the Hugging Face hub."
@@ -130,7 +132,8 @@ class HubManager:
         self.run = run if isinstance(run, Run) else Run(run)
         self.output_root, self.repo_id = Path(output_root), repo_id
         self.lab, self.weights, self.state = check_publishable(self.run)
-        self.about, self.result = published_about(self.run, self.lab, self.state), without_folders(self.run.result)
+        self.about = published_about(self.run, self.lab, self.state)
+        self.result = without_folders(self.run.result)
         self.model, _ = load_model(self.run.folder)
         self.label, self.recipe = folder_name(self.lab.label(self.about)), recipe_hash(self.lab.recipe(self.about))
 
@@ -146,10 +149,12 @@ class HubManager:
 
     def write(self, folder: Path):
         "Write all files into an empty folder."
+        where = f"{self.repo_id}/{self.path}" if self.repo_id else (self.output_root/self.path).as_posix()
         text = {"config.yaml": OmegaConf.to_yaml(OmegaConf.create(self.about["config"])),
                 "result.json": json_text(self.result, indent=1) + "\n",
-                "README.md": model_card(self.lab, self.about, self.result, f"{self.repo_id}/{self.path}" if self.repo_id else (self.output_root/self.path).as_posix())}
-        if parts := self.lab.architecture(self.model, self.about): text["architecture.json"] = json_text(parts, indent=1) + "\n"
+                "README.md": model_card(self.lab, self.about, self.result, where)}
+        parts = self.lab.architecture(self.model, self.about)
+        if parts: text["architecture.json"] = json_text(parts, indent=1) + "\n"
         state = {k: self.state[k] for k in ("config", "epoch") if k in self.state}
         save_checkpoint(folder/"model.safetensors", self.weights, state | dict(about=self.about))
         for name, content in text.items(): atomic_write(folder/name, content)
@@ -178,7 +183,8 @@ class HubManager:
         api = hub("HfApi")()
         folder = self.save()
         api.create_repo(self.repo_id, exist_ok=True, private=private)
-        api.upload_folder(repo_id=self.repo_id, folder_path=str(folder), path_in_repo=self.path, commit_message=f"{self.label}: {self.score}")
+        api.upload_folder(repo_id=self.repo_id, folder_path=str(folder), path_in_repo=self.path,
+                          commit_message=f"{self.label}: {self.score}")
         return self.link
 
     @property
@@ -188,7 +194,9 @@ class HubManager:
 
     def get_shareable_report(self) -> str:
         "The model, its score and where it lies, in a few lines."
-        folder = self.output_root/self.path
-        return "\n".join([f"Model: {self.label}, {sum(v.numel() for v in self.weights.values()):,} parameters", f"Recipe: {self.recipe}",
-                          f"{self.score[0].upper()}{self.score[1:]}", *self.lab.highlights(self.result),
-                          f"Folder: {folder}{'' if folder.exists() else ' (not saved yet)'}", f"Hub: {self.link if self.repo_id else 'not uploaded'}"])
+        folder, parameters = self.output_root/self.path, sum(v.numel() for v in self.weights.values())
+        return "\n".join([
+            f"Model: {self.label}, {parameters:,} parameters", f"Recipe: {self.recipe}",
+            f"{self.score[0].upper()}{self.score[1:]}", *self.lab.highlights(self.result),
+            f"Folder: {folder}{'' if folder.exists() else ' (not saved yet)'}",
+            f"Hub: {self.link if self.repo_id else 'not uploaded'}"])

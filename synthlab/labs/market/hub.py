@@ -41,7 +41,8 @@ def layers_of(
     "What a model is made of, in the order of the data."
     around, layers = dict(model.backbone.named_children()), getattr(model.backbone, "layers", [])
     after = {f"{name} {type(m).__name__}": m for name, m in model.named_children() if name != "backbone"}
-    parts = {n: m for n, m in around.items() if n != "layers"} | {f"{i} {type(l).__name__}": l for i, l in enumerate(layers)} | after
+    between = {f"{i} {type(layer).__name__}": layer for i, layer in enumerate(layers)}
+    parts = {n: m for n, m in around.items() if n != "layers"} | between | after
     return {name: sum(p.numel() for p in m.parameters()) for name, m in parts.items()}
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #d647b42b
@@ -51,7 +52,8 @@ def in_words(
     "A length of time as one says it."
     step = pd.Timedelta(step)
     for unit, word in (("1D", "day"), ("1h", "hour"), ("1min", "minute"), ("1s", "second")):
-        if step % pd.Timedelta(unit) == pd.Timedelta(0): return f"{step//pd.Timedelta(unit)} {word}{'s'*(step > pd.Timedelta(unit))}"
+        one = pd.Timedelta(unit)
+        if step % one == pd.Timedelta(0): return f"{step//one} {word}{'s'*(step > one)}"
     return str(step)
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #bc31f2f7
@@ -62,7 +64,8 @@ def baseline_rows(
     rows = []
     for name, b in sorted(result["baselines"].items(), key=lambda item: item[1]["crps"]):
         low, high = b["skill_interval"]
-        rows.append(f"| {name} | {b['crps']:.2f} | {100*b['skill']:+.1f} % | {100*low:+.1f} to {100*high:+.1f} % | {b['p_value']:.2g} |")
+        skill = f"{100*b['skill']:+.1f} % | {100*low:+.1f} to {100*high:+.1f} %"
+        rows.append(f"| {name} | {b['crps']:.2f} | {skill} | {b['p_value']:.2g} |")
     return "\n".join(rows)
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #6ea2159e
@@ -72,39 +75,51 @@ class MarketSharing(LabSharing):
 
     def label(self, about): return backbone_name(about["recipe"])
 
-    def recipe(self, about): return {"recipe": about["recipe"], **told} if (told := covariates_of(about)) else about["recipe"]
+    def recipe(self, about):
+        told = covariates_of(about)
+        return {"recipe": about["recipe"], **told} if told else about["recipe"]
 
     def architecture(self, model, about):
         layers, training = layers_of(model), about["config"]["training"]
-        return dict(recipe=about["recipe"], recipe_hash=recipe_hash(about["recipe"]), parameters=sum(layers.values()), layers=layers,
-                    input_size=getattr(model.backbone, "input_size", None), features=list(restore_engineer(about["engineer"]).names),
-                    latent_size=getattr(model.backbone, "output_dim", None), horizon=training["horizon"], lookback=training["lookback"])
+        return dict(
+            recipe=about["recipe"], recipe_hash=recipe_hash(about["recipe"]),
+            parameters=sum(layers.values()), layers=layers,
+            input_size=getattr(model.backbone, "input_size", None),
+            latent_size=getattr(model.backbone, "output_dim", None),
+            features=list(restore_engineer(about["engineer"]).names), horizon=training["horizon"],
+            lookback=training["lookback"])
 
     def objection(self, config, about, result):
         scores = result.get("scores", {}).get("model")
         if not scores: return "it has not been scored on held-out windows"
         if not result.get("baselines"): return "it was scored without baselines; a score by itself says nothing"
         if config.evaluation.conformal != "none":
-            return "its test recalibrated the paths, and the weights alone do not; train it again with evaluation.conformal=none"
-        if not math.isclose(sum(scores)/len(scores), result["crps"], rel_tol=1e-6): return "its CRPS is not the mean of its windows' scores"
+            return ("its test recalibrated the paths, and the weights alone do not; "
+                    "train it again with evaluation.conformal=none")
+        if not math.isclose(sum(scores)/len(scores), result["crps"], rel_tol=1e-6):
+            return "its CRPS is not the mean of its windows' scores"
         return super().objection(config, about, result)
 
     def highlights(self, result):
         best = min(result["baselines"], key=lambda n: result["baselines"][n]["crps"])
         b = result["baselines"][best]; low, high = b["skill_interval"]
+        skill = f"skill {100*b['skill']:+.1f} % ({100*low:+.1f} to {100*high:+.1f} %)"
         return [f"Tested: {result['windows']} windows, {result['test_from'][:10]} to {result['test_to'][:10]}",
-                f"Best baseline: {best} {b['crps']:.6f}, skill {100*b['skill']:+.1f} % ({100*low:+.1f} to {100*high:+.1f} %)"]
+                f"Best baseline: {best} {b['crps']:.6f}, {skill}"]
 
     def card(self, about, result, where="FOLDER"):
-        training, told, step = about["config"]["training"], covariates_of(about), in_words(about["step"])
+        data, training, told = about["config"]["data"], about["config"]["training"], covariates_of(about)
         known = "".join(f", {k}={v!r}" for k, v in told.items() if k != "past")
         rows = "".join(f"| covariates, {k} | {v if isinstance(v, str) else ', '.join(v)} |\n" for k, v in told.items())
         bars = "bar" if training["lookback"] == 1 else f"{training['lookback']} bars"
-        assets = ", ".join(about["config"]["data"]["assets"]) or "all of its assets"
-        return CARD.format(label=self.label(about), step=step, bars=bars, horizon=training["horizon"], lookback=training["lookback"], parameters=result["parameters"],
-                           recipe=recipe_hash(about["recipe"]), source=about["config"]["data"]["source"], assets=assets, covariates=rows, learnt=about["learnt_until"],
-                           windows=result["windows"], first=result["test_from"], last=result["test_to"], features=", ".join(restore_engineer(about["engineer"]).names),
-                           crps=result["crps"], level=f"{100*result['level']:.0f} %", baselines=baseline_rows(result), conclusion=result["conclusion"], where=where, known=known)
+        return CARD.format(
+            label=self.label(about), step=in_words(about["step"]), bars=bars, where=where, known=known, covariates=rows,
+            horizon=training["horizon"], lookback=training["lookback"], parameters=result["parameters"],
+            recipe=recipe_hash(about["recipe"]), source=data["source"], learnt=about["learnt_until"],
+            assets=", ".join(data["assets"]) or "all of its assets", windows=result["windows"],
+            first=result["test_from"], last=result["test_to"], crps=result["crps"],
+            level=f"{100*result['level']:.0f} %", features=", ".join(restore_engineer(about["engineer"]).names), baselines=baseline_rows(result),
+            conclusion=result["conclusion"])
 
 CARD = """# {label}, {horizon} steps of {step}
 
@@ -122,8 +137,8 @@ Simulates price paths: from the last {bars} of one asset to an ensemble of its n
 
 ## Held-out score
 
-CRPS in ten-thousandths of the price at the decision, mean over steps and windows: **{crps:.2f}**. Lower is better. Skill is the share of a baseline's CRPS
-that the model saves; intervals hold {level}, from a block bootstrap over time.
+CRPS in ten-thousandths of the price at the decision, mean over steps and windows: **{crps:.2f}**. Lower is better.
+Skill is the share of a baseline's CRPS that the model saves; intervals hold {level}, from a block bootstrap over time.
 
 | baseline | its CRPS | skill of the model | {level} interval | p |
 |---|---|---|---|---|
@@ -141,15 +156,18 @@ from synthlab.models.synth import covariates
 
 model, about = load_published("{where}")
 engineer = restore_engineer(about["engineer"])
-loader = MarketDataLoader(bars, engineer, lookback={lookback}, horizon={horizon}{known})     # bars: a frame, a file, or frames by asset
-batch = loader.latest_window(engineer)                                      # what is known at the last bar of each asset
+# bars: a frame, a file, or frames by asset
+loader = MarketDataLoader(bars, engineer, lookback={lookback}, horizon={horizon}{known})
+batch = loader.latest_window(engineer)      # what is known at the last bar of each asset
 paths = model(batch["history"], batch["initial_price"], {horizon}, 1000, scale=batch["scale"], **covariates(batch))[0]
 ```
 
-`paths` has the shape (assets, 1000, {horizon}). Loading reads tensors and plain data only, and refuses what does not fit.
+`paths` has the shape (assets, 1000, {horizon}).
+Loading reads tensors and plain data only, and refuses what does not fit.
 
 ## Limits
 
-It was tested on these bars and this period alone; other assets, other steps and other times may behave otherwise, and the past of a market is no promise.
-The choice among several models by the test above would make its score too good: confirm it on later bars. It is no advice to trade.
+It was tested on these bars and this period alone; other assets, other steps and other times may behave otherwise,
+and the past of a market is no promise. The choice among several models by the test above would make its score too good:
+confirm it on later bars. It is no advice to trade.
 """
