@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest, torch
 
-from synthlab.labs.market import hub
 from synthlab.cli.main import main
-from synthlab.labs.market.hub import FILES, HubManager, load_published
+from synthlab.datasets.features import restore_engineer
+from synthlab.experiments import publish
+from synthlab.experiments.publish import FILES, HubManager, load_published
 from synthlab.labs.market.experiment import run_experiment
 from synthlab.experiments.runs import Run
 from synthlab.models.registry import ConfigError
@@ -23,14 +24,15 @@ def result(tmp_path_factory):
 def manager(result, tmp_path): return HubManager(result, tmp_path/"outputs")
 
 def paths(model, engineer, about, bars):
-    history = torch.from_numpy(engineer.transform(bars)[-about["lookback"]:])[None]
+    history = torch.from_numpy(engineer.transform(bars)[-about["training"]["lookback"]:])[None]
     price, scale = torch.tensor([bars.close.iloc[-1]]).float(), torch.tensor([engineer.scale(bars)[-1]]).float()
     with torch.inference_mode():
-        return model(history, price, about["horizon"], 64, scale=scale, generator=torch.Generator().manual_seed(1))[0]
+        return model(history, price, about["training"]["horizon"], 64, scale=scale, generator=torch.Generator().manual_seed(1))[0]
 
 def test_round_trip(result, manager):
     "Loaded on the other side, the same noise gives the same bits."
-    model, engineer, about = load_published(manager.save())
+    model, about = load_published(manager.save())
+    engineer = restore_engineer(about["engineer"])
     bars = result["market"].loader.bars["sp500"]
     assert torch.equal(paths(model, engineer, about, bars), paths(result["model"].eval(), result["market"].fold.engineer, about, bars))
     assert not model.training and about["recipe"] == result["config"].model
@@ -83,45 +85,46 @@ def test_untrained_weights_are_not_published(tmp_path):
 def test_whole_or_not_at_all(manager, broken, monkeypatch):
     "A disk that is full at any of the files leaves no folder, and an older one as it was."
     def at(n):
-        count, write = [0], hub.atomic_write
+        count, write = [0], publish.atomic_write
         def fail(*args):
             count[0] += 1
             if count[0] > n: raise OSError(28, "No space left on device")
             return write(*args)
         return fail
-    if broken == len(FILES) - 1: monkeypatch.setattr(hub, "save_checkpoint", at(0))
-    else: monkeypatch.setattr(hub, "atomic_write", at(broken))
+    if broken == len(FILES) - 1: monkeypatch.setattr(publish, "save_checkpoint", at(0))
+    else: monkeypatch.setattr(publish, "atomic_write", at(broken))
     with pytest.raises(OSError): manager.save()
     assert not [p for p in manager.output_root.rglob("*") if p.is_file()]
     monkeypatch.undo()
     folder = manager.save(); before = {p.name: p.read_bytes() for p in folder.iterdir()}
-    monkeypatch.setattr(hub, "atomic_write", at(1))
+    monkeypatch.setattr(publish, "atomic_write", at(1))
     with pytest.raises(OSError): manager.save()
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before and len(list(folder.parent.iterdir())) == 1
 
 def resigned(folder, tmp_path, change):
     "A published file that somebody changed and signed again."
-    tensors, about = load_checkpoint(folder/"model.safetensors")
-    tensors, about = change(tensors, about) or (tensors, about)
-    (tmp_path/"changed").mkdir(); save_checkpoint(tmp_path/"changed/model.safetensors", tensors, about)
+    tensors, state = load_checkpoint(folder/"model.safetensors")
+    tensors, state["about"] = change(tensors, state["about"]) or (tensors, state["about"])
+    (tmp_path/"changed").mkdir(); save_checkpoint(tmp_path/"changed/model.safetensors", tensors, state)
     return tmp_path/"changed"
 
 @pytest.mark.parametrize("change, why", [
-    (lambda t, a: a["config"]["model"].update(head={"name": "os.system"}), "no head named"),
-    (lambda t, a: a["config"]["model"].update(head={"_target_": "subprocess.run", "args": ["true"]}), "subprocess.run"),
-    (lambda t, a: a["config"]["model"]["backbone"].update(blocks=["builtins.eval"]), "eval"),
-    (lambda t, a: a["config"]["model"].update(head={"name": "student_t"}), "another model"),
-    (lambda t, a: a["config"]["model"]["backbone"].update(d_model=900_000), "asks for 900,000"),
-    (lambda t, a: a["config"]["model"]["backbone"].update(d_model=32), "has shape"),
+    (lambda t, a: a["recipe"].update(head={"name": "os.system"}), "no head named"),
+    (lambda t, a: a["recipe"].update(head={"_target_": "subprocess.run", "args": ["true"]}), "subprocess.run"),
+    (lambda t, a: a["recipe"]["backbone"].update(blocks=["builtins.eval"]), "eval"),
+    (lambda t, a: a["recipe"].update(head={"name": "student_t"}), "another model"),
+    (lambda t, a: a["recipe"]["backbone"].update(d_model=900_000), "asks for 900,000"),
+    (lambda t, a: a["recipe"]["backbone"].update(d_model=32), "has shape"),
     (lambda t, a: a["config"].update(surprise=1), "no setting surprise"),
     (lambda t, a: a["engineer"].update(name="os.system"), "no engineer"),
-    (lambda t, a: a["engineer"].update(fitted={"mean": [float("nan")]}), "no model that can be built"),
-    (lambda t, a: (a.pop("config"), None)[1], "no model that can be built"),
-    (lambda t, a: a.update(kind=3), "no published model"),
+    (lambda t, a: a["engineer"].update(fitted={"mean": [float("nan")]}), "cannot be built here"),
+    (lambda t, a: (a.pop("recipe"), None)[1], "cannot be built here"),
+    (lambda t, a: (a.pop("config"), None)[1], "no published model"),
+    (lambda t, a: a.update(lab="os"), "no lab 'os'"),
     (lambda t, a: ({k: v for k, v in t.items() if "bias" not in k}, a), "it has no"),
     (lambda t, a: (t | {"model/extra": torch.zeros(1)}, a), "is unknown here"),
     (lambda t, a: ({k: v.double() for k, v in t.items()}, a), "float64"),
-], ids=range(14))
+], ids=range(15))
 def test_what_does_not_fit_is_refused(manager, tmp_path, change, why):
     "No name is imported, nothing is loaded in part, and the sentence says what is wrong."
     with pytest.raises(CheckpointError, match=why): load_published(resigned(manager.save(), tmp_path, change))
@@ -163,7 +166,7 @@ def test_download(manager, tmp_path, monkeypatch):
     def snapshot_download(repo_id, **options): asked.append((repo_id, options)); return str(manager.output_root)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download); monkeypatch.chdir(tmp_path)
     for where in "someone/paths", f"someone/paths/{manager.path}":
-        model, _, about = load_published(where, revision="abc")
+        model, about = load_published(where, revision="abc")
         assert about["run"] == manager.run.folder.name
     assert asked == [("someone/paths", dict(revision="abc", allow_patterns=["*model.safetensors"])),
                      ("someone/paths", dict(revision="abc", allow_patterns=[f"{manager.path}/model.safetensors"]))]

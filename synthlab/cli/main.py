@@ -205,7 +205,7 @@ def backtest(args):
 
 def publish(args):
     "A finished run's model card and weights, in a folder and on the hub."
-    from synthlab.labs.market.hub import HubManager
+    from synthlab.experiments.publish import HubManager
     manager = HubManager(args.run, args.output, args.repo)
     link = manager.save_and_push(args.private) if args.repo else None
     if not link: manager.save()

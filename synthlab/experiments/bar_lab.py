@@ -45,6 +45,11 @@ class BarLab(Lab):
         "The same bars, split by the same words."
         return [config.data.source, list(config.data.assets), vars(config.data.split)]
 
+    def objection(self, config: Any, about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+        "A test in a time that the model has learnt from is not published."
+        begins, until = (pd.to_datetime(t, utc=True) for t in (result["test_from"], about["learnt_until"]))
+        return "" if begins > until else f"its test begins {result['test_from']}, and it has learnt from bars up to {about['learnt_until']}"
+
     def pin(self, config: Any) -> list[str]:
         "The boundaries of a split as dates, so that every variant is trained and tested on the same times."
         if config.data.split.test_start is not None: return []

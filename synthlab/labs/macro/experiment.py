@@ -21,6 +21,7 @@ from ...datasets.world import VARIABLES
 from ...experiments.lab import Headline, Lab, register_lab
 from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
 from ...experiments.setup import get_device
+from .card import MacroSharing
 from .figures import macro_figures
 from .conclusion import conclude_emulation, criteria
 from .judging import (INSIDE, answers, by_model, gap_table, judge, judgement_table, left_out_table,
@@ -170,7 +171,7 @@ def emulation_numbers(
 
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #f033da79
 @register_lab
-class MacroLab(Lab):
+class MacroLab(MacroSharing, Lab):
     "How does an economy answer a shock?"
     name, title = "macro", "emulate economies: one network for several worlds, beside specialists and the truth"
     schema, knobs, words = MacroConfig, MACRO_KNOBS, ELSEWHERE

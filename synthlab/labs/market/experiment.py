@@ -27,6 +27,7 @@ from ...experiments.parts import Column, TorchPart, Training
 from ...experiments.setup import Market
 from ...experiments.verdicts import overlap
 from .figures import market_figures
+from .hub import MarketSharing
 from .judging import (UNIT, Evaluation, baseline_simulators, calibration, conclude, evaluate,
                                           model_simulator, skill_table, judged_windows)
 from .recalibration import recalibrate
@@ -96,7 +97,7 @@ COLUMNS = Column("val_score", "validation"), Column("val_crps", "crps×10⁴", "
 COVARIATES = "past", "future", "static"
 
 @register_lab
-class MarketLab(BarLab):
+class MarketLab(MarketSharing, BarLab):
     "Where can the price go?"
     name, title = "market", "simulate price paths, judged by CRPS beside honest baselines"
     schema, knobs, words = MarketConfig, KNOBS, ELSEWHERE

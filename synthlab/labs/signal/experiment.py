@@ -25,6 +25,7 @@ from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
 from ...experiments.runs import Run
 from ...experiments.setup import Market
 from ...experiments.verdicts import ENOUGH, percent
+from .card import SignalSharing
 from .figures import signal_figures
 from .judging import (SHOWN, Classified, Decision, decide, gain_table, labels_of, logistic_logits,
                                           network_logits, score_table)
@@ -186,7 +187,7 @@ def untrained_note(best_epoch: int) -> list[str]:
 COLUMNS = Column("val_log_loss", "log loss"), Column("val_brier", "Brier")
 
 @register_lab
-class SignalLab(BarLab):
+class SignalLab(SignalSharing, BarLab):
     "Buy or wait?"
     name, title = "signal", "a buy signal on candles, from labels to trades after costs"
     schema, knobs, words = SignalConfig, SIGNAL_KNOBS, OTHER_NAMES
