@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LINES', 'NAMES', 'error_axis', 'seen_models', 'draw_responses', 'draw_quantiles', 'draw_horizons', 'draw_splits',
            'draw_left_out', 'draw_coverage', 'store_table', 'show_errors', 'show_responses', 'show_promised',
-           'show_speed', 'macro_figures', 'report_emulation']
+           'show_speed', 'macro_figures']
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #eb9bbd85
 import json
@@ -21,7 +21,6 @@ from ...datasets.store import ResponseStore
 from ...datasets.world import VARIABLES
 from ...experiments.figures import BAND, MODEL, TRUTH, draw_training, new_figure
 from .judging import INSIDE, LEVELS, TESTS, Judgement, by_model
-from ...experiments.reports import execute_report, typed
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #607153f8
 LINES = dict(universal=MODEL, mlp="#e07b1a", gru="#f0a04b", alone="#8c564b", pooled="0.45", linear="0.7")     # the colour of each model
@@ -222,10 +221,3 @@ def macro_figures(
     if len(judgement.coverage): found["coverage"] = draw_coverage(judgement.coverage, result["config"].evaluation.level)
     if len(result["left_out"]): found["left_out"] = draw_left_out(result["left_out"])
     return found
-
-# %% ../../../nbs/labs/macro/22_figures.ipynb #548c1af4
-def report_emulation(
-    folder: str | Path,                 # of a finished run of the macro lab
-) -> Path | None:                       # the page, or None without the notebook tools
-    "Execute the report of a run, and file it."
-    return execute_report("emulate", folder, overrides=typed(folder))

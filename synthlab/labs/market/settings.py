@@ -54,7 +54,8 @@ class EvaluationConfig:
     n_paths: int = 1000                 # members a test window, for the model and every baseline
     stride: int = 3                     # every how many bars a test decision is taken
     conformal: str = "none"             # none | split | adaptive: recalibrate the paths on the validation windows
-    baselines: list[str] = field(default_factory=lambda: ["constant", "bootstrap", "ewma", "garch", "gjr"])
+    baselines: list[str] = field(default_factory=lambda: [      # whom the model is set beside, by name
+        "constant", "bootstrap", "ewma", "garch", "gjr"])
     level: float = .95                  # of the confidence intervals
     n_boot: int = 2000                  # block-bootstrap draws
 

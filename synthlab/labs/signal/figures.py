@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TITLES', 'show_scores', 'show_gains', 'show_strategies', 'draw_learning', 'draw_ranking', 'draw_reliability',
-           'draw_threshold', 'draw_wealth', 'draw_trades', 'signal_figures', 'report_signal']
+           'draw_threshold', 'draw_wealth', 'draw_trades', 'signal_figures']
 
 # %% ../../../nbs/labs/signal/22_figures.ipynb #eca7d34e
 import math
@@ -16,7 +16,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, date_axis, draw_split, new_figure
-from ...experiments.reports import execute_report, typed
 from ...experiments.setup import Market
 from .judging import SHOWN, Decision, Said
 from .trading import Traded
@@ -160,9 +159,3 @@ def signal_figures(
                  ranking=draw_ranking(result["said"], result["label"]), reliability=draw_reliability(result["reliability"]))
     if len(result["decision"].curve): found["threshold"] = draw_threshold(result["decision"])
     return found | dict(wealth=draw_wealth(result["traded"], result["config"].evaluation.level), trades=draw_trades(result))
-
-def report_signal(
-    folder: str | Path,                 # of a finished run of the signal lab
-) -> Path | None:                       # the page, or None without the notebook tools
-    "Execute the report of a run, and file it."
-    return execute_report("price_action", folder, overrides=typed(folder))
