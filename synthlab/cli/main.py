@@ -7,13 +7,13 @@ __all__ = ['CALLS', 'train', 'sweep', 'settings', 'presets', 'read_variants', 'a
            'evaluate', 'predict', 'report', 'publish', 'compare', 'runs', 'doctor', 'backtest', 'blocks', 'worlds',
            'generate', 'estimate', 'paper', 'export', 'take_rest', 'mistakes', 'call', 'labs_for', 'main']
 
-# %% ../../nbs/cli/10_main.ipynb #7efa041e
+# %% ../../nbs/cli/10_main.ipynb #c4191333
 import os, sys, warnings
 from collections.abc import Sequence
 from pathlib import Path
 from .parsers import FREE_VERBS, house_labs, misplaced, parser, split_plugins, verbs_of
 
-# %% ../../nbs/cli/10_main.ipynb #853b35f8
+# %% ../../nbs/cli/10_main.ipynb #32d4bbe3
 def train(args):
     "Fit, judge and report."
     from synthlab.experiments.experiment import run
@@ -36,7 +36,7 @@ def presets(args):
     from synthlab.experiments.terminal import show_presets
     show_presets(args.lab)
 
-# %% ../../nbs/cli/10_main.ipynb #ed5d332c
+# %% ../../nbs/cli/10_main.ipynb #3ea2e604
 def read_variants(
     lab: str,
     words: Sequence[str],           # `preset`, `name:setting=value`, or `setting=value` for all
@@ -57,7 +57,7 @@ def read_variants(
     if first not in configs: raise ConfigError(f"no variant is called {first!r}; {nearest(first, configs)}")
     return {first: configs.pop(first), **configs}, shared
 
-# %% ../../nbs/cli/10_main.ipynb #c593aa23
+# %% ../../nbs/cli/10_main.ipynb #3243ff54
 def ablate(args):
     "Compare variants pair by pair."
     configs, shared = read_variants(args.lab, args.variants, args.first)
@@ -74,7 +74,7 @@ def walk(args):
     from synthlab.experiments.terminal import show_finding
     show_finding(walk(args.lab, configs, shared, args.folds, args.run_dir, args.jobs, args.cluster), "walk")
 
-# %% ../../nbs/cli/10_main.ipynb #51d98812
+# %% ../../nbs/cli/10_main.ipynb #644d072f
 def split_names(
     text: str | None,               # `A,B`
 ) -> list[str] | None:              # None stands for all
@@ -109,7 +109,7 @@ def predict(args):
     check_output(args.output, args.source)
     show_frames(ask(args.run, args.source, split_names(args.assets), getattr(args, "options", ())), args.output)
 
-# %% ../../nbs/cli/10_main.ipynb #ad3bcc62
+# %% ../../nbs/cli/10_main.ipynb #5bf02883
 def report(args):
     "The report of a run, or an executed one as a page; either is filed with the run."
     from synthlab.experiments.reports import file_report, report_run
@@ -140,7 +140,7 @@ def doctor(args):
     from synthlab.experiments.terminal import doctor
     return doctor(args.folder)
 
-# %% ../../nbs/cli/10_main.ipynb #b488f0f0
+# %% ../../nbs/cli/10_main.ipynb #a03ba00c
 def backtest(args):
     "Champion, challengers, baselines and the reference miner through time."
     from synthlab.experiments.terminal import show_finding
@@ -193,13 +193,13 @@ def export(args):
     from synthlab.labs.signal.predictor import SignalPredictor
     for path in SignalPredictor.load(args.run).export(args.output or Path(args.run)/"exports"): print(path)
 
-# %% ../../nbs/cli/10_main.ipynb #592e1e4a
+# %% ../../nbs/cli/10_main.ipynb #a8bb85e6
 CALLS = {f.__name__: f for f in (
     train, sweep, ablate, walk, settings, presets,
     resume, go_on, evaluate, predict, report, publish, compare, runs, doctor,
     backtest, blocks, worlds, generate, estimate, paper, export)}
 
-# %% ../../nbs/cli/10_main.ipynb #ad738cb7
+# %% ../../nbs/cli/10_main.ipynb #8d576e04
 def take_rest(
     args,                           # what was parsed
     rest: Sequence[str],            # what was left over
@@ -211,7 +211,7 @@ def take_rest(
     if rest: setattr(args, takes, [*getattr(args, takes, ()), *rest])
     return True
 
-# %% ../../nbs/cli/10_main.ipynb #8cfc24ab
+# %% ../../nbs/cli/10_main.ipynb #e41c3264
 def mistakes() -> tuple[type[Exception], ...]:
     "Errors that are about what was typed or what was found, not about the program."
     from synthlab.datasets.bars import BarError
@@ -234,7 +234,7 @@ def call(
         warnings.showwarning = lambda message, *where: print(f"synthlab: {message}", file=sys.stderr)
         if CALLS[args.call](args) is False: raise SystemExit(1)
 
-# %% ../../nbs/cli/10_main.ipynb #2bc965cb
+# %% ../../nbs/cli/10_main.ipynb #f9ff6596
 def labs_for(
     words: Sequence[str],           # as typed, without plug-ins
     plugins: Sequence[str],         # files that may bring a lab

@@ -6,7 +6,7 @@
 __all__ = ['field_comments', 'type_name', 'preset_folder', 'list_presets', 'described', 'settings_table', 'find_settings',
            'settings_page']
 
-# %% ../../nbs/experiments/27_settings_page.ipynb #7adb0bf2
+# %% ../../nbs/experiments/27_settings_page.ipynb #f116d405
 import inspect, io, textwrap, tokenize
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
@@ -19,7 +19,7 @@ from .config import CONF, as_override, compose, is_open, nearest, preset_names, 
 from .lab import Lab, get_lab
 from ..models.registry import ConfigError
 
-# %% ../../nbs/experiments/27_settings_page.ipynb #9e979f3f
+# %% ../../nbs/experiments/27_settings_page.ipynb #d82f5cf4
 def field_comments(
     schema: type,                       # a dataclass
 ) -> dict[str, str]:                    # name of a field -> its comment
@@ -39,7 +39,7 @@ def field_comments(
                 found.setdefault((base, field), text.lstrip("# "))
     return {name: text for (base, name), text in found.items()}
 
-# %% ../../nbs/experiments/27_settings_page.ipynb #e61961fe
+# %% ../../nbs/experiments/27_settings_page.ipynb #5fe57530
 def type_name(
     kind: Any,                          # as a dataclass names it
 ) -> str:
@@ -49,7 +49,7 @@ def type_name(
     if isinstance(kind, UnionType): return " or ".join(map(type_name, get_args(kind)))
     return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
 
-# %% ../../nbs/experiments/27_settings_page.ipynb #b4916e91
+# %% ../../nbs/experiments/27_settings_page.ipynb #935b415e
 def preset_folder(
     lab: Lab,
 ) -> Path:                              # with config.yaml and a folder a group
@@ -68,7 +68,7 @@ def list_presets(
     groups = preset_names(folder).items()
     return {group: {name: says(folder/group/f"{name}.yaml") for name in names} for group, names in groups}
 
-# %% ../../nbs/experiments/27_settings_page.ipynb #7e240996
+# %% ../../nbs/experiments/27_settings_page.ipynb #260634b4
 def described(
     schema: type, config: Any,          # a dataclass, and an instance of it
     prefix: str = "",                   # put before every name
@@ -89,7 +89,7 @@ def settings_table(
     config = compose(lab.schema, lab.presets or lab.name)
     return pd.DataFrame(described(lab.schema, config)).set_index("name")
 
-# %% ../../nbs/experiments/27_settings_page.ipynb #46a3b6c9
+# %% ../../nbs/experiments/27_settings_page.ipynb #3d2f5887
 def find_settings(
     lab: str | Lab,
     name: str = "",                     # one setting, or the beginning of several; "" all
@@ -102,7 +102,7 @@ def find_settings(
     hint = lab.words.get(name) or lab.words.get(name.rpartition(".")[2])
     raise ConfigError(f"there is no setting {name}{f': {hint}' if hint else f'; {nearest(name, table.index)}'}")
 
-# %% ../../nbs/experiments/27_settings_page.ipynb #9e5c31e4
+# %% ../../nbs/experiments/27_settings_page.ipynb #4bb6e38b
 def settings_page(
     lab: str | Lab,
 ) -> str:                               # Markdown, headings from ## on
@@ -111,7 +111,8 @@ def settings_page(
     plain = lambda text: text.replace("|", "\\|")
     parts = [f"## {lab.name}\n\n{lab.title[0].upper()}{lab.title[1:]}."]
     def section(heading, columns, lines):
-        parts.append("\n".join([f"### {lab.name}: {heading}\n", f"| {' | '.join(columns)} |", "|---"*len(columns) + "|", *lines]))
+        head = [f"### {lab.name}: {heading}\n", f"| {' | '.join(columns)} |", "|---"*len(columns) + "|"]
+        parts.append("\n".join([*head, *lines]))
     for group, rows in table.groupby(table.index.str.rpartition(".").get_level_values(0), sort=False):
         lines = [f"| `{n}` | {plain(r.type)} | `{plain(r.default)}` | {plain(r.meaning)} |" for n, r in rows.iterrows()]
         section(group or "the run", ("setting", "type", "default", "meaning"), lines)

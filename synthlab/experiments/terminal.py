@@ -7,7 +7,7 @@ __all__ = ['PACKAGES', 'as_text', 'show_result', 'finish_on_terminal', 'show_swe
            'show_presets', 'show_settings', 'read_options', 'ask', 'check_output', 'write_frames', 'show_frames',
            'installed', 'try_write', 'doctor']
 
-# %% ../../nbs/experiments/28_terminal.ipynb #d159b09b
+# %% ../../nbs/experiments/28_terminal.ipynb #401e0876
 import inspect, os, platform, shutil, tempfile, time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +27,7 @@ from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 from ..trainers.tracking import has_key
 
-# %% ../../nbs/experiments/28_terminal.ipynb #8e76ccda
+# %% ../../nbs/experiments/28_terminal.ipynb #eafa8cf2
 def as_text(
     table: pd.DataFrame,
     index: bool = True,                     # whether rows have names
@@ -35,7 +35,7 @@ def as_text(
     "A table as lines of text."
     return table.to_string(index=index, float_format=lambda v: f"{v:.4g}", na_rep="")
 
-# %% ../../nbs/experiments/28_terminal.ipynb #fa31a451
+# %% ../../nbs/experiments/28_terminal.ipynb #f0f700d3
 def show_result(
     result: Mapping[str, Any],              # what `run`, `resume` or `evaluate` gave
 ) -> None:
@@ -47,7 +47,7 @@ def show_result(
     print(result["metrics"].get("conclusion", "").replace("**", ""))
     print(f"\nrun: {result['run'].folder}")
 
-# %% ../../nbs/experiments/28_terminal.ipynb #2c003579
+# %% ../../nbs/experiments/28_terminal.ipynb #9066c76f
 def finish_on_terminal(
     result: Mapping[str, Any],              # what `run` or `resume` gave
     report: bool = True,                    # execute the report of the lab
@@ -57,7 +57,7 @@ def finish_on_terminal(
     keep_figures(result["lab"].figures(result), result["run"].figures)
     if report: report_run(result["run"].folder)
 
-# %% ../../nbs/experiments/28_terminal.ipynb #1828535b
+# %% ../../nbs/experiments/28_terminal.ipynb #a66faefe
 def show_sweep(
     sweep: Any,                             # with `table`, a row a run, and `folder`
 ) -> bool:                                  # whether all of it is done
@@ -70,7 +70,7 @@ def show_sweep(
     print(f"\nsweep: {sweep.folder}")
     return not len(left)
 
-# %% ../../nbs/experiments/28_terminal.ipynb #9bddf60a
+# %% ../../nbs/experiments/28_terminal.ipynb #b201bd3a
 def show_finding(
     found: Any,                             # with `table`, `conclusion` and `folder`
     kind: str,                              # what it is called: ablation, walk, backtest
@@ -78,17 +78,17 @@ def show_finding(
     "Table, conclusion and place of a comparison."
     print(f"{as_text(found.table)}\n\n{found.conclusion.replace('**', '')}\n\n{kind}: {found.folder}")
 
-# %% ../../nbs/experiments/28_terminal.ipynb #f032ee3b
+# %% ../../nbs/experiments/28_terminal.ipynb #fc91008c
 def headline_of(
     row: Mapping[str, Any],                 # of `list_runs`: lab, and the numbers of a result
 ) -> str:
     "The number that matters in a run, as its lab writes it."
     try: return get_lab(row["lab"]).headline.show(row)
     except ConfigError: pass
-    numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and v == v}
+    numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and v == v and k not in ("best_epoch", "parameters")}
     return ", ".join(f"{k} {v:.4g}" for k, v in list(numbers.items())[:2])
 
-# %% ../../nbs/experiments/28_terminal.ipynb #87793ab9
+# %% ../../nbs/experiments/28_terminal.ipynb #7a6c5efa
 def show_runs(
     folder: str | Path = "runs",            # of all runs
 ) -> None:
@@ -100,7 +100,7 @@ def show_runs(
         print(f"{'sweep':<12} {f'{done} done':<16}  {path.parent.as_posix()}")
     for row in found.to_dict("records"): print(f"{row['status']:<12} {headline_of(row):<16}  {row['folder']}")
 
-# %% ../../nbs/experiments/28_terminal.ipynb #1fab30c7
+# %% ../../nbs/experiments/28_terminal.ipynb #3ddc7b04
 def show_presets(
     lab: str | Lab,
     group: str | None = None,               # only these
@@ -118,7 +118,7 @@ def show_settings(
         print(f"{f'{setting}={row.default}':<40} {row.type:<14} {row.meaning}")
     if name is None or name in list_presets(lab): print(); show_presets(lab, name)
 
-# %% ../../nbs/experiments/28_terminal.ipynb #8e3f2a40
+# %% ../../nbs/experiments/28_terminal.ipynb #58bacd71
 def read_options(
     lab: Lab,
     words: Sequence[str],                   # `--n-paths 500` or `--n-paths=500`, any number of them
@@ -141,7 +141,7 @@ def read_options(
             raise ConfigError(f"{word} is {value}; give a value like its default, {default}")
     return found
 
-# %% ../../nbs/experiments/28_terminal.ipynb #e7e6ba52
+# %% ../../nbs/experiments/28_terminal.ipynb #5a8c964b
 def ask(
     path: str | Path,                       # the folder of a run, or a checkpoint
     source: Any,                            # data
@@ -155,7 +155,7 @@ def ask(
     try: return lab.predict(model, about, source, assets, **options)
     except ValueError as e: raise ConfigError(str(e)) from e
 
-# %% ../../nbs/experiments/28_terminal.ipynb #5a417577
+# %% ../../nbs/experiments/28_terminal.ipynb #8da3d0c8
 def check_output(
     output: str | None,                     # where answers are to be written
     source: str | None = None,              # where the data came from
@@ -188,7 +188,7 @@ def show_frames(
         print(f"{name}: {len(frame)} {what}; the last ones:\n{frame.tail(5).to_string()}\n")
     for path in write_frames(frames, output) if output else (): print(f"written: {path}")
 
-# %% ../../nbs/experiments/28_terminal.ipynb #cfe45cf9
+# %% ../../nbs/experiments/28_terminal.ipynb #cb84d2bf
 PACKAGES = "torch", "numpy", "pandas", "arch", "hydra-core", "safetensors", "wandb", "papermill"
 
 def installed(
@@ -209,7 +209,7 @@ def try_write(
         if (Path(d)/"probe").read_bytes() != b"x"*2**20: raise OSError("what was read is not what was written")
     return time.perf_counter() - start
 
-# %% ../../nbs/experiments/28_terminal.ipynb #249b1b2f
+# %% ../../nbs/experiments/28_terminal.ipynb #1ccf72e1
 def doctor(
     folder: str | Path = "runs",            # where runs are to be written
 ) -> bool:                                  # whether all is well
