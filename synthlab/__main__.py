@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/cli/20___main__.ipynb #6925cd40
+# %% ../nbs/cli/20___main__.ipynb #545001b5
 import sys
 from .cli.main import main
 if __name__ == "__main__": sys.exit(main())

@@ -1714,6 +1714,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'synthlab/experiments/terminal.py'),
                                                'synthlab.experiments.terminal.read_options': ( 'experiments/terminal.html#read_options',
                                                                                                'synthlab/experiments/terminal.py'),
+                                               'synthlab.experiments.terminal.show_files': ( 'experiments/terminal.html#show_files',
+                                                                                             'synthlab/experiments/terminal.py'),
                                                'synthlab.experiments.terminal.show_finding': ( 'experiments/terminal.html#show_finding',
                                                                                                'synthlab/experiments/terminal.py'),
                                                'synthlab.experiments.terminal.show_frames': ( 'experiments/terminal.html#show_frames',

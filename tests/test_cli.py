@@ -151,17 +151,22 @@ def test_sweeps_variants_and_walks_are_passed_on(monkeypatch, capsys):
     asked, table = [], pd.DataFrame(dict(name=["1_a"], status=["done"], crps=[1.]))
     found = SimpleNamespace(table=table, folder="runs/f", conclusion="It is **so**.", run=lambda: None)
     def record(*args): asked.append(args); return found
-    monkeypatch.setitem(sys.modules, "synthlab.experiments.sweeps", SimpleNamespace(run_sweep=record, Sweep=None, run_variant=None))
+    monkeypatch.setitem(sys.modules, "synthlab.experiments.sweeps", SimpleNamespace(
+        run_sweep=record, run_only=lambda folder, name: asked.append((folder, name)) or "done",
+        submit_sweep=lambda *args: (asked.append(args), dict(slurm=Path("runs/f/submit/slurm.sh")))))
     monkeypatch.setitem(sys.modules, "synthlab.experiments.ablations", SimpleNamespace(AblationExperiment=record, walk=record))
     assert main("signal sweep data.horizon=4,8 --jobs 2 model=lstm,small --cluster local".split()) == 0
     assert main("market ablate default wide:model.backbone.d_model=64 --mode walk linear data=mock --first linear --run-dir ab".split()) == 0
     assert main("signal walk lstm --folds 5 small threads=1".split()) == 0
+    assert main("macro sweep model=small,wide --submit --run-dir s".split()) == 0
+    assert main("sweep --resume s --only 1_small".split()) == 0 and main("sweep --resume s --jobs 2".split()) == 0
     variants = dict(linear=["model=linear"], default=["model=default"], wide=["model.backbone.d_model=64"])
     assert asked == [("signal", ["data.horizon=4,8", "model=lstm,small"], None, 2, "local"),
                      ("market", variants, "walk", ["data=mock"], 3, "ab", 1, None),
-                     ("signal", dict(lstm=["model=lstm"], small=["model=small"]), ["threads=1"], 5, None, 1, None)]
+                     ("signal", dict(lstm=["model=lstm"], small=["model=small"]), ["threads=1"], 5, None, 1, None),
+                     ("macro", ["model=small,wide"], "s"), ("s", "1_small"), (None, (), "s", 2, None)]
     said = capsys.readouterr().out
-    assert "sweep: runs/f" in said and "ablation: runs/f" in said and "walk: runs/f" in said and "It is so." in said
+    assert "sweep: runs/f" in said and "ablation: runs/f" in said and "walk: runs/f" in said and "slurm.sh" in said and "It is so." in said
     table.loc[0, "status"] = "failed"
     with pytest.raises(SystemExit, match="1"): main(["signal", "sweep"])
 

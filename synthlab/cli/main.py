@@ -7,13 +7,13 @@ __all__ = ['CALLS', 'train', 'sweep', 'settings', 'presets', 'read_variants', 'a
            'evaluate', 'predict', 'report', 'publish', 'compare', 'runs', 'doctor', 'backtest', 'blocks', 'worlds',
            'generate', 'estimate', 'paper', 'export', 'take_rest', 'mistakes', 'call', 'labs_for', 'main']
 
-# %% ../../nbs/cli/10_main.ipynb #c4191333
+# %% ../../nbs/cli/10_main.ipynb #a1362753
 import os, sys, warnings
 from collections.abc import Sequence
 from pathlib import Path
 from .parsers import FREE_VERBS, house_labs, misplaced, parser, split_plugins, verbs_of
 
-# %% ../../nbs/cli/10_main.ipynb #32d4bbe3
+# %% ../../nbs/cli/10_main.ipynb #7a40a2dd
 def train(args):
     "Fit, judge and report."
     from synthlab.experiments.experiment import run
@@ -21,9 +21,10 @@ def train(args):
     finish_on_terminal(run(args.lab, args.overrides, run_dir=args.run_dir, quiet=args.quiet), not args.no_report)
 
 def sweep(args):
-    "Train every combination of what is listed."
-    from synthlab.experiments.sweeps import run_sweep
-    from synthlab.experiments.terminal import show_sweep
+    "Train every combination of what is listed, or write it down for a batch system."
+    from synthlab.experiments.sweeps import run_sweep, submit_sweep
+    from synthlab.experiments.terminal import show_files, show_sweep
+    if args.submit: return show_files(submit_sweep(args.lab, args.overrides, args.run_dir)[1])
     return show_sweep(run_sweep(args.lab, args.overrides, args.run_dir, args.jobs, args.cluster))
 
 def settings(args):
@@ -36,7 +37,7 @@ def presets(args):
     from synthlab.experiments.terminal import show_presets
     show_presets(args.lab)
 
-# %% ../../nbs/cli/10_main.ipynb #3ea2e604
+# %% ../../nbs/cli/10_main.ipynb #8b3521b0
 def read_variants(
     lab: str,
     words: Sequence[str],           # `preset`, `name:setting=value`, or `setting=value` for all
@@ -57,7 +58,7 @@ def read_variants(
     if first not in configs: raise ConfigError(f"no variant is called {first!r}; {nearest(first, configs)}")
     return {first: configs.pop(first), **configs}, shared
 
-# %% ../../nbs/cli/10_main.ipynb #3243ff54
+# %% ../../nbs/cli/10_main.ipynb #7246a7b8
 def ablate(args):
     "Compare variants pair by pair."
     configs, shared = read_variants(args.lab, args.variants, args.first)
@@ -74,7 +75,7 @@ def walk(args):
     from synthlab.experiments.terminal import show_finding
     show_finding(walk(args.lab, configs, shared, args.folds, args.run_dir, args.jobs, args.cluster), "walk")
 
-# %% ../../nbs/cli/10_main.ipynb #644d072f
+# %% ../../nbs/cli/10_main.ipynb #236fc0e6
 def split_names(
     text: str | None,               # `A,B`
 ) -> list[str] | None:              # None stands for all
@@ -91,11 +92,10 @@ def resume(args):
 
 def go_on(args):
     "Finish a sweep, or one run of it."
-    from synthlab.experiments.sweeps import Sweep, run_sweep, run_variant
+    from synthlab.experiments.sweeps import run_only, run_sweep
     from synthlab.experiments.terminal import show_sweep
     if not args.only: return show_sweep(run_sweep(None, (), args.resume, args.jobs, args.cluster))
-    run_variant(Sweep(args.resume), args.only)
-    return Sweep(args.resume).status(args.only) == "done"
+    return run_only(args.resume, args.only) == "done"
 
 def evaluate(args):
     "Test a run again, on its own test data or on others."
@@ -109,7 +109,7 @@ def predict(args):
     check_output(args.output, args.source)
     show_frames(ask(args.run, args.source, split_names(args.assets), getattr(args, "options", ())), args.output)
 
-# %% ../../nbs/cli/10_main.ipynb #5bf02883
+# %% ../../nbs/cli/10_main.ipynb #255cab92
 def report(args):
     "The report of a run, or an executed one as a page; either is filed with the run."
     from synthlab.experiments.reports import file_report, report_run
@@ -118,7 +118,7 @@ def report(args):
 
 def publish(args):
     "A finished run's model card and weights, in a folder and on the hub."
-    from synthlab.labs.market.hub import HubManager
+    from synthlab.experiments.publish import HubManager
     manager = HubManager(args.run, args.output, args.repo)
     link = manager.save_and_push(args.private) if args.repo else None
     if not link: manager.save()
@@ -140,7 +140,7 @@ def doctor(args):
     from synthlab.experiments.terminal import doctor
     return doctor(args.folder)
 
-# %% ../../nbs/cli/10_main.ipynb #a03ba00c
+# %% ../../nbs/cli/10_main.ipynb #840c04e9
 def backtest(args):
     "Champion, challengers, baselines and the reference miner through time."
     from synthlab.experiments.terminal import show_finding
@@ -193,13 +193,13 @@ def export(args):
     from synthlab.labs.signal.predictor import SignalPredictor
     for path in SignalPredictor.load(args.run).export(args.output or Path(args.run)/"exports"): print(path)
 
-# %% ../../nbs/cli/10_main.ipynb #a8bb85e6
+# %% ../../nbs/cli/10_main.ipynb #b61f0263
 CALLS = {f.__name__: f for f in (
     train, sweep, ablate, walk, settings, presets,
     resume, go_on, evaluate, predict, report, publish, compare, runs, doctor,
     backtest, blocks, worlds, generate, estimate, paper, export)}
 
-# %% ../../nbs/cli/10_main.ipynb #8d576e04
+# %% ../../nbs/cli/10_main.ipynb #53ddf6cb
 def take_rest(
     args,                           # what was parsed
     rest: Sequence[str],            # what was left over
@@ -211,7 +211,7 @@ def take_rest(
     if rest: setattr(args, takes, [*getattr(args, takes, ()), *rest])
     return True
 
-# %% ../../nbs/cli/10_main.ipynb #e41c3264
+# %% ../../nbs/cli/10_main.ipynb #fb544818
 def mistakes() -> tuple[type[Exception], ...]:
     "Errors that are about what was typed or what was found, not about the program."
     from synthlab.datasets.bars import BarError
@@ -234,7 +234,7 @@ def call(
         warnings.showwarning = lambda message, *where: print(f"synthlab: {message}", file=sys.stderr)
         if CALLS[args.call](args) is False: raise SystemExit(1)
 
-# %% ../../nbs/cli/10_main.ipynb #f9ff6596
+# %% ../../nbs/cli/10_main.ipynb #22653017
 def labs_for(
     words: Sequence[str],           # as typed, without plug-ins
     plugins: Sequence[str],         # files that may bring a lab

@@ -4,19 +4,19 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NO_REPORT', 'QUIET',
-           'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'FIRST', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE',
-           'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'OWN_VERBS', 'REPORTED', 'REPO',
-           'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS',
-           'MOVED', 'Parser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb', 'parser',
+           'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE',
+           'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'OWN_VERBS', 'REPORTED',
+           'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
+           'OTHERS', 'MOVED', 'Parser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb', 'parser',
            'split_plugins', 'misplaced']
 
-# %% ../../nbs/cli/00_parsers.ipynb #2b1f13d4
+# %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# %% ../../nbs/cli/00_parsers.ipynb #b2cefd72
+# %% ../../nbs/cli/00_parsers.ipynb #955e49e5
 class Parser(argparse.ArgumentParser):
     "An argument parser that complains in one sentence, and does not guess what half a word meant."
     def __init__(self, *args, **options):
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         "Say it, and leave with code 2."
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
-# %% ../../nbs/cli/00_parsers.ipynb #81d3a478
+# %% ../../nbs/cli/00_parsers.ipynb #05613905
 def option(
     *names: str,                        # `--run-dir`, or the name of a positional argument
     **about,                            # of `add_argument`
@@ -36,7 +36,7 @@ def option(
     "An option that can be added to any parser."
     return lambda parser: parser.add_argument(*names, **about)
 
-# %% ../../nbs/cli/00_parsers.ipynb #feac0d2f
+# %% ../../nbs/cli/00_parsers.ipynb #e1da5796
 SETTINGS = option("overrides", nargs="*", default=[], metavar="name=value",
                   help="settings; synthlab LAB settings lists them")
 VARIANTS = option("variants", nargs="+", metavar="VARIANT",
@@ -58,7 +58,7 @@ FOLDS = option("--folds", type=int, default=3, metavar="N", help="consecutive st
 PLUGIN = option("--plugin", metavar="FILE",
                 help="a Python file to run first: a lab, a block or a loss of your own; as often as needed")
 
-# %% ../../nbs/cli/00_parsers.ipynb #73709357
+# %% ../../nbs/cli/00_parsers.ipynb #8561f46e
 @dataclass(frozen=True)
 class Verb:
     "What may be typed after `synthlab`, or after a lab."
@@ -70,8 +70,10 @@ class Verb:
     plain: bool = False                 # whether such words may be without =
     call: str = ""                      # function of `main`; default the name
 
-# %% ../../nbs/cli/00_parsers.ipynb #d4d12f93
+# %% ../../nbs/cli/00_parsers.ipynb #e1ebbcf3
 MANY = RUN_DIR, JOBS, CLUSTER
+SUBMIT = option("--submit", action="store_true",
+                help="run nothing: write what sbatch and condor_submit take, one job a run")
 FIRST = option("--first", metavar="NAME",
                help="the variant that the others are compared with (default: the first)")
 MODE = option("--mode", choices=["train", "walk"], default="train",
@@ -84,7 +86,7 @@ LAB_VERBS = (
          (SETTINGS, RUN_DIR, NO_REPORT, QUIET), "overrides"),
     Verb("sweep", "train every combination of several values",
          "synthlab {lab} sweep {many} --jobs 2",
-         (SETTINGS, *MANY), "overrides"),
+         (SETTINGS, *MANY, SUBMIT), "overrides"),
     Verb("ablate", "compare variants pair by pair on the same held-out data",
          "synthlab {lab} ablate {variants}",
          (VARIANTS, FIRST, MODE, FOLDS, *MANY), "variants", True),
@@ -98,7 +100,7 @@ LAB_VERBS = (
          "synthlab {lab} presets"),
 )
 
-# %% ../../nbs/cli/00_parsers.ipynb #aa4cae02
+# %% ../../nbs/cli/00_parsers.ipynb #371c7b27
 FEE = option("--fee", type=float, metavar="SHARE", help="of the price, a side (default: as the run was tested)")
 SLIPPAGE = option("--slippage", type=float, metavar="SHARE",
                   help="of the price, a side (default: as the run was tested)")
@@ -121,7 +123,7 @@ STORE = (
     option("--seed", type=int, default=42, metavar="SEED", help="of the draws (default: 42)"),
     option("--overwrite", action="store_true", help="replace a store of other settings"))
 
-# %% ../../nbs/cli/00_parsers.ipynb #d0c8a18e
+# %% ../../nbs/cli/00_parsers.ipynb #5d5e9618
 OWN_VERBS = dict(
     market=(
         Verb("backtest", "presets, baselines and the reference miner through time, scored as the subnet does",
@@ -149,7 +151,7 @@ OWN_VERBS = dict(
              (RUN, FILES))),
 )
 
-# %% ../../nbs/cli/00_parsers.ipynb #b1ae601c
+# %% ../../nbs/cli/00_parsers.ipynb #e367febb
 REPORTED = option("path", metavar="RUN|NOTEBOOK.ipynb", help="the folder of a finished run, or what papermill wrote")
 REPO = option("--repo", metavar="OWNER/NAME", help="upload it to this repository of the Hugging Face hub, too")
 PRIVATE = option("--private", action="store_true", help="a new repository is hidden from others")
@@ -160,7 +162,7 @@ LAB = option("lab", metavar="LAB", help="market, macro, signal, or one of your o
 SWEEP = option("--resume", metavar="DIR", required=True, help="the folder of the sweep")
 ONLY = option("--only", metavar="NAME", help="this run alone (default: all that is left)")
 
-# %% ../../nbs/cli/00_parsers.ipynb #4700033c
+# %% ../../nbs/cli/00_parsers.ipynb #39d57b15
 FREE_VERBS = (
     Verb("resume", "finish an interrupted run, sweep or ablation",
          "synthlab resume runs/NAME",
@@ -194,7 +196,7 @@ FREE_VERBS = (
          (SWEEP, ONLY, JOBS, CLUSTER), call="go_on"),
 )
 
-# %% ../../nbs/cli/00_parsers.ipynb #78ba6c42
+# %% ../../nbs/cli/00_parsers.ipynb #3dd53c37
 QUESTIONS = dict(market="where can the price go?", macro="how does an economy answer a shock?", signal="buy or wait?")
 
 EXAMPLES = dict(
@@ -218,7 +220,7 @@ def verbs_of(
     "What a lab can do."
     return {v.name: v for v in (*LAB_VERBS, *OWN_VERBS.get(lab, ()))}
 
-# %% ../../nbs/cli/00_parsers.ipynb #b6b465bb
+# %% ../../nbs/cli/00_parsers.ipynb #866bf89f
 def example(
     verb: Verb, lab: str | None = None,
 ) -> str:                               # a line that can be typed
@@ -260,7 +262,7 @@ def parser(
     for verb in FREE_VERBS: add_verb(commands, verb)
     return main
 
-# %% ../../nbs/cli/00_parsers.ipynb #7b9fccfd
+# %% ../../nbs/cli/00_parsers.ipynb #b8f5427f
 def split_plugins(
     argv: Sequence[str],                # as typed
 ) -> tuple[list[str], list[str]]:       # files, and the other words in order
@@ -270,7 +272,7 @@ def split_plugins(
     found, words = first.parse_known_args(argv)
     return found.plugin, words
 
-# %% ../../nbs/cli/00_parsers.ipynb #b3f8292d
+# %% ../../nbs/cli/00_parsers.ipynb #e3c8d3f6
 MOVED = {
     ("emulate",): "synthlab macro train", ("worlds", "generate"): "synthlab macro generate",
     ("signal", "backtest"): "synthlab evaluate RUN --source DATA",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['named_worlds', 'show_worlds', 'simulate']
 
-# %% ../../../nbs/labs/macro/36_terminal.ipynb #1890a19a
+# %% ../../../nbs/labs/macro/36_terminal.ipynb #79dc5a51
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ...datasets.world import World
 from ...datasets.worlds import get_world, world_names
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/macro/36_terminal.ipynb #9004237a
+# %% ../../../nbs/labs/macro/36_terminal.ipynb #89c2b70b
 def named_worlds(
     names: Sequence[str] | None = None,     # default all
 ) -> list[World]:
@@ -29,7 +29,7 @@ def show_worlds(
     for w in named_worlds(names):
         print(f"{w.name:<10} {len(w.parameters):3d} parameters, shocks {', '.join(w.shocks)}: {w.description}")
 
-# %% ../../../nbs/labs/macro/36_terminal.ipynb #d4568f5e
+# %% ../../../nbs/labs/macro/36_terminal.ipynb #42252e89
 def simulate(
     root: str | Path,                       # of the store
     names: Sequence[str] | None = None,     # which economies; default all

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['trade_on_paper', 'show_papers']
 
-# %% ../../../nbs/labs/signal/36_terminal.ipynb #b2b54453
+# %% ../../../nbs/labs/signal/36_terminal.ipynb #97cf1dbb
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ...datasets.sources import get_source
 from .predictor import Paper, SignalPredictor, paper_trade
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/signal/36_terminal.ipynb #462045b7
+# %% ../../../nbs/labs/signal/36_terminal.ipynb #846f5010
 def trade_on_paper(
     path: str | Path,                       # the folder of a run, or its best checkpoint
     source: str,                            # candles: a file, or a source by its name
@@ -27,7 +27,7 @@ def trade_on_paper(
     except ValueError as e: raise ConfigError(str(e)) from None
     return {name: paper_trade(predictor, bars, progress=progress, **costs) for name, bars in candles.items()}
 
-# %% ../../../nbs/labs/signal/36_terminal.ipynb #6b7bd17e
+# %% ../../../nbs/labs/signal/36_terminal.ipynb #018c0bda
 def show_papers(
     papers: Mapping[str, Paper],            # by asset
 ) -> None:
