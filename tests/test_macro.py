@@ -91,7 +91,7 @@ def test_evaluating_again_gives_the_same(toy, capsys):
     assert main(["evaluate", str(toy["run"].folder), "--source", "sp500"]) == 2 and "no bars" in capsys.readouterr().err
     assert main(["runs", str(toy["run"].folder.parent)]) == 0
     said = capsys.readouterr().out
-    assert f"{100*toy['metrics']['nrmse']:.2f}%" in said and "nan" not in said
+    assert f"NRMSE % {100*toy['metrics']['nrmse']:.2f}" in said and "nan" not in said
 
 def test_a_damaged_checkpoint_is_an_error(toy, tmp_path, capsys):
     "No fallback, least of all to the truth."
@@ -191,19 +191,19 @@ def test_units_do_not_come_from_the_test(toy):
         assert torch.allclose(model.scale[i, :len(train)].double(), train, rtol=1e-6) and not torch.allclose(train, everything, rtol=1e-4)
 
 @pytest.mark.parametrize("typed, why", [
-    (["emulate", "data.world=[nk]"], "did you mean data.worlds?"),
-    (["emulate", "data.worlds=[nkk]"], "did you mean 'nk'?"),
-    (["emulate", "model=smal"], "did you mean small?"),
-    (["emulate", "model.dmodel=3"], "did you mean d_model?"),
-    (["emulate", "model.d_model=wide"], "model"),
-    (["emulate", "model.regime=B2"], "use A, B1 or C"),
-    (["emulate", "evaluation.leave_out=[zbl]"], "did you mean zlb?"),
-    (["emulate", "training.use_wandb=true"], "tracking.mode"),
-    (["emulate", "training.loss_fn=huber"], "rmse"),
-    (["emulate", "data.n=0"], "whole number"),
-    (["emulate", "data.root=nowhere"], "nowhere"),
-    (["worlds", "--worlds", "nk,rbd"], "did you mean 'rbc'?"),
-    (["worlds", "generate", "--n", "0", "--root", "d"], "whole number"),
+    (["macro", "train", "data.world=[nk]"], "did you mean data.worlds?"),
+    (["macro", "train", "data.worlds=[nkk]"], "did you mean 'nk'?"),
+    (["macro", "train", "model=smal"], "did you mean small?"),
+    (["macro", "train", "model.dmodel=3"], "did you mean d_model?"),
+    (["macro", "train", "model.d_model=wide"], "model"),
+    (["macro", "train", "model.regime=B2"], "use A, B1 or C"),
+    (["macro", "train", "evaluation.leave_out=[zbl]"], "did you mean zlb?"),
+    (["macro", "train", "training.use_wandb=true"], "tracking.mode"),
+    (["macro", "train", "training.loss_fn=huber"], "rmse"),
+    (["macro", "train", "data.n=0"], "whole number"),
+    (["macro", "train", "data.root=nowhere"], "nowhere"),
+    (["macro", "worlds", "--worlds", "nk,rbd"], "did you mean 'rbc'?"),
+    (["macro", "generate", "--n", "0", "--root", "d"], "whole number"),
     (["evaluate", "nowhere"], "nowhere"),
 ], ids=lambda v: v[-1] if isinstance(v, list) else "")
 def test_a_mistake_gets_one_sentence_and_leaves_no_run(typed, why, tmp_path, monkeypatch, capsys):
@@ -215,10 +215,10 @@ def test_a_mistake_gets_one_sentence_and_leaves_no_run(typed, why, tmp_path, mon
 
 def test_worlds_on_the_command_line(tmp_path, capsys):
     "Listed, simulated, and used as a store that is there."
-    assert main(["worlds"]) == 0
+    assert main(["macro", "worlds"]) == 0
     said = capsys.readouterr().out
     assert [line.split()[0] for line in said.splitlines()][:6] == ["lss", "var", "nk", "rbc", "switching", "zlb"]
-    made = ["worlds", "generate", "--root", str(tmp_path/"store"), "--n", "40", "--worlds", "rbc", "--T", "8", "--horizon", "8", "--processes", "1"]
+    made = ["macro", "generate", "--root", str(tmp_path/"store"), "--n", "40", "--worlds", "rbc", "--T", "8", "--horizon", "8", "--processes", "1"]
     assert main(made) == 0 and "rbc" in capsys.readouterr().out
     assert main([*made[:4], "--n", "50", *made[6:]]) == 2 and "overwrite" in capsys.readouterr().err
     result = run_emulation([f"data.root={tmp_path/'store'}", "data.worlds=[rbc]", "model=small", "training.epochs=1", *BARE, "evaluation.timing_draws=2", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
@@ -227,7 +227,7 @@ def test_worlds_on_the_command_line(tmp_path, capsys):
 def test_a_run_of_the_other_lab_is_named(tmp_path, toy, capsys):
     run = Run.create(tmp_path, "market", "x", "name: x\n"); run.close("interrupted")
     with pytest.raises(Exception, match="is a run of the market lab"): resume_emulation(run.folder)
-    assert main(["emulate", *TOY, "training.seed=7", f"runs={tmp_path}", "--run-dir", str(toy["run"].folder)]) == 2
+    assert main(["macro", "train", *TOY, "training.seed=7", f"runs={tmp_path}", "--run-dir", str(toy["run"].folder)]) == 2
     assert "other settings" in capsys.readouterr().err
 
 def test_report(tmp_path):

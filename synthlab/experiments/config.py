@@ -74,7 +74,9 @@ def read_override(
     if "," in listed and listed[0] not in "[\"'" and get_origin(settings(schema).get(plain)) is list: text = f"{plain}=[{listed}]"     # data.assets=BTCUSDT,ETHUSDT
     try: parsed = OverridesParser.create().parse_override(text)
     except HydraException: parsed = None
-    if parsed is None or parsed.is_delete() or parsed.is_sweep_override():
+    if parsed is not None and parsed.is_sweep_override():
+        raise ConfigError(f"{text!r} stands for several values; synthlab LAB sweep trains with each of them")
+    if parsed is None or parsed.is_delete():
         raise ConfigError(f"{text!r} is not an override; write name=value, such as training.lr=0.001")
     name, value, known = parsed.key_or_group, parsed.value(), settings(schema)
     if name in groups and isinstance(value, str):

@@ -154,6 +154,7 @@ class LabJudging:
     "How it is judged."
     headline: Headline = Headline("score", "score")     # the number of a result
     report: str = ""                    # the notebook that shows a finished run
+    report_goes_on: bool = True         # whether it runs in the run's folder with what was typed; False: it reads the folder alone
 
     def judge(self, experiment: Experiment) -> dict[str, Any]:  # metrics, and what tables and figures need
         "The model beside its baselines, on what none of them has seen."

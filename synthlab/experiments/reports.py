@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAGE', 'MIME', 'declared', 'read_parameters', 'typed_by', 'keep_figures', 'mathjax', 'to_html', 'RunLink',
-           'newest_run', 'linked_run', 'file_report', 'report_notebook', 'typed', 'execute_report']
+           'newest_run', 'linked_run', 'file_report', 'report_notebook', 'typed', 'parse_parameters', 'execute_report',
+           'report_run']
 
 # %% ../../nbs/experiments/25_reports.ipynb #e98c5495
 import ast, base64, io, json
@@ -15,9 +16,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from .config import PACKAGE, check_parameters
+from .experiment import open_run
 from .lab import Lab, get_lab
 from .runs import list_runs
-from .settings import runs_folder, words
+from .settings import read_value, runs_folder, words
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 
@@ -176,24 +178,52 @@ def report_notebook(
         if (folder/f"{name}.ipynb").exists(): return folder/f"{name}.ipynb"
     raise ConfigError(f"the report {name!r} is not installed; run it from a checkout of synthlab")
 
+# %% ../../nbs/experiments/25_reports.ipynb #830b8f41
 def typed(
     folder: str | Path,             # of a run
 ) -> list[str]:                     # `name=value` each
     "The overrides that a run was started with."
     return [json.loads(line[2:]) for line in (Path(folder)/"overrides.yaml").read_text().splitlines() if line.startswith("- ")]
 
+# %% ../../nbs/experiments/25_reports.ipynb #d662d6ac
+def parse_parameters(
+    name: str,                      # of the report
+    words: Sequence[str],           # `name=value` each
+) -> dict[str, Any]:
+    "Parameters of a report, as typed, checked against those that it has."
+    import nbformat
+    cells = nbformat.read(report_notebook(name), 4).cells
+    declared = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
+    if bad := [w for w in words if "=" not in w]: raise ConfigError(f"{bad[0]!r} is no parameter; write name=value")
+    given = {k: read_value(v) for k, _, v in (w.partition("=") for w in words)}
+    return check_parameters([declared, "# Parameters\n" + "\n".join(f"{k} = {v!r}" for k, v in given.items())])
+
+# %% ../../nbs/experiments/25_reports.ipynb #9eaac93e
 def execute_report(
     name: str,                      # evaluate, emulate, price_action
     folder: str | Path,             # of a finished run
-    **parameters,                   # of the report, besides run_dir
+    filed_as: str = "report",       # name of the executed notebook and its page
+    **parameters: Any,              # of the report, besides run_dir
 ) -> Path | None:                   # the page, or None without the notebook tools
     "Execute a report of a run, and file it."
     try: import papermill
     except ImportError:
-        print(f'the report needs the notebook tools: pip install "synthlab[lab]", then the same line again, or papermill nbs/{name}.ipynb')
+        print('the report needs the notebook tools: pip install "synthlab[lab]", then the same line again, '
+              f"or papermill nbs/{name}.ipynb")
         return None
-    folder = Path(folder)
-    papermill.execute_notebook(report_notebook(name), folder/"report.ipynb", dict(run_dir=str(folder), **parameters), kernel_name="python3", progress_bar=False)
-    page, _ = file_report(folder/"report.ipynb")
+    made = Path(folder)/f"{filed_as}.ipynb"
+    given = dict(run_dir=str(folder), **parameters)
+    papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False)
+    page, _ = file_report(made)
     print(f"report: {page}")
     return page
+
+# %% ../../nbs/experiments/25_reports.ipynb #04aca02a
+def report_run(
+    run_dir: str | Path,            # of a finished run
+) -> Path | None:                   # the page; None where the lab has no report, or without the notebook tools
+    "Execute the report that a run's lab has for it, and file it."
+    run, lab = open_run(run_dir)
+    if run.status != "done": raise ConfigError(f"{run_dir} is {run.status}; finish it first: synthlab resume {run_dir}")
+    if not lab.report: return None
+    return execute_report(lab.report, run.folder, **(dict(overrides=typed(run.folder)) if lab.report_goes_on else {}))

@@ -6,11 +6,10 @@
 __all__ = ['COLOURS', 'LABELS', 'REGIONS', 'PALE', 'STATISTICS', 'in_order', 'error_axis', 'world_panels', 'legend_above',
            'draw_response', 'draw_responses', 'draw_quantiles', 'draw_horizons', 'draw_splits', 'draw_left_out',
            'draw_coverage', 'store_table', 'two_digits', 'show_errors', 'show_responses', 'show_promised', 'show_speed',
-           'draw_learning', 'macro_figures', 'report_emulation']
+           'draw_learning', 'macro_figures']
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #412e1964
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +20,6 @@ from pandas.io.formats.style import Styler
 from ...datasets.store import ResponseStore
 from ...datasets.world import VARIABLES
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, draw_training, new_figure
-from ...experiments.reports import execute_report, typed
 from .judging import INSIDE, LEVELS, TESTS, by_model
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #fcbdb6d0
@@ -315,10 +313,3 @@ def macro_figures(
     if len(judgement.coverage): found["coverage"] = draw_coverage(judgement.coverage, config.evaluation.level)
     if len(result["left_out"]): found["left_out"] = draw_left_out(result["left_out"])
     return found
-
-# %% ../../../nbs/labs/macro/22_figures.ipynb #548c1af4
-def report_emulation(
-    folder: str | Path,                 # of a finished run of the macro lab
-) -> Path | None:                       # the page, or None without the notebook tools
-    "Execute the report of a run, and file it."
-    return execute_report("emulate", folder, overrides=typed(folder))

@@ -102,6 +102,7 @@ class MarketLab(MarketSharing, BarLab):
     name, title = "market", "simulate price paths, judged by CRPS beside honest baselines"
     schema, knobs, words = MarketConfig, KNOBS, ELSEWHERE
     headline, report, unit = Headline("crps", "CRPS"), "evaluate", "ten-thousandths of the price"
+    report_goes_on = False
     taught = *BarLab.taught, "data.past", "data.future", "data.static"
     may_change = "training.horizon",
 

@@ -6,13 +6,11 @@ threshold, and what was left after costs."""
 # %% auto #0
 __all__ = ['TITLES', 'STRATEGY_COLUMNS', 'BASELINE_COLOURS', 'score_text', 'show_scores', 'show_gains', 'show_strategies',
            'signal_colours', 'best_epoch', 'draw_learning', 'draw_roc', 'draw_by_outcome', 'draw_ranking',
-           'draw_reliability', 'draw_threshold', 'draw_wealth', 'draw_trades_on', 'draw_trades', 'signal_figures',
-           'report_signal']
+           'draw_reliability', 'draw_threshold', 'draw_wealth', 'draw_trades_on', 'draw_trades', 'signal_figures']
 
 # %% ../../../nbs/labs/signal/22_figures.ipynb #bb926529
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, colours, date_axis, draw_split, new_figure
-from ...experiments.reports import execute_report, typed
 from ...experiments.setup import Market
 from .judging import SHOWN, Classified, Decision
 from .trading import BacktestResult
@@ -250,10 +247,3 @@ def signal_figures(
     if len(decision.curve): found["threshold"] = draw_threshold(decision)
     level = result["config"].evaluation.level
     return found | dict(wealth=draw_wealth(result["traded"], level), trades=draw_trades(result))
-
-# %% ../../../nbs/labs/signal/22_figures.ipynb #125abbd6
-def report_signal(
-    folder: str | Path,                 # of a finished run of the signal lab
-) -> Path | None:                       # the page, or None without the notebook tools
-    "Execute the report of a run, and file it."
-    return execute_report("price_action", folder, overrides=typed(folder))

@@ -1,0 +1,256 @@
+"One grammar for every lab: each verb explains itself, each mistake is a sentence, and what is typed is what the bench is asked."
+import os, subprocess, sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd, pytest
+from synthlab.cli.main import CALLS, main
+from synthlab.cli.parsers import FREE_VERBS, MOVED, example, house_labs, parser, verbs_of
+from synthlab.datasets.worlds import get_world
+from synthlab.experiments.config import settings
+from synthlab.experiments.lab import get_lab
+from synthlab.experiments.runs import Run
+from synthlab.experiments.settings_page import settings_table
+
+TOY = '''
+import torch, pandas as pd
+from dataclasses import dataclass
+from pathlib import Path
+from synthlab.experiments.lab import Headline, Lab, register_lab
+from synthlab.experiments.parts import EstimatorPart
+from synthlab.experiments.settings import ExperimentConfig
+
+@dataclass
+class LineConfig(ExperimentConfig):
+    name: str = "line"          # last part of the run's name
+    rows: int = 40              # of the table
+    ridge: float = 0.           # pull of the slope towards 0
+
+class Line:
+    def __init__(self, slope=0.): self.slope = torch.tensor([slope])
+    def state_dict(self): return {"slope": self.slope}
+    def load_state_dict(self, numbers): self.slope = numbers["slope"]
+
+@register_lab
+class LineLab(Lab):
+    name, title, schema, presets = "line", "a slope from a table", LineConfig, Path(__file__).parent/"presets"
+    headline, stop = Headline("error", "error", ".3f"), Path(__file__).parent/"stop"
+    def load(self, config, about=None, quiet=False): return torch.linspace(-1, 1, config.rows)
+    def parts(self, config, x):
+        fit = lambda: Line(float(2*(x*x).sum()/((x*x).sum() + config.ridge)))
+        return [EstimatorPart("line", fit, lambda numbers: Line(), dict(lab="line"))]
+    def build(self, about, tensors): return Line()
+    def judge(self, experiment):
+        if self.stop.exists(): raise KeyboardInterrupt
+        error = float((experiment.main.model.slope - 2).abs())
+        return dict(metrics=dict(error=error, conclusion=f"It is off by **{error:.3f}**."), table=pd.DataFrame(dict(error=[error]), ["line"]))
+    def tables(self, result): return {"error of the slope": result["table"]}
+    def predict(self, model, about, source, assets=None, scale: float = 1.):
+        return {source: pd.DataFrame(dict(y=[scale*float(model.slope)]))}
+'''
+TINY = dict(
+    market=["data=mock", "model=linear", "training.epochs=1", "training.stride=50", "evaluation.n_paths=20", "evaluation.stride=50",
+            "evaluation.baselines=[constant]", "evaluation.n_boot=100"],
+    macro=["data.worlds=[rbc]", "data.n=40", "data.T=8", "data.horizon=8", "model=small", "training.epochs=1", "evaluation.baselines=[]",
+           "evaluation.alone=[]", "evaluation.leave_out=[]", "evaluation.timing_draws=2"],
+    signal=["model=small", "model.d_model=8", "model.dim_feedforward=16", "training.epochs=1", "training.stride=24",
+            "data.window_size=16", "evaluation.random_draws=20", "evaluation.n_boot=100"])
+
+def python(*args, **more):
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, **more)
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    "A lab of a user's, in a file."
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder/"presets").mkdir(); (folder/"presets"/"config.yaml").write_text("defaults: [_self_]\n")
+    (folder/"line_lab.py").write_text(TOY)
+    return str(folder/"line_lab.py")
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    "A finished run of each lab, by a line."
+    root = tmp_path_factory.mktemp("runs")
+    for lab, typed in TINY.items():
+        line = [lab, "train", *typed, "threads=1", "tracking.mode=disabled", f"runs={root}", "--run-dir", str(root/lab), "--no-report", "--quiet"]
+        assert main(line) == 0
+    return root
+
+# --- the grammar -----------------------------------------------------------------------------------------------------------------
+
+VERBS = [(lab, v) for lab in (*house_labs(), "line") for v in verbs_of(lab).values()] + [(None, v) for v in FREE_VERBS]
+
+@pytest.mark.parametrize("lab, verb", VERBS, ids=lambda v: getattr(v, "name", v))
+def test_every_verb_has_a_help_with_an_example_that_is_understood(lab, verb, capsys):
+    whole, words = parser([*house_labs(), "line"]), [lab, verb.name] if lab else [verb.name]
+    with pytest.raises(SystemExit) as e: whole.parse_args([*words, "--help"])
+    said, line = capsys.readouterr().out, example(verb, lab)
+    assert e.value.code == 0 and f"example:\n  {line}\n" in said and "--plugin" in said
+    args, _ = whole.parse_known_args(line.split()[1:])
+    assert args.call in CALLS and (lab is None or args.lab == lab)
+
+@pytest.mark.parametrize("line, says", [
+    ("mraket train", "did you mean 'market'?"), ("trian", "did you mean 'train'?"), ("market trian", "did you mean 'train'?"),
+    ("signal papr runs/x", "did you mean 'paper'?"), ("market resume runs/x", "synthlab resume"), ("signal predict runs/x", "synthlab predict"),
+    ("generate", "synthlab macro generate"), ("signal blocks", "synthlab market blocks"), ("sweep model=a,b", "synthlab market sweep"),
+    ("train -m model=linear,default", "synthlab market sweep"), ("macro train --multirun model=small,wide", "synthlab macro sweep"),
+    ("train model=linear,default", "synthlab LAB sweep"), ("train model", "write name=value"), ("market settings horizn", "did you mean"),
+    ("settings markte", "did you mean market?"), ("settings market training.seq_len", "training.lookback"),
+    ("line train", "no lab and no verb"), ("report nowhere.ipynb", "nowhere.ipynb"), ("report nowhere", "is not a run"),
+    ("resume nowhere", "is not a run"), ("evaluate nowhere", "is not a run"), ("predict nowhere --source sp500", "no run and no checkpoint"),
+    ("predict nowhere --source sp500 --output said.txt", "CSV file"), ("predict nowhere --source bars.csv --output bars.csv", "the very file"),
+    ("predict nowhere --source sp500 --output no/where/said.csv", "make it first"), ("macro estimate nowhere", "is not a run"),
+    ("signal paper nowhere --source sp500", "nowhere"), ("signal export nowhere", "nowhere"), ("macro worlds --worlds nkk", "did you mean 'nk'?"),
+    ("line train --plugin nowhere.py", "there is no plug-in"),
+    *((" ".join(old), new) for old, new in MOVED.items())])
+def test_a_mistake_gets_one_sentence(line, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("synthlab: ") and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize("line, says", [
+    ("market ablate", "required: VARIANT"), ("predict runs/x", "required: --source"), ("doctor a b", "unrecognized arguments: b"),
+    ("train --fast", "unrecognized arguments: --fast"), ("train --no-rep", "unrecognized"), ("market sweep --jobs many", "invalid int value"),
+    ("market ablate a b --mode backtest", "choose from 'train', 'walk'"), ("sweep --resume", "expected one argument")])
+def test_an_option_that_is_wrong_is_named_with_where_to_look(line, says, capsys):
+    with pytest.raises(SystemExit) as e: main(line.split())
+    said = capsys.readouterr().err
+    assert e.value.code == 2 and says in said and said.count("\n") == 1 and said.endswith(" --help\n")
+
+@pytest.mark.parametrize("line", ["--help", "market --help", "signal train --help", "predict --help", "line train --plugin line_lab.py --help"])
+def test_help_is_light(line):
+    "It is answered from the text of the command line alone: neither torch nor anything else that is slow is loaded."
+    code = "import sys\nfrom synthlab.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\nprint('LOADED', *sys.modules)"
+    out = python("-c", code, *line.split())
+    assert out.returncode == 0 and out.stdout.startswith("usage: synthlab"), out.stderr
+    assert not {"torch", "numpy", "pandas", "hydra", "matplotlib"} & set(out.stdout.rpartition("LOADED")[2].split())
+
+def test_nothing_typed_shows_what_could_be(capsys):
+    assert main([]) == 2 and "macro" in capsys.readouterr().out
+    assert main(["signal"]) == 2 and "paper" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+
+def test_python_m(tmp_path):
+    out = python("-m", "synthlab", "runs", str(tmp_path))
+    assert out.returncode == 0 and out.stdout == f"there is no run in {tmp_path}; start one with: synthlab train\n"
+    assert python("-m", "synthlab", "trian").returncode == 2
+
+@pytest.mark.parametrize("line, words", [("synthlab mar", {"market"}), ("synthlab signal pa", {"paper"}), ("synthlab market sweep --j", {"--jobs"})])
+def test_a_shell_can_complete(line, words, tmp_path):
+    to = tmp_path/"words"
+    asked = dict(_ARGCOMPLETE="1", _ARGCOMPLETE_STDOUT_FILENAME=str(to), COMP_LINE=line, COMP_POINT=str(len(line)), _ARGCOMPLETE_IFS="\n")
+    python("-m", "synthlab", env=os.environ | asked)
+    assert {w.strip() for w in to.read_text().split("\n")} == words
+
+# --- what the bench is asked --------------------------------------------------------------------------------------------------------
+
+def test_sweeps_variants_and_walks_are_passed_on(monkeypatch, capsys):
+    "Lab, settings, folder and machines arrive as typed, wherever options stand; what is not done ends with code 1."
+    asked, table = [], pd.DataFrame(dict(name=["1_a"], status=["done"], crps=[1.]))
+    found = SimpleNamespace(table=table, folder="runs/f", conclusion="It is **so**.", run=lambda: None)
+    def record(*args): asked.append(args); return found
+    monkeypatch.setitem(sys.modules, "synthlab.experiments.sweeps", SimpleNamespace(
+        run_sweep=record, run_only=lambda folder, name: asked.append((folder, name)) or "done",
+        submit_sweep=lambda *args: (asked.append(args), dict(slurm=Path("runs/f/submit/slurm.sh")))))
+    monkeypatch.setitem(sys.modules, "synthlab.experiments.ablations", SimpleNamespace(AblationExperiment=record, walk=record))
+    assert main("signal sweep data.horizon=4,8 --jobs 2 model=lstm,small --cluster local".split()) == 0
+    assert main("market ablate default wide:model.backbone.d_model=64 --mode walk linear data=mock --first linear --run-dir ab".split()) == 0
+    assert main("signal walk lstm --folds 5 small threads=1".split()) == 0
+    assert main("macro sweep model=small,wide --submit --run-dir s".split()) == 0
+    assert main("sweep --resume s --only 1_small".split()) == 0 and main("sweep --resume s --jobs 2".split()) == 0
+    variants = dict(linear=["model=linear"], default=["model=default"], wide=["model.backbone.d_model=64"])
+    assert asked == [("signal", ["data.horizon=4,8", "model=lstm,small"], None, 2, "local"),
+                     ("market", variants, "walk", ["data=mock"], 3, "ab", 1, None),
+                     ("signal", dict(lstm=["model=lstm"], small=["model=small"]), ["threads=1"], 5, None, 1, None),
+                     ("macro", ["model=small,wide"], "s"), ("s", "1_small"), (None, (), "s", 2, None)]
+    said = capsys.readouterr().out
+    assert "sweep: runs/f" in said and "ablation: runs/f" in said and "walk: runs/f" in said and "slurm.sh" in said and "It is so." in said
+    table.loc[0, "status"] = "failed"
+    with pytest.raises(SystemExit, match="1"): main(["signal", "sweep"])
+
+@pytest.mark.parametrize("typed, why", [
+    (["linear", "defalt"], "did you mean default?"), (["linear", "x:training.lr"], "write x:setting=value"),
+    (["linear", "default", "--first", "lin"], "did you mean linear?")], ids=str)
+def test_a_variant_that_is_none_is_refused(typed, why, capsys):
+    assert main(["market", "ablate", *typed]) == 2 and why in capsys.readouterr().err
+
+@pytest.mark.parametrize("lab", house_labs())
+def test_settings_lists_everything_with_its_meaning(lab, capsys):
+    known = settings(get_lab(lab).schema)
+    table = settings_table(lab)
+    assert set(known) - set(table.index) == {n for n in known if any(k.startswith(f"{n}.") for k in known)}     # those with settings of their own
+    assert (table.meaning.str.len() > 0).all() and (table.type.str.len() > 0).all()
+    assert main(["settings", lab]) == 0
+    said = capsys.readouterr().out
+    for name, row in table.iterrows(): assert f"{name}={row.default}" in said and row.meaning in said
+    assert main([lab, "settings", "training"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == sum(n.startswith("training.") for n in table.index) and all(line.startswith("training.") for line in lines)
+    assert main([lab, "presets"]) == 0 and "model=" in capsys.readouterr().out
+
+# --- runs ------------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("lab, figure", [("market", "fans"), ("macro", "quantiles"), ("signal", "wealth")])
+def test_a_run_is_shown_listed_and_tested_again(lab, figure, runs, capsys):
+    "Its figures are kept; evaluating says the conclusion of its result; the headline is its lab's."
+    run = Run(runs/lab)
+    assert run.status == "done" and (run.figures/f"{figure}.png").exists() and not (run.folder/"report.html").exists()
+    assert main(["evaluate", str(run.folder)]) == 0
+    said = capsys.readouterr().out
+    assert said.endswith(f"\nrun: {run.folder}\n")
+    if lab != "macro": assert run.result["conclusion"].replace("**", "") in said        # macro's tells how long it took
+    assert main(["runs", str(runs)]) == 0
+    line = next(row for row in capsys.readouterr().out.splitlines() if row.endswith(f"/{lab}"))
+    assert line.startswith("done") and get_lab(lab).headline.show(run.result) in line
+
+def test_what_was_typed_wrong_for_a_run_is_refused(runs, capsys):
+    for line, why in {"evaluate RUN/macro --source sp500": "no bars", "evaluate RUN/market training.lr=1": "train again with it",
+                      "predict RUN/market --source mock --n-pahts 5": "did you mean --n-paths?", "predict RUN/market --source mock --seed x": "like its default, 0",
+                      "predict RUN/signal --source mock --seed 1": "it takes none", "macro estimate RUN/market": "is a run of the market lab",
+                      "macro estimate RUN/macro drws=5": "did you mean draws?"}.items():
+        assert main(line.replace("RUN", str(runs)).split()) == 2
+        assert why in capsys.readouterr().err, line
+
+def test_predict_for_each_lab(runs, tmp_path, monkeypatch, capsys):
+    "A file an asset, or a world; the lab's own options arrive."
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(runs/"market"), "--source", "mock", "--output", "paths.csv", "--n-paths", "50", "--levels=0.1,0.9"]) == 0
+    files = sorted(Path().glob("paths*.csv"))
+    assert files and list(pd.read_csv(files[0]).columns[1:]) == ["mean", "q10", "q90"] and "written: paths" in capsys.readouterr().out
+    assert main(["predict", str(runs/"signal"), "--source", "sp500", "--output", "signal.csv"]) == 0
+    assert list(pd.read_csv("signal.csv")) == ["time", "close", "probability", "signal"]
+    world = get_world("rbc")
+    names = list(world.parameters.names)
+    middle = {n: [float((lo + hi)/2)] for n, lo, hi in zip(names, world.parameters.lower, world.parameters.upper)}
+    pd.DataFrame(middle).to_csv("draws.csv", index=False)
+    assert main(["predict", str(runs/"macro"), "--source", "draws.csv", "--output", "responses.csv"]) == 0
+    assert list(pd.read_csv("responses.csv").columns[:3]) == ["draw", "shock", "quarter"]
+    pd.DataFrame(middle | {names[0]: [1e6]}).to_csv("far.csv", index=False)
+    capsys.readouterr()
+    assert main(["predict", str(runs/"macro"), "--source", "far.csv"]) == 2 and "outside the prior" in capsys.readouterr().err
+    assert main(["predict", str(runs/"macro"), "--source", "far.csv", "--guard", "nan"]) == 0
+
+def test_a_lab_of_a_users(plugin, tmp_path, monkeypatch, capsys):
+    "It has the general verbs; its file is given with every one of them, before or after, and never run because a folder names it."
+    monkeypatch.chdir(tmp_path)
+    def say(line, code=0):
+        assert main(line.replace("FILE", plugin).split()) == code
+        return capsys.readouterr()
+    made = say("--plugin FILE line train ridge=1 tracking.mode=disabled --run-dir a --quiet").out
+    assert "error of the slope" in made and "It is off by 0." in made
+    assert say("settings line ridge --plugin FILE").out.split() == ["ridge=0.0", "float", *"pull of the slope towards 0".split()]
+    assert "It is off by 0." in say("evaluate a --plugin=FILE").out
+    say("predict a --source x --scale 10 --output said.csv --plugin FILE")
+    assert pd.read_csv("said.csv").y[0] == pytest.approx(10*(2 - Run("a").result["error"]), abs=1e-4)
+    Path(plugin).with_name("stop").touch()
+    stopped = say("line train --run-dir b tracking.mode=disabled --plugin FILE", 130).err
+    Path(plugin).with_name("stop").unlink()
+    assert "interrupted" in stopped and "go on with: synthlab resume b" in stopped
+    say("resume b --plugin FILE")
+    assert Run("b").status == "done"
+    assert "did you mean line?" in say("lien train --plugin FILE", 2).err
+    alone = python("-c", "from synthlab.cli.main import main; print(main(['evaluate', 'a'])); main(['runs', '.'])", cwd=tmp_path)
+    assert "give it again: --plugin line_lab.py" in alone.stderr and alone.stderr.count("\n") == 1
+    assert alone.stdout.split()[:3] == ["2", "done", "error"]           # its numbers, without its lab
