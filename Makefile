@@ -6,8 +6,9 @@ ARGS   ?=
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 # Every worker of the tests computes on one thread: as many workers as cores is then what the machine can do.
-TESTS := $(BIN)/python -m pytest
-SPREAD := -n logical --maxprocesses 4 --dist loadgroup
+# Groups start in the order that tests/conftest.py gives them, dearest first, and rewritten assertions are kept for the next run.
+TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+SPREAD := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 help:           ## this list
 	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -35,9 +36,12 @@ evaluate: $(READY) ## judge a finished run again (ARGS="-p run_dir runs/NAME"): 
 	$(call report,evaluate)
 
 test: $(READY)  ## everything a change must pass: package, notebooks, faults, experiments, site
-	$(TESTS) $(SPREAD) --ignore tests/test_site.py
+	$(TESTS) $(SPREAD) $(ARGS) --ignore tests/test_site.py
 	@$(MAKE) --no-print-directory docs
 	$(TESTS) tests/test_site.py
+
+quick: $(READY) ## the tests nearest to what changed, in 90 seconds; says what it left out (ARGS=--list: what it would run)
+	@$(BIN)/python tests/nearest.py $(ARGS)
 
 docs: $(READY)  ## build the site; open _docs/html/index.html
 	@$(BIN)/python docs/stage.py
@@ -61,4 +65,4 @@ clean:          ## remove everything the other targets made, finished runs inclu
 	rm -rf $(VENV) runs build dist *.egg-info _docs _proc _site_src .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help train evaluate test docs lab sync outputs clean
+.PHONY: help train evaluate test quick docs lab sync outputs clean

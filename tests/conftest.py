@@ -1,8 +1,16 @@
-"""The same conditions everywhere: figures off screen, one thread a process, no account of anyone's.
+"""The same conditions everywhere, the long tests first, and what each cost said at the end.
 
-Run in parallel (`make test`), the tests of one file stay together on one worker, so that its fixtures are made once; a
-file can split itself with marks of its own (`pytest.mark.xdist_group`), as `test_notebooks.py` does for each notebook."""
-import os
+Figures are drawn off screen, a process computes on one thread, and no account of anyone's is used. Run in parallel (`make test`),
+the tests of one file stay together on one worker, so that its fixtures are made once: a group. A file can split itself with marks
+of its own (`pytest.mark.xdist_group`), as `test_notebooks.py` does for each notebook.
+
+A cost is CPU seconds, of the worker and of the processes it started: it says the same on a busy machine. `costs.json` holds the
+costs of groups as they were measured last; groups start in that order, dearest first, and those that it does not know before all.
+`make test ARGS=--write-costs` measures them anew."""
+import json, math, os, time
+from collections import Counter
+from multiprocessing import forkserver
+from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # as many workers as cores, so more threads would only take turns
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 os.environ.pop("WANDB_API_KEY", None)               # a test never writes to a tracker's account
@@ -10,7 +18,70 @@ os.environ.pop("WANDB_API_KEY", None)               # a test never writes to a t
 import matplotlib, pytest
 matplotlib.use("agg")
 
+COSTS = Path(__file__).with_name("costs.json")
+SHOWN = 20
+
+def pytest_addoption(parser):
+    group = parser.getgroup("costs")
+    group.addoption("--write-costs", action="store_true", help="write what each group of this run cost to tests/costs.json")
+    group.addoption("--only", action="append", metavar="GROUP", help="run these alone: a file (test_bars) or a notebook (nbs/metrics/00_crps)")
+    group.addoption("--within", type=float, metavar="SECONDS", help="skip the tests that have not begun by then")
+
+def group(item): return item.get_closest_marker("xdist_group").args[0]
+
+def known(): return json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.exists() else {}
+
+def spent():
+    "CPU seconds of this process and of the children that it or its fork server has waited for."
+    server = forkserver._forkserver._forkserver_pid
+    stat = Path(f"/proc/{server}/stat")
+    ticks = stat.read_text().rpartition(")")[2].split()[11:15] if server and stat.exists() else []
+    return sum(os.times()[:4]) + sum(map(int, ticks))/os.sysconf("SC_CLK_TCK")
+
+# where the tests are collected and run: in the workers, or in the one process
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         if not item.get_closest_marker("xdist_group"): item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if only := config.getoption("only"):
+        config.hook.pytest_deselected(items=[i for i in items if group(i) not in only])
+        items[:] = [i for i in items if group(i) in only]
+    if hasattr(config, "workerinput"):
+        costs = known()
+        items.sort(key=lambda i: -costs.get(group(i), math.inf))
+
+def pytest_sessionstart(session): session.config.began = time.monotonic()
+
+def pytest_runtest_logstart(): global before; before = spent()
+
+def pytest_runtest_setup(item):
+    within = item.config.getoption("within")
+    if within and time.monotonic() - item.config.began > within: pytest.skip("no time left")
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    global before
+    report, now = (yield), spent()
+    report.cpu, report.group, before = now - before, group(item), now
+    return report
+
+# where the reports come together: in the controller, or in the one process
+
+by_test, by_group, late = Counter(), Counter(), Counter()
+
+def pytest_runtest_logreport(report):
+    by_test[report.nodeid.rpartition("@")[0] or report.nodeid] += report.cpu
+    by_group[report.group] += report.cpu
+    if report.skipped and "no time left" in str(report.longrepr): late[report.group] += 1
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not by_test: return
+    for what, costs in ("group", by_group), ("test", by_test):
+        terminalreporter.section(f"dearest {what}s, CPU seconds of {sum(costs.values()):.0f}")
+        for name, cost in costs.most_common(SHOWN):
+            if cost >= .5: terminalreporter.write_line(f"{cost:7.1f}  {name.removeprefix('tests/')}")
+    for name, n in late.items(): terminalreporter.write_line(f"out of time: {n} tests of {name}")
+    if config.getoption("write_costs"):
+        table = Counter(known() | {name: round(cost, 1) for name, cost in by_group.items()})
+        COSTS.write_text(json.dumps(dict(table.most_common()), indent=0) + "\n", encoding="utf-8")
