@@ -4,12 +4,13 @@ from pathlib import Path
 
 import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
+from synthlab.experiments import experiment as bench
+from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource
 from synthlab.cli.main import main
-from synthlab.labs.market.experiment import evaluate_run, run_experiment
 from synthlab.experiments.reports import file_report, linked_run
 from synthlab.experiments.runs import Run
-from synthlab.labs.market.settings import KNOBS, knobs, market_config
+from synthlab.labs.market.settings import KNOBS, market_config
 
 ROOT = Path(__file__).parent.parent
 NBS, CRYPTO = ROOT/"nbs", ROOT.parent/"shared/data/crypto_5m_usdt_2025.parquet"
@@ -22,7 +23,7 @@ def execute(name, tmp_path, **parameters):
 @pytest.fixture(scope="session")
 def mock_run(tmp_path_factory):
     "A finished toy run on a simulated market."
-    return run_experiment(["data=mock", *SMALL, f"runs={tmp_path_factory.mktemp('runs')}"])
+    return bench.run("market", ["data=mock", *SMALL, f"runs={tmp_path_factory.mktemp('runs')}"])
 
 def parameters(name):
     "The parameters cell of a report as a dictionary."
@@ -81,9 +82,9 @@ def test_a_misspelt_parameter_is_refused_at_once(name, tmp_path):
 def test_knobs_say_what_the_configuration_says():
     "A report's everyday settings default to the configuration's own defaults."
     declared = parameters("train")
-    config = market_config(knobs(**{k: v for k, v in declared.items() if k in KNOBS}))
+    config = market_config(get_lab("market").everyday(**{k: v for k, v in declared.items() if k in KNOBS}))
     assert config == market_config()
-    assert set(declared) == set(KNOBS) | {"run_dir", "overrides"}
+    assert set(declared) == set(KNOBS) | {"threads", "run_dir", "overrides"}
 
 def test_command_line_and_notebook_write_the_same_bits(tmp_path, monkeypatch):
     "R22: the same settings typed, handed to a notebook, and repeated in one process."
@@ -99,7 +100,7 @@ def test_command_line_and_notebook_write_the_same_bits(tmp_path, monkeypatch):
 
 def test_one_and_two_processes_agree(tmp_path):
     "R22: two processes average what one computes alone; only the noise they draw differs."
-    one, two = (run_experiment(["data=mock", *SMALL, "training.n_paths=64", f"training.processes={n}", f"runs={tmp_path}/{n}"]) for n in (1, 2))
+    one, two = (bench.run("market", ["data=mock", *SMALL, "training.n_paths=64", f"training.processes={n}", f"runs={tmp_path}/{n}"]) for n in (1, 2))
     assert two["run"].status == "done"
     a, b = (r["history"]["val_score"].to_numpy() for r in (one, two))
     assert len(a) == len(b) == 3 and abs(a/b - 1).max() < .01
@@ -107,7 +108,7 @@ def test_one_and_two_processes_agree(tmp_path):
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     "R5 at the command line: SIGINT in training, exit 130, and `synthlab resume` ends where an undisturbed run does."
     typed = ["data=mock", *SMALL, "training.epochs=40", "training.patience=0", "training.batch_size=32"]
-    whole = run_experiment([*typed, f"runs={tmp_path}/whole"])["run"].folder
+    whole = bench.run("market", [*typed, f"runs={tmp_path}/whole"])["run"].folder
     run = tmp_path/"cut"
     process = subprocess.Popen([*SYNTHLAB, "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -170,7 +171,7 @@ def test_runs_and_doctor(mock_run, tmp_path, capsys):
 @pytest.fixture(scope="session")
 def index_run(tmp_path_factory):
     "A finished toy run on the S&P 500, learnt up to the end of 2014."
-    return run_experiment([*SMALL, "training.epochs=1", f"runs={tmp_path_factory.mktemp('runs')}"])
+    return bench.run("market", [*SMALL, "training.epochs=1", f"runs={tmp_path_factory.mktemp('runs')}"])
 
 def test_evaluate_on_other_bars(index_run, capsys):
     "A run on bars it was never made for, features scaled as in training; the run's own result stays."
@@ -182,7 +183,7 @@ def test_evaluate_on_other_bars(index_run, capsys):
 
 def test_a_time_that_was_learnt_is_never_tested(index_run, mock_run, capsys):
     "An earlier split leaves out what training saw, says so, and is refused where nothing is left."
-    result = evaluate_run(index_run["run"].folder, overrides=["data.split.val_start=2001-01-01", "data.split.test_start=2003-01-01"])
+    result = bench.evaluate(index_run["run"].folder, overrides=["data.split.val_start=2001-01-01", "data.split.test_start=2003-01-01"])
     assert str(result["market"].test_after)[:10] == "2014-12-31" and result["evaluation"].scores.index[0] > result["market"].test_after
     assert "are left out, because the model has learnt from those times" in result["metrics"]["conclusion"]
     own, again = index_run["metrics"], result["metrics"]     # what is left is the run's own test, for the baselines' fits too
@@ -192,7 +193,7 @@ def test_a_time_that_was_learnt_is_never_tested(index_run, mock_run, capsys):
 
 def test_a_drift_belongs_to_its_bars(index_run):
     "A drift a day is not given to bars of five minutes."
-    result = evaluate_run(index_run["run"].folder, "mock")
+    result = bench.evaluate(index_run["run"].folder, "mock")
     assert result["model"].drift == 0 and "belongs to bars of 1 days" in result["metrics"]["conclusion"]
     assert result["metrics"]["crps_without_drift"] is None
 
@@ -202,14 +203,14 @@ def test_few_windows_give_no_verdict(tmp_path):
     walk = pd.DataFrame({"time": time, "close": 100*np.exp(np.random.default_rng(3).normal(0, .001, len(time)).cumsum())})
     walk.to_csv(tmp_path/"walk.csv", index=False)
     with pytest.warns(UserWarning, match="only one price"):
-        result = run_experiment([f"data={tmp_path}/walk.csv", *SMALL, "evaluation.stride=3", f"runs={tmp_path}"])
+        result = bench.run("market", [f"data={tmp_path}/walk.csv", *SMALL, "evaluation.stride=3", f"runs={tmp_path}"])
     assert "too few to judge" in result["metrics"]["conclusion"] and "better than" not in result["metrics"]["conclusion"]
 
 @pytest.mark.skipif(not CRYPTO.exists(), reason="../shared/data is not here")
 def test_five_minute_bars_across_a_hole(tmp_path, monkeypatch):
     "The hole of 18 hours is crossed by no window, and a run on both sides of it works."
     monkeypatch.chdir(tmp_path)
-    result = run_experiment([f"data={CRYPTO}", "data.assets=[BTCUSDT]", *SMALL])
+    result = bench.run("market", [f"data={CRYPTO}", "data.assets=[BTCUSDT]", *SMALL])
     w, market = result["market"].loader.windows, result["market"]
     time_of = market.loader.bars["BTCUSDT"].index
     hole = next(i for i, step in enumerate(time_of[1:] - time_of[:-1]) if step.total_seconds() > 3600)
@@ -218,7 +219,7 @@ def test_five_minute_bars_across_a_hole(tmp_path, monkeypatch):
 
 def test_several_assets(tmp_path):
     "Two assets with different volatility share a model and are scored together."
-    result = run_experiment(["data=mock", "data.assets=[A,B]", *SMALL, f"runs={tmp_path}"])
+    result = bench.run("market", ["data=mock", "data.assets=[A,B]", *SMALL, f"runs={tmp_path}"])
     assert set(result["evaluation"].asset) == {"A", "B"}
 
 @pytest.mark.slow
@@ -233,9 +234,9 @@ def test_benchmark_report(tmp_path):
                                      ["data.engineer={name: ohlcv}"], ["data.engineer={name: wavelet}"]], ids=str)
 def test_every_option_of_the_lab_runs_and_can_be_asked_again(options, tmp_path):
     "A run with the option ends with a table beside its baselines, and evaluating it again gives the same score."
-    result = run_experiment(["data=mock", *SMALL, "evaluation.stride=6", "evaluation.baselines=[constant]", f"runs={tmp_path}", *options])
+    result = bench.run("market", ["data=mock", *SMALL, "evaluation.stride=6", "evaluation.baselines=[constant]", f"runs={tmp_path}", *options])
     assert np.isfinite(result["metrics"]["crps"]) and set(result["table"].index) == {"model", "constant"}
-    assert evaluate_run(result["run"].folder)["metrics"]["crps"] == result["metrics"]["crps"]
+    assert bench.evaluate(result["run"].folder)["metrics"]["crps"] == result["metrics"]["crps"]
     if "conformal" in options[0]:
         assert result["metrics"]["crps_without_recalibration"] > 0 and "recalibrated" in result["metrics"]["conclusion"]
 
@@ -250,8 +251,8 @@ def test_a_model_that_knows_its_assets_is_asked_about_one_of_them(tmp_path):
     "Which column of the static covariates is whose is kept with the weights."
     bars = pd.concat([MockDataSource(1200, seed=s).load("A")["A"].assign(symbol=n) for s, n in ((1, "X"), (2, "Y"))]).reset_index()
     bars.to_parquet(tmp_path/"two.parquet")
-    run = run_experiment([f"data={tmp_path/'two.parquet'}", *SMALL, "data.static=asset", "evaluation.baselines=[constant]", f"runs={tmp_path/'runs'}"])["run"]
-    alone = evaluate_run(run.folder, assets=["Y"])
+    run = bench.run("market", [f"data={tmp_path/'two.parquet'}", *SMALL, "data.static=asset", "evaluation.baselines=[constant]", f"runs={tmp_path/'runs'}"])["run"]
+    alone = bench.evaluate(run.folder, assets=["Y"])
     assert set(alone["evaluation"].asset) == {"Y"}
 
 @pytest.mark.parametrize("typed,said", [("data.assets=BTCUSDT", lambda c: c.data.assets == ["BTCUSDT"]), ("data.future=time_of_day", lambda c: c.data.future == ["time_of_day"]),

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest, torch
 
+from synthlab.experiments import experiment as bench
 from synthlab.cli.main import main
 from synthlab.datasets.features import restore_engineer
 from synthlab.experiments import publish
 from synthlab.experiments.publish import FILES, HubManager, load_published
-from synthlab.labs.market.experiment import run_experiment
 from synthlab.experiments.runs import Run
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
@@ -18,7 +18,7 @@ SMALL = ["training.epochs=1", "training.n_paths=8", "training.batch_size=512", "
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    return run_experiment(["model=linear", *SMALL, f"runs={tmp_path_factory.mktemp('runs')}"])
+    return bench.run("market", ["model=linear", *SMALL, f"runs={tmp_path_factory.mktemp('runs')}"])
 
 @pytest.fixture
 def manager(result, tmp_path): return HubManager(result, tmp_path/"outputs")
@@ -50,7 +50,7 @@ def test_nobodys_folders_are_published(tmp_path):
     from arch.data import sp500
     sp500.load().to_csv(tmp_path/"secret_place.csv")
     dates = ["data.split.val_start='2013-01-01'", "data.split.test_start='2015-01-01'"]
-    r = run_experiment([f"data={tmp_path}/secret_place.csv", *dates, "model=linear", *SMALL, f"runs={tmp_path}/runs"])
+    r = bench.run("market", [f"data={tmp_path}/secret_place.csv", *dates, "model=linear", *SMALL, f"runs={tmp_path}/runs"])
     folder = HubManager(r, tmp_path/"outputs").save()
     assert "source: secret_place.csv" in (folder/"config.yaml").read_text()
     for file in folder.iterdir(): assert str(tmp_path/"secret").encode() not in file.read_bytes(), file.name
@@ -78,7 +78,7 @@ def test_what_was_not_finished_is_not_published(result, status, tmp_path, capsys
 
 def test_untrained_weights_are_not_published(tmp_path):
     "A run whose best epoch was none at all."
-    r = run_experiment(["model=linear", *SMALL, "training.epochs=0", f"runs={tmp_path}/runs"])
+    r = bench.run("market", ["model=linear", *SMALL, "training.epochs=0", f"runs={tmp_path}/runs"])
     with pytest.raises(ConfigError, match="untrained"): HubManager(r, tmp_path)
 
 @pytest.mark.parametrize("broken", range(len(FILES)))
@@ -188,7 +188,7 @@ def test_the_cards_own_lines_simulate_with_covariates(tmp_path):
              "tracking.mode=disabled", f"runs={tmp_path/'runs'}"]
     folders = []
     for told in ([], ["data.future=[day_sin1]", "data.static=asset"]):
-        manager = HubManager(run_experiment([*small, *told])["run"], tmp_path/"out")
+        manager = HubManager(bench.run("market", [*small, *told])["run"], tmp_path/"out")
         folders.append(Path(manager.save()))
     assert folders[0].parent != folders[1].parent
     code = re.search(r"```python\n(.*?)```", (folders[1]/"README.md").read_text(), re.S)[1]

@@ -4,18 +4,21 @@ from pathlib import Path
 
 import nbformat, numpy as np, papermill, pytest, torch
 from papermill.exceptions import PapermillExecutionError
+from synthlab.experiments import experiment as bench
+from synthlab.experiments.lab import get_lab
 from synthlab.datasets.response_batches import ResponseBatches, load_split
 from synthlab.labs.macro import experiment as macro
 from synthlab.cli.main import main
-from synthlab.labs.macro.experiment import (evaluate_emulation, experiment_parts, load_emulator, part_trainer,
-                                            resume_emulation, run_emulation, test_emulators as judge_all)
+from synthlab.experiments.parts import TorchPart
+from synthlab.labs.macro.experiment import judge_emulators as judge_all, network_training, networks
 from synthlab.labs.macro.judging import INSIDE, answers, by_model
-from synthlab.labs.macro.settings import MACRO_KNOBS, macro_config, macro_knobs, macro_store
+from synthlab.labs.macro.settings import MACRO_KNOBS, macro_config, macro_store
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
 from synthlab.metrics.responses import nrmse, response_scale
 from synthlab.models.specialists import LinearBaseline, OracleBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
 from synthlab.trainers.checkpoints import CheckpointError
+from synthlab.trainers.trainer import Trainer
 
 NBS = Path(__file__).parent.parent/"nbs"
 TOY = ["data.worlds=[nk,rbc]", "data.n=60", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", "training.epochs=3", "training.batch_size=24",
@@ -25,7 +28,7 @@ BARE = ["evaluation.baselines=[]", "evaluation.alone=[]", "evaluation.leave_out=
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory):
     "A finished toy run."
-    return run_emulation([*TOY, f"runs={tmp_path_factory.mktemp('runs')}"], quiet=True)
+    return bench.run("macro", [*TOY, f"runs={tmp_path_factory.mktemp('runs')}"], quiet=True)
 
 def bits(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob("*.safetensors"))}
@@ -67,7 +70,7 @@ def test_the_oracle_makes_no_error_and_others_do(toy):
 
 def test_a_rebuilt_emulator_says_the_same(toy):
     "From best.safetensors alone, error bars included, bit for bit; parts too."
-    again, model = load_emulator(toy["run"].folder), toy["model"]
+    again, model = bench.load_model(toy["run"].folder)[0], toy["model"]
     for world in model.names:
         theta = model.worlds[world].sample(5, seed=3)
         with torch.no_grad():
@@ -75,7 +78,7 @@ def test_a_rebuilt_emulator_says_the_same(toy):
             if model.band.isfinite().all(): assert all(torch.equal(a, b) for a, b in zip(again.bands(theta, world), model.bands(theta, world)))
     assert not again.band.isnan().any() and torch.equal(again.band, model.band)
     for part, kind in dict(mlp=PerWorldMLPBaseline, pooled=PooledMLPBaseline).items():
-        one = load_emulator(toy["run"].folder/"parts"/part)
+        one = bench.load_model(toy["run"].folder/"parts"/part)[0]
         assert isinstance(one, kind) and torch.equal(one(theta.float(), "rbc"), toy["models"][part](theta.float(), "rbc"))
 
 def test_outside_the_prior_it_refuses(toy):
@@ -84,7 +87,7 @@ def test_outside_the_prior_it_refuses(toy):
     with pytest.raises(ValueError, match="knows no world 'zlb'"): toy["model"].impulse_responses(None, "zlb")
 
 def test_evaluating_again_gives_the_same(toy, capsys):
-    again = evaluate_emulation(toy["run"].folder, ["evaluation.timing_draws=2"])
+    again = bench.evaluate(toy["run"].folder, overrides=["evaluation.timing_draws=2"])
     assert again["metrics"]["errors"] == toy["metrics"]["errors"] and again["metrics"]["left_out"] == toy["metrics"]["left_out"]
     assert main(["evaluate", str(toy["run"].folder)]) == 0 and "median NRMSE on new draws" in capsys.readouterr().out
     assert main(["evaluate", str(toy["run"].folder), "training.lr=1"]) == 2 and "cannot be changed" in capsys.readouterr().err
@@ -97,11 +100,11 @@ def test_a_damaged_checkpoint_is_an_error(toy, tmp_path, capsys):
     "No fallback, least of all to the truth."
     good = (toy["run"].folder/"checkpoints/best.safetensors").read_bytes()
     (tmp_path/"bad.safetensors").write_bytes(good[:-50] + bytes([good[-50] ^ 1]) + good[-49:])
-    with pytest.raises(CheckpointError, match="does not match its digest"): load_emulator(tmp_path/"bad.safetensors")
+    with pytest.raises(CheckpointError, match="does not match its digest"): bench.load_model(tmp_path/"bad.safetensors")[0]
     (tmp_path/"torn.safetensors").write_bytes(good[:1000])
-    with pytest.raises(CheckpointError): load_emulator(tmp_path/"torn.safetensors")
+    with pytest.raises(CheckpointError): bench.load_model(tmp_path/"torn.safetensors")[0]
     (tmp_path/"checkpoints").mkdir()
-    with pytest.raises(CheckpointError, match="has not trained yet"): load_emulator(tmp_path)
+    with pytest.raises(CheckpointError, match="has not trained yet"): bench.load_model(tmp_path)[0]
     path, kept = toy["run"].folder/"checkpoints/best.safetensors", good
     path.write_bytes(good[:-1])
     try: assert main(["evaluate", str(toy["run"].folder)]) == 2 and "not a whole checkpoint" in capsys.readouterr().err
@@ -111,21 +114,21 @@ def test_a_damaged_checkpoint_is_an_error(toy, tmp_path, capsys):
 def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, monkeypatch):
     "Cut in the emulator's training, in a part, before the test; finished parts are not trained again."
     config, folder = [*TOY, f"runs={toy['run'].folder.parent}"], tmp_path/"cut"
-    fit, steps, trained = macro.Trainer.train_step, [0], []
+    fit, steps, trained = Trainer.train_step, [0], []
     def cut(self, batch):
         if self.about["kind"] in ("universal", where) and self.folder.name == ("cut" if where == "universal" else where):
             steps[0] += 1
             if steps[0] == 4: self.save("last"); raise KeyboardInterrupt("by the test")
         return fit(self, batch)
     with monkeypatch.context() as m:
-        if where == "test": m.setattr(macro, "test_emulators", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt("by the test")))
-        else: m.setattr(macro.Trainer, "train_step", cut)
-        with pytest.raises(KeyboardInterrupt, match="synthlab resume"): run_emulation(config, run_dir=folder, quiet=True)
+        if where == "test": m.setattr(macro, "judge_emulators", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt("by the test")))
+        else: m.setattr(Trainer, "train_step", cut)
+        with pytest.raises(KeyboardInterrupt, match="synthlab resume"): bench.run("macro", config, run_dir=folder, quiet=True)
     assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
     done = {n for n in bits(folder) if where == "test" or (where != "universal" and n.startswith(("checkpoints/", "parts/pooled/")))}
     with monkeypatch.context() as m:
-        m.setattr(macro.Trainer, "fit", lambda self, *a, _fit=macro.Trainer.fit: (trained.append(self.folder.name), _fit(self, *a))[1])
-        again = resume_emulation(folder, quiet=True)
+        m.setattr(Trainer, "train_step", lambda self, batch: (trained.append(self.folder.name), fit(self, batch))[1])
+        again = bench.resume(folder, quiet=True)
     assert Run(folder).status == "done"
     if where == "test": assert not trained
     if where in ("mlp", "without_nk"): assert "cut" not in trained and trained[0] == where
@@ -138,12 +141,13 @@ def gradients(regime="A", worlds="[nk,rbc]", root=""):
     config = macro_config([f"data.worlds={worlds}", "data.n=40", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", f"model.regime={regime}", f"runs={root}", "training.epochs=6",
                            "training.batch_size=32", "training.warmup_epochs=1", *BARE, "tracking.mode=disabled"])
     store = macro_store(config)
-    return config, store, experiment_parts(config, 12)[0]
+    return config, store, networks(config, 12)[0]
 
 def test_every_shock_is_taught(tmp_path):
     "The loss has a gradient for what each shock reads, of each world; a batch holds all of them."
     config, store, part = gradients(root=tmp_path)
-    trainer, train, _ = part_trainer(part, config, store, None, quiet=True)
+    training = network_training(part, config, store)
+    trainer, train = TorchPart("universal", lambda: training).trainer(None, quiet=True), training.train
     model = trainer.model
     batch = train.batch(0, 0)
     assert batch["irf_mask"].sum(0).min() > 0
@@ -159,7 +163,7 @@ def test_every_shock_is_taught(tmp_path):
 @pytest.mark.parametrize("regime", ["B1", "C"])
 def test_regimes_that_read_a_history_learn(regime, tmp_path):
     "The loss falls, and the history matters."
-    result = run_emulation(gradients(regime, root=tmp_path)[0], quiet=True)
+    result = bench.run("macro", gradients(regime, root=tmp_path)[0], quiet=True)
     rows, model = result["history"]["val_nrmse"], result["model"]
     assert rows.iloc[-1] < .9*rows.iloc[0]
     data = load_split(result["store"], "nk", "train", history=True)
@@ -169,7 +173,7 @@ def test_regimes_that_read_a_history_learn(regime, tmp_path):
         same = torch.equal(said, model.impulse_responses(data["theta"].flip(0), "nk", history=data["history"]))
     assert same == (regime == "B1")         # B1 is not told the parameters
     with pytest.raises(ValueError, match="reads a history"): model.impulse_responses(None, "nk")
-    again = load_emulator(result["run"].folder)
+    again = bench.load_model(result["run"].folder)[0]
     with torch.no_grad(): assert torch.equal(again.impulse_responses(data["theta"], "nk", history=data["history"]), said)
 
 def test_a_world_that_is_left_out_teaches_nothing(toy):
@@ -221,12 +225,12 @@ def test_worlds_on_the_command_line(tmp_path, capsys):
     made = ["macro", "generate", "--root", str(tmp_path/"store"), "--n", "40", "--worlds", "rbc", "--T", "8", "--horizon", "8", "--processes", "1"]
     assert main(made) == 0 and "rbc" in capsys.readouterr().out
     assert main([*made[:4], "--n", "50", *made[6:]]) == 2 and "overwrite" in capsys.readouterr().err
-    result = run_emulation([f"data.root={tmp_path/'store'}", "data.worlds=[rbc]", "model=small", "training.epochs=1", *BARE, "evaluation.timing_draws=2", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
+    result = bench.run("macro", [f"data.root={tmp_path/'store'}", "data.worlds=[rbc]", "model=small", "training.epochs=1", *BARE, "evaluation.timing_draws=2", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
     assert result["store"].root == (tmp_path/"store").resolve() and result["model"].horizon == 8
 
 def test_a_run_of_the_other_lab_is_named(tmp_path, toy, capsys):
     run = Run.create(tmp_path, "market", "x", "name: x\n"); run.close("interrupted")
-    with pytest.raises(Exception, match="is a run of the market lab"): resume_emulation(run.folder)
+    with pytest.raises(Exception, match="is a run of the market lab"): bench.resume(run.folder, "macro")
     assert main(["macro", "train", *TOY, "training.seed=7", f"runs={tmp_path}", "--run-dir", str(toy["run"].folder)]) == 2
     assert "other settings" in capsys.readouterr().err
 
@@ -251,8 +255,8 @@ def test_knobs_say_what_the_configuration_says():
     cell = next(c for c in nbformat.read(NBS/"emulate.ipynb", 4).cells if "parameters" in c.metadata.get("tags", []))
     found = {}; exec(cell.source, found)
     declared = {k: v for k, v in found.items() if not k.startswith("__")}
-    assert set(declared) == set(MACRO_KNOBS) | {"run_dir", "overrides"}
-    assert macro_config(macro_knobs(**{k: v for k, v in declared.items() if k in MACRO_KNOBS})) == macro_config()
+    assert set(declared) == set(MACRO_KNOBS) | {"threads", "run_dir", "overrides"}
+    assert macro_config(get_lab("macro").everyday(**{k: v for k, v in declared.items() if k in MACRO_KNOBS})) == macro_config()
 
 def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
     with pytest.raises(PapermillExecutionError, match="did you mean worlds\\?"):
@@ -277,7 +281,7 @@ def test_a_mixed_batch_has_the_answers_of_its_worlds(kind):
 @pytest.mark.slow
 def test_the_emulator_beats_a_line(tmp_path):
     "A few hundred draws and some dozen epochs are enough on the New Keynesian world."
-    result = run_emulation(["data.worlds=[nk,rbc]", "data.n=600", "data.T=8", "data.processes=1", "training.epochs=20", "training.batch_size=64", "evaluation.baselines=[linear]",
+    result = bench.run("macro", ["data.worlds=[nk,rbc]", "data.n=600", "data.T=8", "data.processes=1", "training.epochs=20", "training.batch_size=64", "evaluation.baselines=[linear]",
                             "evaluation.alone=[]", "evaluation.leave_out=[]", "evaluation.timing_draws=8", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
     seen = by_model(result["table"], "p50")
     assert (seen["universal"] < .5*seen["linear"]).all()

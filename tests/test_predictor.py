@@ -3,6 +3,7 @@ import dataclasses, io, json, math, pickle, shutil, zipfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
+from synthlab.experiments import experiment as bench
 from synthlab.datasets.bars import BarError
 from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.features import create_engineer
@@ -10,7 +11,7 @@ from synthlab.datasets.indicators import COLUMNS, atr
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.sources import get_source
 from synthlab.labs.signal.predictor import PaperResult, SignalPredictor, paper_trade
-from synthlab.labs.signal.experiment import decision_state, evaluate_signal, load_classifier, run_signal
+from synthlab.labs.signal.experiment import decision_state
 from synthlab.labs.signal.judging import Decision, network_logits
 from synthlab.labs.signal.settings import signal_config
 from synthlab.labs.signal.trading import trade_strategies, traded_assets
@@ -36,7 +37,7 @@ def trained(tmp_path_factory):
     "A finished toy run on the index, made while nothing may be unpickled."
     with pytest.MonkeyPatch.context() as patch:
         no_pickle(patch)
-        return run_signal([*TOY, f"runs={tmp_path_factory.mktemp('runs')}"])
+        return bench.run("signal", [*TOY, f"runs={tmp_path_factory.mktemp('runs')}"])
 
 @pytest.fixture(scope="module")
 def five_minutes():
@@ -241,7 +242,7 @@ def test_a_signal_that_is_not_one(trained, tmp_path):
     tensors, state = load_checkpoint(good)
     def put(name, **changes):
         save_checkpoint(tmp_path/name, tensors, state | {"about": {k: v for k, v in (state["about"] | changes).items() if v is not None}}); return tmp_path/name
-    with pytest.raises(CheckpointError, match="no buy signal"): SignalPredictor.load(put("lab.safetensors", lab="macro"))
+    with pytest.raises(CheckpointError, match="not of the signal lab"): SignalPredictor.load(put("lab.safetensors", lab="macro"))
     with pytest.raises(ConfigError, match="not learnt how to act"): SignalPredictor.load(put("half.safetensors", decision=None))
     with pytest.raises(CheckpointError, match="cannot be built"): SignalPredictor.load(put("other.safetensors", recipe={"name": "transformr"}))
     with pytest.raises(CheckpointError, match="cannot be built"): SignalPredictor.load(put("engineer.safetensors", engineer=state["about"]["engineer"] | {"name": "spam"}))
@@ -309,8 +310,8 @@ def test_nothing_is_unpickled_on_the_way(trained, exported, monkeypatch):
     no_pickle(monkeypatch)
     with pytest.raises(AssertionError, match="unpickled"): torch.load("x")
     with pytest.raises(AssertionError, match="unpickled"): pickle.loads(b"")
-    evaluate_signal(trained["run"].folder, overrides=["evaluation.n_boot=100"])
-    model, about = load_classifier(trained["run"].folder)
+    bench.evaluate(trained["run"].folder, overrides=["evaluation.n_boot=100"])
+    model, about = bench.load_model(trained["run"].folder, "signal")
     assert restore_recalibration(about["decision"]["recalibration"]).kind == "platt"
     paper_trade(SignalPredictor(model, about), get_source("sp500").load()["sp500"].iloc[-260:])
     for load, path in zip((load_onnx, load_program), exported[1]): assert load(path)(real_windows(trained)[:2]).shape == (2,)

@@ -4,22 +4,24 @@ from pathlib import Path
 
 import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
+from synthlab.experiments import experiment as bench
+from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.datasets.signals import SignalLoader
 from synthlab.labs.signal import experiment as lab
 from synthlab.cli.main import main
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
-from synthlab.labs.signal.experiment import (decision_state, evaluate_signal, load_classifier, restore_decision,
-                                             resume_signal, run_signal)
+from synthlab.labs.signal.experiment import decision_state, restore_decision
 from synthlab.labs.signal.figures import signal_figures
 from synthlab.labs.signal.judging import SHOWN, decide
-from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config, signal_knobs
+from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config
 from synthlab.labs.signal.trading import count_trials
 from synthlab.metrics.recalibration import RECALIBRATION_KINDS
 from synthlab.metrics.classification import classification_scores
 from synthlab.metrics.performance import deflated_sharpe, sharpe
 from synthlab.models.registry import ConfigError
+from synthlab.trainers.trainer import Trainer
 
 NBS = Path(__file__).parent.parent/"nbs"
 TOY = ["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=12", "data.window_size=16", "evaluation.random_draws=20", "evaluation.n_boot=100",
@@ -29,7 +31,7 @@ ONE = [*TOY, "training.epochs=1", "training.stride=24"]
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     "A finished toy run on the index."
-    return run_signal([*TOY, f"runs={tmp_path_factory.mktemp('runs')}"])
+    return bench.run("signal", [*TOY, f"runs={tmp_path_factory.mktemp('runs')}"])
 
 @pytest.fixture(scope="module")
 def candles(tmp_path_factory):
@@ -81,73 +83,73 @@ def test_the_best_epoch_decides(toy):
     assert toy["metrics"]["best_epoch"] == history.loc[history["val_log_loss"].idxmin(), "epoch"] and len(history) == 3
 
 def test_two_runs_are_equal_to_the_bit(toy, tmp_path):
-    again = run_signal([*TOY, f"runs={tmp_path}"])["run"].folder
+    again = bench.run("signal", [*TOY, f"runs={tmp_path}"])["run"].folder
     assert bits(again) == bits(toy["run"].folder) and (again/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
     assert (again/"result.json").read_text() == (toy["run"].folder/"result.json").read_text()
 
 @pytest.mark.parametrize("where", ["training", "test", "filing"])
 def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, monkeypatch):
-    folder, step, steps = tmp_path/"cut", lab.Trainer.train_step, [0]
+    folder, step, steps = tmp_path/"cut", Trainer.train_step, [0]
     def cut(self, batch):
         steps[0] += 1
         if steps[0] == 5: self.save("last"); raise KeyboardInterrupt("by the test")
         return step(self, batch)
     def stop(*_, **__): raise KeyboardInterrupt("by the test")
     with monkeypatch.context() as m:
-        if where == "training": m.setattr(lab.Trainer, "train_step", cut)
-        elif where == "test": m.setattr(lab, "test_signal", stop)
+        if where == "training": m.setattr(Trainer, "train_step", cut)
+        elif where == "test": m.setattr(lab, "judge_signal", stop)
         else: m.setattr(lab.Run, "write_result", stop)
-        with pytest.raises(KeyboardInterrupt, match="synthlab resume"): run_signal([*TOY, f"runs={tmp_path}"], run_dir=folder)
+        with pytest.raises(KeyboardInterrupt, match="synthlab resume"): bench.run("signal", [*TOY, f"runs={tmp_path}"], run_dir=folder)
     assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
     if where == "test":
-        with pytest.raises(ConfigError, match="synthlab resume"): evaluate_signal(folder)
-    again = resume_signal(folder) if where != "filing" else run_signal([*TOY, f"runs={tmp_path}"], run_dir=folder)
+        with pytest.raises(ConfigError, match="synthlab resume"): bench.evaluate(folder)
+    again = bench.resume(folder) if where != "filing" else bench.run("signal", [*TOY, f"runs={tmp_path}"], run_dir=folder)
     assert Run(folder).status == "done" and bits(folder) == bits(toy["run"].folder) and result(folder) == result(toy["run"].folder) | {"trials": again["metrics"]["trials"]}
     assert (folder/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
 
 def test_a_folder_of_other_settings_is_left_alone(toy):
-    with pytest.raises(ConfigError, match="other settings"): run_signal([*TOY, "training.seed=7"], run_dir=toy["run"].folder)
+    with pytest.raises(ConfigError, match="other settings"): bench.run("signal", [*TOY, "training.seed=7"], run_dir=toy["run"].folder)
 
 # --- evaluating again ----------------------------------------------------------------------------------------------------------
 
 def test_evaluating_again_gives_the_same(toy):
-    again = evaluate_signal(toy["run"].folder)
+    again = bench.evaluate(toy["run"].folder)
     pd.testing.assert_frame_equal(again["scores"], toy["scores"], check_exact=True)
     pd.testing.assert_frame_equal(again["gains"], toy["gains"], check_exact=True)
     pd.testing.assert_frame_equal(again["traded"].table, toy["traded"].table, check_exact=True)
     assert again["conclusion"] == toy["conclusion"] and all(json.dumps(v) == json.dumps(toy["metrics"][k]) for k, v in again["metrics"].items())
-    dear = evaluate_signal(toy["run"].folder, overrides=["evaluation.fee=0.01"])
+    dear = bench.evaluate(toy["run"].folder, overrides=["evaluation.fee=0.01"])
     assert dear["decision"].threshold == toy["decision"].threshold
     assert dear["scores"].loc[("always", "utility"), "value"] < toy["scores"].loc[("always", "utility"), "value"] - .018
 
 @pytest.mark.parametrize("name", ["data.horizon=8", "training.lr=1", "model=lstm", "data.window_size=8", "data.label=first_touch"])
 def test_what_was_taught_cannot_be_changed(name, toy):
-    with pytest.raises(ConfigError, match="train again"): evaluate_signal(toy["run"].folder, overrides=[name])
+    with pytest.raises(ConfigError, match="train again"): bench.evaluate(toy["run"].folder, overrides=[name])
 
 def test_windows_that_it_has_learnt_from_are_left_out(toy):
     "Moved into the past, the test keeps what is later; all in the past, it is refused."
-    early = evaluate_signal(toy["run"].folder, overrides=["data.split.val_start=2004-01-01", "data.split.test_start=2010-01-01"])
-    until = pd.Timestamp(load_classifier(toy["run"].folder)[1]["learnt_until"])
+    early = bench.evaluate(toy["run"].folder, overrides=["data.split.val_start=2004-01-01", "data.split.test_start=2010-01-01"])
+    until = pd.Timestamp(bench.load_model(toy["run"].folder, "signal")[1]["learnt_until"])
     w = early["fold"].test.windows
     assert (w.decided_at > until.value).all() and "are left out" in early["conclusion"] and len(w) <= len(toy["fold"].test.index) + 5
     ends = toy["loader"].windows.ends_at[np.concatenate([toy["fold"].split.train, toy["fold"].split.val])].max()
     assert until.value == ends
     with pytest.raises(ConfigError, match="give later candles"):
-        evaluate_signal(toy["run"].folder, overrides=["data.split.val_start=2004-01-01", "data.split.test_start=2006-01-01", "data.split.test_end=2009-01-01"])
+        bench.evaluate(toy["run"].folder, overrides=["data.split.val_start=2004-01-01", "data.split.test_start=2006-01-01", "data.split.test_end=2009-01-01"])
 
 def test_other_candles(toy, candles):
     "Another market, one asset of two or both, judged by what was learnt on the first."
-    one, both = evaluate_signal(toy["run"].folder, str(candles), "A"), evaluate_signal(toy["run"].folder, str(candles))
+    one, both = bench.evaluate(toy["run"].folder, str(candles), "A"), bench.evaluate(toy["run"].folder, str(candles))
     assert one["loader"].names == ("A",) and both["loader"].names == ("A", "B") and len(both["label"]) == 2*len(one["label"])
     assert decision_state(one["decision"]) == toy["metrics"]["decision"] and one["fold"].engineer.state() == toy["fold"].engineer.state()
     assert set(both["traded"].ledgers["model"]) == {"A", "B"} and one["metrics"]["source"] == str(candles)
-    with pytest.raises(Exception, match="[Nn]o asset|C"): evaluate_signal(toy["run"].folder, str(candles), ["C"])
+    with pytest.raises(Exception, match="[Nn]o asset|C"): bench.evaluate(toy["run"].folder, str(candles), ["C"])
 
 # --- every way to decide --------------------------------------------------------------------------------------------------------
 
 def test_a_signal_that_never_acts(toy):
     "Nothing earned, nothing lost, nothing claimed; every table and figure is there all the same."
-    never = evaluate_signal(toy["run"].folder, overrides=["evaluation.threshold=1"])
+    never = bench.evaluate(toy["run"].folder, overrides=["evaluation.threshold=1"])
     assert "It never acts" in never["conclusion"] and "nan" not in never["conclusion"].lower() and "0.0 % in 0 trades" in never["conclusion"]
     assert not never["said"]["model"].signal.any() and never["scores"].loc[("model", "utility"), "value"] == 0 and math.isnan(never["scores"].loc[("model", "precision"), "value"])
     assert (never["traded"].returns["model"] == 0).all() and never["metrics"]["sharpe_a_bar"] == 0 and (never["traded"].random == 0).all()
@@ -158,9 +160,9 @@ def test_a_signal_that_never_acts(toy):
 
 def test_a_run_that_never_acts(tmp_path):
     "From the training on: where no purchase pays."
-    found = run_signal([*ONE, "evaluation.fee=0.2", f"runs={tmp_path}"])
+    found = bench.run("signal", [*ONE, "evaluation.fee=0.2", f"runs={tmp_path}"])
     assert "It never acts" in found["conclusion"] and result(found["run"].folder)["decision"]["threshold"] is None and math.isinf(found["decision"].threshold)
-    again = evaluate_signal(found["run"].folder)
+    again = bench.evaluate(found["run"].folder)
     assert again["conclusion"] == found["conclusion"]
     assert not found["said"]["model"].signal.any() and main(["runs", str(tmp_path)]) == 0
 
@@ -189,8 +191,8 @@ def test_every_recalibration_and_threshold(toy):
     ["data.target_offset=1", "training.focal=2", "training.label_smoothing=0.1", "evaluation.rule=slots", "evaluation.recalibration=none", "data.smoothing=span"]], ids=["lstm", "first_touch", "offset"])
 def test_other_settings(extra, tmp_path):
     base = [o for o in ONE if not (o.startswith("model") and "model=lstm" in extra)]
-    found = run_signal([*base, *extra, f"runs={tmp_path}"])
-    again = evaluate_signal(found["run"].folder)
+    found = bench.run("signal", [*base, *extra, f"runs={tmp_path}"])
+    again = bench.evaluate(found["run"].folder)
     pd.testing.assert_frame_equal(again["scores"], found["scores"], check_exact=True)
     assert Run(found["run"].folder).status == "done" and "nan" not in found["conclusion"] and found["history"]["val_log_loss"].notna().any()
     if "evaluation.stop=1" in extra: assert set(found["traded"].ledgers["logistic"]["sp500"].trades["reason"]) | {"stop", "target", "time", "end"} == {"stop", "target", "time", "end"}
@@ -208,11 +210,11 @@ def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
     trials, variance = count_trials(config, .1)
     assert trials == 3 and variance == pytest.approx(np.var([.1, *ratios], ddof=1))
     assert count_trials(config, .02, Run(root/"r0")) == (2, pytest.approx(np.var(ratios, ddof=1)))
-    again = evaluate_signal(toy["run"].folder, overrides=[f"runs={root}"])
+    again = bench.evaluate(toy["run"].folder, overrides=[f"runs={root}"])
     assert again["traded"].trials == 3 and "With 3 strategies tried" in again["conclusion"]
     own = toy["traded"].returns["model"].to_numpy()
     assert again["traded"].deflated == pytest.approx(float(deflated_sharpe(own, 3, np.var([toy["metrics"]["sharpe_a_bar"], *ratios], ddof=1)))) and again["traded"].deflated < toy["traded"].deflated
-    assert evaluate_signal(toy["run"].folder, overrides=["evaluation.trials=50"])["traded"].trials == 50
+    assert bench.evaluate(toy["run"].folder, overrides=["evaluation.trials=50"])["traded"].trials == 50
 
 # --- typed ------------------------------------------------------------------------------------------------------------------------
 
@@ -292,11 +294,11 @@ def declared():
 def test_knobs_say_what_the_configuration_says():
     "The report's everyday settings default to the configuration's own defaults."
     given = declared()
-    assert set(given) <= set(SIGNAL_KNOBS) | {"run_dir", "overrides"} and {"source", "window_size", "horizon", "atr_multiplier", "fee"} <= set(given)
-    assert signal_config(signal_knobs(**{k: v for k, v in given.items() if k in SIGNAL_KNOBS})) == signal_config() == SignalConfig(model=signal_config().model)
-    assert signal_config(signal_knobs(features="price_action")).data.engineer["name"] == "price_action"
-    assert signal_config(signal_knobs(assets="A, B")).data.assets == ["A", "B"] == signal_config(signal_knobs(assets=["A", "B"])).data.assets
-    with pytest.raises(ConfigError, match="no knob"): signal_knobs(horizn=3)
+    assert set(given) <= set(SIGNAL_KNOBS) | {"threads", "run_dir", "overrides"} and {"source", "window_size", "horizon", "atr_multiplier", "fee"} <= set(given)
+    assert signal_config(get_lab("signal").everyday(**{k: v for k, v in given.items() if k in SIGNAL_KNOBS})) == signal_config() == SignalConfig(model=signal_config().model)
+    assert signal_config(get_lab("signal").everyday(features="price_action")).data.engineer["name"] == "price_action"
+    assert signal_config(get_lab("signal").everyday(assets="A, B")).data.assets == ["A", "B"] == signal_config(get_lab("signal").everyday(assets=["A", "B"])).data.assets
+    with pytest.raises(ConfigError, match="no knob"): get_lab("signal").everyday(horizn=3)
 
 def test_report(tmp_path, candles):
     "At toy size on a file: the run is complete and linked, figures filed, the conclusion the run's own."
@@ -315,7 +317,7 @@ def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
 
 def test_a_setting_that_cannot_be_leaves_no_folder(tmp_path):
     "A loss that is refused is refused before a run begins."
-    with pytest.raises(ConfigError, match="focal"): run_signal([*TOY, "training.focal=-1", f"runs={tmp_path}"])
+    with pytest.raises(ConfigError, match="focal"): bench.run("signal", [*TOY, "training.focal=-1", f"runs={tmp_path}"])
     assert not list(tmp_path.iterdir())
 
 def test_other_candles_need_teach_nobody(toy, tmp_path):
@@ -325,5 +327,5 @@ def test_other_candles_need_teach_nobody(toy, tmp_path):
     bars.iloc[:early, :4] = 1000 - .01*np.arange(early)[:, None] + np.array([.01, .02, -.02, 0.])      # falls a little every day
     path = tmp_path/"other.parquet"
     bars.reset_index().to_parquet(path)
-    found = evaluate_signal(toy["run"].folder, source=str(path))
+    found = bench.evaluate(toy["run"].folder, source=str(path))
     assert "logistic" not in found["scores"].index.get_level_values(0) and "no logistic regression" in found["conclusion"] and not len(found["gains"])
