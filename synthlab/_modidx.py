@@ -1707,6 +1707,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'synthlab/experiments/tasks.py'),
                                             'synthlab.experiments.tasks.main': ( 'experiments/tasks.html#main',
                                                                                  'synthlab/experiments/tasks.py'),
+                                            'synthlab.experiments.tasks.missing_packages': ( 'experiments/tasks.html#missing_packages',
+                                                                                             'synthlab/experiments/tasks.py'),
                                             'synthlab.experiments.tasks.need_cluster': ( 'experiments/tasks.html#need_cluster',
                                                                                          'synthlab/experiments/tasks.py'),
                                             'synthlab.experiments.tasks.on_worker': ( 'experiments/tasks.html#on_worker',

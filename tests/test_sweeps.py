@@ -2,7 +2,6 @@
 
 R19: a worker, the driver, or everything killed; resuming needs nothing but the directory."""
 import json, os, random, signal, subprocess, sys, time
-from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 

@@ -1,5 +1,5 @@
 """Named work as text: whoever does it, and whoever is killed, the folder ends the same, and nobody outlives the one he works for."""
-import ast, importlib.metadata, json, os, random, re, shlex, signal, subprocess, sys, time
+import ast, importlib.metadata, os, random, re, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ from tiny import cases
 from synthlab.experiments import tasks
 from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.runs import Lock, RunLocked
-from synthlab.experiments.tasks import Task, command, get_task, register_task, run_tasks, submit_files, task_kinds
+from synthlab.experiments.tasks import Task, command, get_task, run_tasks, submit_files, task_kinds
 from synthlab.models.registry import ConfigError
 
 PLUGIN = '''
