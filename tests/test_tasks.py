@@ -1,14 +1,17 @@
 """Named work as text: whoever does it, and whoever is killed, the folder ends the same, and nobody outlives the one he works for."""
 import ast, importlib.metadata, os, random, re, signal, subprocess, sys, time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tiny import cases
+from synthlab.datasets.generate import generate_dataset
 from synthlab.experiments import tasks
 from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.runs import Lock, RunLocked
 from synthlab.experiments.tasks import Task, command, get_task, run_tasks, submit_files, task_kinds
+from synthlab.labs.macro.settings import simulate_blocks
 from synthlab.models.registry import ConfigError
 
 PLUGIN = '''
@@ -130,6 +133,15 @@ def test_whoever_is_killed_all_is_done_once(victim, seed, tmp_path):
         assert driver.returncode == (130 if victim == "Ctrl-C" else -9) and ("go on with it" in err) == (victim == "Ctrl-C")
         assert run_tasks([t for t in counts(tmp_path, 4, 30, .001) if not (tmp_path/f"{t.arguments[0]}.done").exists()], tmp_path, progress=False) == {}
     assert finished(tmp_path, 4, 30) == [1]*4
+
+def test_a_store_is_simulated_by_tasks(tmp_path):
+    "The blocks of two worlds in two processes: the bytes of one process, and nothing left beside them."
+    def files(root): return {p.relative_to(root): p.read_bytes() for p in sorted(Path(root).rglob("*")) if p.is_file() and p.name != "manifest.json"}
+    wanted = dict(worlds=["lss", "var"], n=dict(lss=26, var=14), T=6, horizon=5, block=10, progress=False)
+    one = generate_dataset(tmp_path/"one", **wanted)
+    two = generate_dataset(tmp_path/"two", **wanted, execute=partial(simulate_blocks, 2))
+    assert files(one.root) == files(two.root) and len(files(one.root)) > 8 and one.manifest["config_hash"] == two.manifest["config_hash"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
 
 # Dask
 

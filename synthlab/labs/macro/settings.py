@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['BASELINES', 'SPECIALISTS', 'ELSEWHERE', 'OPTIONS', 'MACRO_KNOBS', 'MacroData', 'MacroTraining', 'MacroEvaluation',
-           'MacroConfig', 'last_model', 'settle_macro', 'macro_config', 'draws_hash', 'macro_store', 'seeded',
-           'build_emulator']
+           'MacroConfig', 'last_model', 'settle_macro', 'macro_config', 'draws_hash', 'macro_store', 'simulate_blocks',
+           'seeded', 'build_emulator']
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #94abebe4
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 import torch
@@ -20,6 +21,7 @@ from ...datasets.worlds import ORDER, get_world
 from ...experiments.config import nearest
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig
+from ...experiments.tasks import Task, error_of, run_tasks
 from ...models.emulators import Emulator
 from ...models.registry import ConfigError
 from ...models.specialists import LinearBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
@@ -164,7 +166,27 @@ def macro_store(
         store = open_store(d.root)
         for world in d.worlds: store.info(world)
         return store
-    return generate_dataset(Path(config.runs)/".data"/draws_hash(d), d.worlds, d.n, d.T, d.horizon, d.seed, d.processes, progress=progress)
+    root, execute = Path(config.runs)/".data"/draws_hash(d), partial(simulate_blocks, d.processes) if d.processes > 1 else None
+    return generate_dataset(root, d.worlds, d.n, d.T, d.horizon, d.seed, progress=progress, execute=execute)
+
+def simulate_blocks(
+    jobs: int,                          # processes at once
+    folder: Path,                       # of the work in progress
+    blocks: Sequence[tuple[str, str]],  # world and number of each
+    tell: Callable[[tuple[str, str]], None],    # called with each that is done
+) -> None:
+    "Have blocks of a store simulated by tasks, four of them a process, so that a Python is not started for each block."
+    size, groups = max(1, -(-len(blocks)//(4*jobs))), {}
+    for world in dict.fromkeys(w for w, _ in blocks):
+        own = [k for w, k in blocks if w == world]
+        groups |= {f"{world}_{own[i]}": (world, *own[i:i + size]) for i in range(0, len(own), size)}
+    def told(name):
+        if not Path(error_of(folder/"tasks", name)).exists():
+            for k in groups[name][1:]: tell((groups[name][0], k))
+        return name
+    todo = [Task(name, "block", str(folder), words) for name, words in groups.items()]
+    why = run_tasks(todo, folder/"tasks", jobs, progress=False, told=told)
+    if why: raise ValueError(next(iter(why.values())))
 
 def seeded(
     make,                               # a function without arguments
