@@ -131,6 +131,6 @@ def test_a_ranking_of_equals_is_not_a_ranking(tmp_path):
     times, hard, runs = pd.date_range("2020", periods=300, freq="1h", tz="UTC").astype(str).tolist(), np.exp(g.normal(size=300)), {}
     for i in range(20):
         scores = 10*hard + g.normal(size=300)
-        with Run.create(tmp_path, "market", str(i), config, folder=tmp_path/str(i)) as run: run.write_result(dict(crps=scores.mean(), scores=dict(decided_at=times, model=scores.tolist())))
+        with Run.create(tmp_path, "market", str(i), config, folder=tmp_path/str(i)) as run: run.write_result(dict(crps=scores.mean(), scores=dict(decided_at=times, asset=["0"]*300, model=scores.tolist())))
         runs[str(i)] = run.folder
     assert (compare_runs(runs).verdict.iloc[1:] == "not told apart").all()

@@ -2,6 +2,7 @@
 
 R16 a store with a flipped bit, a missing or superfluous file, another manifest, half of it; R17 eight readers at once; R18 a reader while it is written
 again. And a data set that is interrupted anywhere ends with the bytes of one that was left alone. `-m soak` runs the long counts; a case's number is its seed."""
+import json
 import multiprocessing
 import os
 import random
@@ -108,6 +109,17 @@ def test_bytes_do_not_depend_on_the_order_of_blocks(root, tmp_path, monkeypatch)
     real = generating.do_all
     monkeypatch.setattr(generating, "do_all", lambda folder, worlds, plan, todo, processes: real(folder, worlds, plan, random.Random(0).sample(todo, len(todo)), 1))
     same_bytes(root, generate_dataset(tmp_path/"other", **SMALL).root)
+
+def test_blocks_are_done_by_name(root, tmp_path):
+    "Told as text to other processes, in any order and some twice, the bytes are the same; another world than the plan's is refused."
+    def execute(folder, blocks, tell):
+        for name in random.Random(0).sample(blocks, len(blocks)):
+            generating.do_named(str(folder), *name); generating.do_named(str(folder), *name); tell(name)
+        plan = json.loads((folder/"plan.json").read_text())
+        plan["worlds"]["lss"]["config_hash"] = "0"
+        (folder/"other").mkdir(); (folder/"other"/"plan.json").write_text(json.dumps(plan))
+        with pytest.raises(StoreError, match="is another here"): generating.do_named(str(folder/"other"), "lss", "0")
+    same_bytes(root, generate_dataset(tmp_path/"named", **SMALL, execute=execute).root)
 
 def test_more_draws_begin_with_the_same(root, tmp_path):
     "To the bit in whole blocks; the parts they are in stay."

@@ -1,8 +1,7 @@
 """Sweeps and ablations: what is typed becomes runs, and whatever dies on the way, every run ends done once.
 
 R19: a worker, the driver, or everything killed; resuming needs nothing but the directory."""
-import json, os, random, signal, subprocess, sys, time
-from pathlib import Path
+import json, os, random, signal, subprocess, sys, threading, time
 
 import numpy as np, pandas as pd, pytest
 
@@ -84,6 +83,23 @@ def test_whatever_is_killed_every_run_ends_done_once(victim, seed, whole, tmp_pa
     assert [(n, k) for n in whole for k in whole[n] if found[n][k] != whole[n][k]] == []
     table = json.loads((folder/"results.json").read_text())
     assert [r["status"] for r in table] == ["done", "done"] and not list(folder.rglob(".*.tmp"))
+
+def test_a_worker_of_a_cluster_is_killed_halfway(whole, tmp_path):
+    "Two Dask workers, one killed while its run is being trained: every run done once, to the bits of the serial sweep."
+    distributed, folder = pytest.importorskip("distributed"), tmp_path/"sweep"
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        victim, killed = next(iter(cluster.workers.values())).pid, []
+        def kill():
+            until(lambda: all((folder/n/"checkpoints/last.safetensors").exists() for n in ("1_1", "2_2")))
+            killed.append(sum(Lock(folder/n/"lock").held() for n in ("1_1", "2_2")))
+            os.kill(victim, signal.SIGKILL)
+        (killer := threading.Thread(target=kill)).start()
+        sweep = run_sweep("market", LONG, folder, 2, cluster.scheduler_address, False)
+        killer.join()
+    assert killed[0], "all was over before anything could be killed"
+    assert sweep.table.status.tolist() == ["done", "done"]
+    found = left_by(folder)
+    assert [(n, k) for n in whole for k in whole[n] if found[n][k] != whole[n][k]] == []
 
 def test_a_run_that_is_done_is_not_repeated(tmp_path):
     "A finished sweep, called again by the same words or by its folder alone, touches no run."

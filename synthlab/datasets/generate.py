@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'Plan', 'compute_block', 'about_world', 'planned', 'Work', 'do_block', 'done_block', 'follow_parent',
-           'do_all', 'claim', 'prepare', 'finish', 'generate_dataset']
+           'do_all', 'do_named', 'claim', 'prepare', 'finish', 'generate_dataset']
 
 # %% ../../nbs/datasets/74_generate.ipynb #39cdd914
 import fcntl
@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -193,6 +193,22 @@ def do_all(
                            "__name__ == '__main__': or use processes=1") from None
     finally: pool.shutdown(wait=True, cancel_futures=True)
 
+# %% ../../nbs/datasets/74_generate.ipynb #399c3beb
+def do_named(
+    folder: str,            # of the work in progress, with its `plan.json`
+    world: str,             # its name
+    *blocks: str,           # their numbers
+) -> None:
+    "Blocks by their names, as another process is told them."
+    facts = json.loads((Path(folder)/"plan.json").read_bytes())
+    about, plan = facts["worlds"][world], Plan(facts["seeds"]["global"], facts["T"], facts["horizon"], facts["block"])
+    made, n = get_world(world, **about["options"]), about["n"]
+    if about_world(made, n, about["options"], plan)["config_hash"] != about["config_hash"]:
+        raise StoreError(f"the world {world!r} is another here than where this data set was begun; use processes=1", Path(folder))
+    for k in map(int, blocks):
+        work = Work(world, k, k*plan.block, min((k + 1)*plan.block, n))
+        if done_block(Path(folder), work, about["shapes"]) is None: do_block(Path(folder), made, plan, work)
+
 # %% ../../nbs/datasets/74_generate.ipynb #7fcfbde6
 def claim(folder: Path):
     "An open file whose lock says who owns a folder; a `StoreError` if somebody does."
@@ -255,6 +271,7 @@ def generate_dataset(
     progress: bool = True,      # show a bar
     world_options: Mapping = {},# name → options of `get_world`
     block: int = BLOCK,         # draws computed together, even
+    execute: Callable | None = None,    # has `(world, number)` done in a folder and tells each; default processes of its own
 ) -> ResponseStore:
     "Simulate worlds into a store. Interrupted, it goes on where it was when called again."
     root, plan = Path(root).expanduser().absolute(), Plan(seed, T, horizon, block)
@@ -285,9 +302,15 @@ def generate_dataset(
         done = total - sum(w.stop - w.start for w in todo)
         with tqdm(total=total, initial=done, desc=root.name, unit="draw", disable=not progress) as bar:
             try:
-                for work in do_all(folder, made, plan, todo, processes):
+                def tell(work):
+                    nonlocal done
                     known.update(json.loads(work.note(folder).read_bytes()))
                     done += work.stop - work.start; bar.update(work.stop - work.start)
+                if execute is None or len(todo) < 2:
+                    for work in do_all(folder, made, plan, todo, processes): tell(work)
+                else:
+                    named = {(w.world, str(w.block)): w for w in todo}
+                    execute(folder, list(named), lambda name: tell(named[name]))
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(f"stopped after {done} of {total} draws, which are kept; call generate_dataset "
                                         "with the same arguments to go on") from None

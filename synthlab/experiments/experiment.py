@@ -214,7 +214,7 @@ def train(
     run_dir: str | Path,                # where to leave the run, or where it lies
     data: Any = None,                   # what its `load` gave, if it was called before
     overrides: Sequence[str] = (),      # what was typed, for the record
-) -> tuple[Any, dict[str, Any]]:        # the model in question with its best weights; epochs, best_epoch, score, parameters, seconds
+) -> tuple[Any, dict[str, Any]]:        # the model in question with its best weights; what is known about it
     "A trained model: read, resumed, or trained."
     lab, run_dir = get_lab(lab), Path(run_dir)
     there = goes_on(run_dir, config, lab)

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['BASELINES', 'SPECIALISTS', 'ELSEWHERE', 'LAB_FILLS_IN', 'OPTIONS', 'MACRO_KNOBS', 'MacroData', 'draws_hash',
            'MacroTraining', 'MacroEvaluation', 'MacroConfig', 'check_worlds', 'check_model', 'last_model',
-           'settle_macro', 'macro_config', 'macro_store', 'seeded', 'build_emulator']
+           'settle_macro', 'macro_config', 'block_groups', 'simulate_blocks', 'macro_store', 'seeded', 'build_emulator']
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #c3ea31fb
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 import torch
@@ -20,6 +21,7 @@ from ...datasets.worlds import ORDER, get_world
 from ...experiments.config import nearest
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig
+from ...experiments.tasks import Task, error_of, run_tasks
 from ...models.emulators import Emulator
 from ...models.registry import ConfigError
 from ...models.specialists import LinearBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
@@ -189,6 +191,36 @@ def macro_config(
 MACRO_KNOBS = dict(worlds="data.worlds", n="data.n", model="model", regime="model.regime", epochs="training.epochs",
                    leave_out="evaluation.leave_out", seed="training.seed", device="device")
 
+# %% ../../../nbs/labs/macro/10_settings.ipynb #c8a8d2fe
+def block_groups(
+    blocks: Sequence[tuple[str, str]],  # world and number of each
+    jobs: int,                          # processes at once
+) -> dict[str, tuple[str, ...]]:        # name of a task -> its world and numbers, about four tasks a process
+    "Blocks that are computed by one task."
+    size, found = max(1, -(-len(blocks)//(4*jobs))), {}
+    for world in dict.fromkeys(w for w, _ in blocks):
+        own = [number for w, number in blocks if w == world]
+        found |= {f"{world}_{own[i]}": (world, *own[i:i + size]) for i in range(0, len(own), size)}
+    return found
+
+# %% ../../../nbs/labs/macro/10_settings.ipynb #1a174ac8
+def simulate_blocks(
+    jobs: int,                          # processes at once
+    folder: Path,                       # of the work in progress
+    blocks: Sequence[tuple[str, str]],  # world and number of each
+    tell: Callable[[tuple[str, str]], None],    # called with each that is done
+) -> None:
+    "Have blocks of a store simulated by tasks."
+    groups, logs = block_groups(blocks, jobs), folder/"tasks"
+    def told(name):
+        world, *numbers = groups[name]
+        if not Path(error_of(logs, name)).exists():
+            for number in numbers: tell((world, number))
+        return name
+    todo = [Task(name, "block", str(folder), words) for name, words in groups.items()]
+    why = run_tasks(todo, logs, jobs, progress=False, told=told)
+    if why: raise ValueError(next(iter(why.values())))
+
 # %% ../../../nbs/labs/macro/10_settings.ipynb #d573ea76
 def macro_store(
     config: MacroConfig,                # what `macro_config` gave
@@ -198,7 +230,8 @@ def macro_store(
     d = config.data
     if not d.root:
         root = Path(config.runs)/".data"/draws_hash(d)
-        return generate_dataset(root, d.worlds, d.n, d.T, d.horizon, d.seed, d.processes, progress=progress)
+        execute = partial(simulate_blocks, d.processes) if d.processes > 1 else None
+        return generate_dataset(root, d.worlds, d.n, d.T, d.horizon, d.seed, progress=progress, execute=execute)
     store = open_store(d.root)
     for world in d.worlds: store.info(world)        # complains about one that is not there
     return store
