@@ -7,7 +7,7 @@ import pytest
 
 from tiny import cases
 from synthlab.datasets.generate import generate_dataset
-from synthlab.experiments import tasks
+from synthlab.experiments import plugins, tasks
 from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.runs import Lock, RunLocked
 from synthlab.experiments.tasks import Task, command, get_task, run_tasks, submit_files, task_kinds
@@ -44,7 +44,9 @@ def plugin(tmp_path_factory):
     path = tmp_path_factory.mktemp("plugin")/"counting_tasks.py"
     path.write_text(PLUGIN)
     load_plugin(path)
-    return path
+    yield path
+    plugins._loaded.pop(path.name)                  # the next file's tests run in the same process
+    for kind in "count", "die", "refuse": tasks._kinds.pop(kind)
 
 def counts(folder, n=4, to=3, pause=.01): return [Task(f"t{k}", "count", str(folder), (f"n{k}", str(to), str(pause))) for k in range(n)]
 
