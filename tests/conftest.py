@@ -7,7 +7,7 @@ of its own (`pytest.mark.xdist_group`), as `test_notebooks.py` does for each not
 A cost is CPU seconds, of the worker and of the processes it started: it says the same on a busy machine. `costs.json` holds the
 costs of groups as they were measured last; groups start in that order, dearest first, and those that it does not know before all.
 `make test ARGS=--write-costs` measures them anew."""
-import json, math, os, time
+import json, math, os, sys, time
 from collections import Counter
 from multiprocessing import forkserver
 from pathlib import Path
@@ -37,6 +37,15 @@ def spent():
     stat = Path(f"/proc/{server}/stat")
     ticks = stat.read_text().rpartition(")")[2].split()[11:15] if server and stat.exists() else []
     return sum(os.times()[:4]) + sum(map(int, ticks))/os.sysconf("SC_CLK_TCK")
+
+@pytest.fixture(autouse=True, scope="module")
+def own_plugins():
+    "A plug-in that one file of tests loads is not there for the next: a run writes down all that its process has loaded."
+    modules = [sys.modules.get(f"synthlab.experiments.{name}") for name in ("plugins", "lab")]
+    tables = [t for m, name in zip(modules, ("_loaded", "_labs")) if m is not None and (t := getattr(m, name, None)) is not None]
+    before = [dict(t) for t in tables]
+    yield
+    for table, then in zip(tables, before): table.clear(); table.update(then)
 
 # where the tests are collected and run: in the workers, or in the one process
 

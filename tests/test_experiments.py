@@ -60,7 +60,7 @@ CONTEST = ["training.n_paths=8", "training.batch_size=512", "evaluation.n_boot=1
 
 def test_backtest_report(tmp_path):
     "Champion and challenger through two stretches, beside baselines, with a computed conclusion; the folder keeps trainings and scores."
-    out = execute("backtest", tmp_path, champion="default", challengers=["linear"], source="mock", folds=2, epochs=1, stride=48, folder="walk",
+    out = execute("backtest", tmp_path, champion="default", challengers=["linear"], source="mock", folds=2, epochs=1, stride=48, run_dir="walk",
                   overrides=[*CONTEST, "evaluation.n_paths=50"])
     assert "The champion is default" in str(out) and "over the best baseline" in str(out)
     assert {p.name for p in (tmp_path/"walk"/"fold_1").iterdir()} >= {"default", "linear", "ewma.scores.parquet", "default.scores.parquet"}
@@ -68,7 +68,7 @@ def test_backtest_report(tmp_path):
 def test_tournament_report(tmp_path):
     "Hour and day, with baselines and the reference miner, and the weights that each would earn."
     out = execute("tournament", tmp_path, hour=["default", "linear"], day=["linear"], source="mock", folds=2, stride=48, day_stride=96, epochs=1, n_paths=50,
-                  folder="cup", overrides=CONTEST, day_overrides=["training.stride=24"])
+                  run_dir="cup", overrides=CONTEST, day_overrides=["training.stride=24"])
     text = str(out)
     assert "reference miner" in text and "presets beat both" in text or "no preset beats both" in text
     assert {p.name for p in (tmp_path/"cup").iterdir()} == {"hour", "day"}

@@ -295,7 +295,7 @@ def test_knobs_say_what_the_configuration_says():
     "The report's everyday settings default to the configuration's own defaults."
     given = declared()
     assert set(given) <= set(SIGNAL_KNOBS) | {"threads", "run_dir", "overrides"} and {"source", "window_size", "horizon", "atr_multiplier", "fee"} <= set(given)
-    assert signal_config(get_lab("signal").everyday(**{k: v for k, v in given.items() if k in SIGNAL_KNOBS})) == signal_config() == SignalConfig(model=signal_config().model)
+    assert signal_config(get_lab("signal").everyday(**{k: v for k, v in given.items() if k in SIGNAL_KNOBS})) == signal_config() == SignalConfig(model=signal_config().model, threads=signal_config().threads)
     assert signal_config(get_lab("signal").everyday(features="price_action")).data.engineer["name"] == "price_action"
     assert signal_config(get_lab("signal").everyday(assets="A, B")).data.assets == ["A", "B"] == signal_config(get_lab("signal").everyday(assets=["A", "B"])).data.assets
     with pytest.raises(ConfigError, match="no knob"): get_lab("signal").everyday(horizn=3)
