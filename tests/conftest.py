@@ -41,11 +41,10 @@ def spent():
 @pytest.fixture(autouse=True, scope="module")
 def own_plugins():
     "A plug-in that one file of tests loads is not there for the next: a run writes down all that its process has loaded."
-    modules = [sys.modules.get(f"synthlab.experiments.{name}") for name in ("plugins", "lab")]
-    tables = [t for m, name in zip(modules, ("_loaded", "_labs")) if m is not None and (t := getattr(m, name, None)) is not None]
-    before = [dict(t) for t in tables]
     yield
-    for table, then in zip(tables, before): table.clear(); table.update(then)
+    if plugins := sys.modules.get("synthlab.experiments.plugins"): plugins._loaded.clear()
+    labs = getattr(sys.modules.get("synthlab.experiments.lab"), "_labs", {})
+    for name in [n for n, lab in labs.items() if type(lab).__module__.startswith("synthlab_plugin")]: del labs[name]
 
 # where the tests are collected and run: in the workers, or in the one process
 
