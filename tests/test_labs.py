@@ -173,14 +173,14 @@ ASK = """import sys, pathlib
 from synthlab.experiments.experiment import predict
 from synthlab.experiments.plugins import load_plugin
 for path in sys.argv[4:]: load_plugin(path)
-for key, frame in predict(sys.argv[1], sys.argv[2]).items(): frame.to_pickle(pathlib.Path(sys.argv[3])/f"{key}.frame")"""
+for key, frame in predict(sys.argv[1], sys.argv[2]).items(): frame.to_parquet(pathlib.Path(sys.argv[3])/f"{key}.parquet")"""
 
 def asked_elsewhere(name, checkpoint, source, folder):
     "What a new process that knows nothing but a checkpoint answers."
     folder.mkdir()
     more = [str(PLUGIN)] if name == "toy" else []
     subprocess.run([sys.executable, "-c", ASK, str(checkpoint), str(source), str(folder), *more], check=True, env=os.environ | {"PYTHONPATH": str(HERE.parent)})
-    return {p.stem: pd.read_pickle(p) for p in folder.iterdir()}
+    return {p.stem: pd.read_parquet(p) for p in folder.iterdir()}
 
 def test_a_checkpoint_alone_answers_in_a_new_process(toy, tmp_path):
     "Copied away from its run, asked by a process that has seen nothing else."
@@ -227,32 +227,28 @@ def test_what_is_not_finished_is_not_published(toy, tmp_path):
 
 # --- many runs, reports ---------------------------------------------------------------------------------------------------------------
 
-AT_MERGE = pytest.mark.skip(reason="waits for sweeps and ablations of any lab, and for the reports' one way of running")
-
-@AT_MERGE
 def test_a_sweep_of_two(toy, tmp_path):
     "Two values of a setting, each a run of the lab, ordered by its headline; the runs are those that one would make alone."
     from synthlab.experiments.sweeps import run_sweep
     name, folder = toy
     setting, _, values = TOYS[name]["varied"].partition("=")
-    table = run_sweep(name, [*settings(name, folder.parent), f"{setting}={values}"], tmp_path/"sweep", 1).table()
+    table = run_sweep(name, [*settings(name, folder.parent), f"{setting}={values}"], tmp_path/"sweep", progress=False).table
     assert len(table) == 2 and set(table["status"]) == {"done"}
     scores = list(table[get_lab(name).headline.name])
     assert scores == sorted(scores, reverse=get_lab(name).headline.better == "higher")
 
-@AT_MERGE
 def test_an_ablation(toy, tmp_path):
     "Each configuration without one thing beside the whole, on the same questions."
     from synthlab.experiments.ablations import AblationExperiment
     name, folder = toy
     setting, _, values = TOYS[name]["varied"].partition("=")
-    configs = [[f"{setting}={v}"] for v in values.split(",")]
-    found = AblationExperiment(name, configs, "grid", settings(name, folder.parent), 1, tmp_path/"ablation", 1).run()
-    assert found is not None and (tmp_path/"ablation").exists()
+    configs = {v: [f"{setting}={v}"] for v in values.split(",")}
+    found = AblationExperiment(name, configs, "train", settings(name, folder.parent), folder=tmp_path/"ablation").run(progress=False)
+    assert list(found.index) == list(configs) and found["loss"].notna().all() and found["difference"].iloc[1:].notna().all()
+    assert (tmp_path/"ablation"/"comparison.csv").exists()
 
 REPORTS = dict(market="train", macro="emulate", signal="price_action")
 
-@AT_MERGE
 def test_the_report_is_the_run(toy, tmp_path):
     "The same settings handed to the lab's notebook give the run bit for bit, with its conclusion on the page."
     papermill = pytest.importorskip("papermill")

@@ -78,7 +78,6 @@ def test_names_do_not_hide_the_same_steps(change, same):
 CLI = LABS.parent/"cli"
 MAY = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign | ast.Expr
 
-@pytest.mark.skip(reason="waits for the command line of one grammar")
 def test_the_command_line_parses_and_calls_and_nothing_else():
     "No class, no loop over data: each function adds arguments, or calls what a module below offers and prints it."
     for path in sorted(CLI.glob("*.py")):

@@ -143,7 +143,8 @@ def read_options(
             raise ConfigError(f"predict of the {lab.name} lab has no option {word}; {hint}")
         if not value and not rest: raise ConfigError(f"{word} needs a value, such as {own[name]}")
         value, default = value or rest.pop(0), own[name]
-        found[name] = read_words(value) if isinstance(default, list | tuple) else read_value(value)
+        several = isinstance(default, list | tuple)
+        found[name] = [read_value(v) for v in read_words(value)] if several else read_value(value)
         kinds = {float: (float, int), tuple: list}.get(type(default), type(default))
         if default is not None and not isinstance(found[name], kinds):
             raise ConfigError(f"{word} is {value}; give a value like its default, {default}")

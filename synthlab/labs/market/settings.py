@@ -40,7 +40,6 @@ class MarketTraining(TrainingConfig):
     batch_size: int = 256               # many windows: the score of one is mostly noise
     epochs: int = 25                    # the best is usually among the first ten
     warmup_epochs: float = 2.           # linear rise of the learning rate
-    seed: int = 7                       # of weights, order, noise and intervals
     horizon: int = 12                   # steps to simulate
     lookback: int = 1                   # bars of history the model sees; the features look back on their own
     stride: int = 1                     # every how many bars a window to learn from starts
