@@ -107,7 +107,7 @@ def test_windows_that_overlap_are_owned_up_to(world):
 def test_report_on_a_random_walk(tmp_path):
     "The report at toy size: its training is a run, which the page names and a second call reads, to the same conclusion."
     out = papermill.execute_notebook(NBS/"stylised_facts.ipynb", tmp_path/"out.ipynb", dict(source="mock", horizon=48, model="linear", epochs=1, records=20,
-                                     folder="walk", overrides=TOY), cwd=tmp_path, progress_bar=False)
+                                     run_dir="walk", overrides=TOY), cwd=tmp_path, progress_bar=False)
     assert "test windows of 48 steps" in str(out) and "the most lifelike baseline" in str(out)
     assert linked_run(out, tmp_path) == (tmp_path/"walk").resolve() and Run(tmp_path/"walk").status == "done"
     again = run_realism("linear", ["data=mock", "training.horizon=48", "training.epochs=1", "training.seed=7", *TOY], records=20, folder=tmp_path/"walk")

@@ -226,16 +226,16 @@ def test_a_walk_scores_every_mode_it_promises(tmp_path):
     with pytest.raises(ConfigError, match="no time to walk through"): walk_through("macro", ["small", "default"])
 
 @pytest.mark.parametrize("typed, why", [
-    (["train", "model=linear,default"], "add --multirun"),
-    (["train", "-m", "model=linear,defualt"], "did you mean default?"),
-    (["train", "-m", "training.lr=interval(0,1)"], "values with commas"),
-    (["train", "-m", "training.lr=0.1,fast"], "training.lr"),
-    (["train", "-m", "data=mock", "--jobs", "0"], "1 or more"),
-    (["ablate", "linear"], "two variants"),
-    (["ablate", "linear", "defalt"], "did you mean default?"),
-    (["ablate", "linear", "x:training.lr"], "write x:setting=value"),
-    (["ablate", "linear", "default", "--first", "lin"], "did you mean linear?"),
-    (["ablate", "linear", "default", "data=mock", "--mode", "backtest", "--folds", "0"], "at least one fold"),
+    (["train", "model=linear,default"], "sweep trains with each of them"),
+    (["market", "sweep", "model=linear,defualt"], "did you mean default?"),
+    (["market", "sweep", "training.lr=interval(0,1)"], "values with commas"),
+    (["market", "sweep", "training.lr=0.1,fast"], "training.lr"),
+    (["market", "sweep", "data=mock", "--jobs", "0"], "1 or more"),
+    (["market", "ablate", "linear"], "two variants"),
+    (["market", "ablate", "linear", "defalt"], "did you mean default?"),
+    (["market", "ablate", "linear", "x:training.lr"], "write x:setting=value"),
+    (["market", "ablate", "linear", "default", "--first", "lin"], "did you mean linear?"),
+    (["market", "ablate", "linear", "default", "data=mock", "--mode", "walk", "--folds", "0"], "at least one fold"),
     (["publish", "nowhere"], "is not a run"),
     (["resume", "nowhere"], "nowhere"),
 ], ids=lambda v: " ".join(v) if isinstance(v, list) else "")
@@ -247,6 +247,6 @@ def test_a_mistake_gets_one_sentence(typed, why, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("runs/*/*/checkpoints"))
 
 def test_ablate_at_the_command_line(tmp_path, capsys):
-    assert main(["ablate", "linear", "slow:model=linear", "slow:training.lr=1e-5", *[o for o in QUICK if o != "model=linear"], "--run-dir", str(tmp_path/"ab")]) == 0
+    assert main(["market", "ablate", "linear", "slow:model=linear", "slow:training.lr=1e-5", *[o for o in QUICK if o != "model=linear"], "--run-dir", str(tmp_path/"ab")]) == 0
     out = capsys.readouterr().out
     assert "slow" in out and "verdict" in out and f"ablation: {tmp_path/'ab'}" in out
