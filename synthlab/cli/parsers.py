@@ -7,8 +7,8 @@ __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS'
            'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE',
            'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'OWN_VERBS', 'REPORTED',
            'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
-           'OTHERS', 'MOVED', 'Parser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb', 'parser',
-           'split_plugins', 'misplaced']
+           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb',
+           'parser', 'split_plugins', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% ../../nbs/cli/00_parsers.ipynb #955e49e5
-class Parser(argparse.ArgumentParser):
+class PlainParser(argparse.ArgumentParser):
     "An argument parser that complains in one sentence, and does not guess what half a word meant."
     def __init__(self, *args, **options):
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
@@ -244,17 +244,17 @@ def parser(
     labs: Sequence[str] | None = None,  # default those of the house
 ) -> argparse.ArgumentParser:
     "Everything that may be typed."
-    main = Parser("synthlab", description="A laboratory in notebooks for models that simulate.",
+    main = PlainParser("synthlab", description="A laboratory in notebooks for models that simulate.",
                   epilog="synthlab LAB --help lists what a lab can do, synthlab LAB VERB --help its options.\n"
                          "A setting is name=value: training.horizon=24, model=linear, data=prices.parquet.")
     main.add_argument("--version", action="store_true", help="show the version")
     main.set_defaults(call=None, asked=main)
-    commands = main.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    commands = main.add_subparsers(metavar="COMMAND", parser_class=PlainParser)
     for lab in house_labs() if labs is None else labs:
         says = f"the {lab} lab" + (f": {QUESTIONS[lab]}" if lab in QUESTIONS else "")
         room = commands.add_parser(lab, help=says, description=says[0].upper() + says[1:])
         room.set_defaults(call=None, asked=room)
-        verbs = room.add_subparsers(metavar="VERB", parser_class=Parser)
+        verbs = room.add_subparsers(metavar="VERB", parser_class=PlainParser)
         for verb in verbs_of(lab).values(): add_verb(verbs, verb, lab)
     short = verbs_of("market")["train"]
     short = Verb("train", "short for synthlab market train", "synthlab train {one}", short.options, short.takes)
@@ -267,7 +267,7 @@ def split_plugins(
     argv: Sequence[str],                # as typed
 ) -> tuple[list[str], list[str]]:       # files, and the other words in order
     "The plug-ins of a line."
-    first = Parser("synthlab", add_help=False)
+    first = PlainParser("synthlab", add_help=False)
     first.add_argument("--plugin", action="append", default=[], metavar="FILE")
     found, words = first.parse_known_args(argv)
     return found.plugin, words

@@ -24,15 +24,6 @@ def asset_columns(
     if static != "asset" or not assets: return static
     return dict(zip(assets, np.eye(len(assets)).tolist()))
 
-# %% ../../../nbs/labs/market/12_setup.ipynb #564c960e
-def asset_columns(
-    static: str | None,                 # asset: which one a window belongs to, a column each
-    assets: Sequence[str] | None,       # those that a model was taught, in its order; None: those of the data
-) -> str | dict | None:                 # as `MarketDataLoader` takes it
-    "Static covariates under which other bars keep the columns that a model knows."
-    if static != "asset" or not assets: return static
-    return dict(zip(assets, np.eye(len(assets)).tolist()))
-
 # %% ../../../nbs/labs/market/12_setup.ipynb #dafa11d7
 def load_market(
     config: MarketConfig,               # what `market_config` gave
