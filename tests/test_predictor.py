@@ -11,8 +11,7 @@ from synthlab.datasets.indicators import COLUMNS, atr
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.sources import get_source
 from synthlab.labs.signal.predictor import PaperResult, SignalPredictor, paper_trade
-from synthlab.labs.signal.experiment import decision_state
-from synthlab.labs.signal.judging import Decision, network_logits
+from synthlab.labs.signal.judging import Decision, decision_state, network_logits
 from synthlab.labs.signal.settings import signal_config
 from synthlab.labs.signal.trading import trade_strategies, traded_assets
 from synthlab.metrics.recalibration import create_recalibration, restore_recalibration
@@ -234,7 +233,7 @@ def test_the_checkpoint_says_what_the_test_said(trained):
     predictor, loader = SignalPredictor.load(trained["run"].folder), trained["loader"]
     said = predictor.predict(loader.bars["sp500"])
     at = loader.bars["sp500"].index[trained["fold"].test.windows.row]
-    assert abs(said.loc[at, "probability"].to_numpy() - trained["said"]["model"].probability).max() < 1e-6
+    assert abs(said.loc[at, "probability"].to_numpy() - trained["classified"]["model"].probability).max() < 1e-6
     assert (said["signal"] == (said["probability"] >= predictor.threshold)).all()
 
 def test_a_signal_that_is_not_one(trained, tmp_path):
@@ -274,7 +273,7 @@ def test_exported_files_say_the_same(trained, exported):
     assert [p.name for p in paths] == ["signal.onnx", "signal.pt2"]
     for load, path in zip((load_onnx, load_program), paths):
         found = load(path)
-        for n in (1, 7, len(x)): assert abs(found(x[:n]) - trained["said"]["model"].probability[:n]).max() < 1e-5
+        for n in (1, 7, len(x)): assert abs(found(x[:n]) - trained["classified"]["model"].probability[:n]).max() < 1e-5
         assert json.loads(found.about["engineer"]) == predictor.engineer.state() and found.about["columns"] == ", ".join(predictor.engineer.columns)
         assert float(found.about["threshold"]) == predictor.threshold and found.about["horizon"] == "4" and json.loads(found.about["label"])["name"] == "forward_atr"
 

@@ -12,9 +12,8 @@ from synthlab.labs.signal import experiment as lab
 from synthlab.cli.main import main
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
-from synthlab.labs.signal.experiment import decision_state, restore_decision
+from synthlab.labs.signal.judging import SHOWN, decide, decision_state, restore_decision
 from synthlab.labs.signal.figures import signal_figures
-from synthlab.labs.signal.judging import SHOWN, decide
 from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config
 from synthlab.labs.signal.trading import count_trials
 from synthlab.metrics.recalibration import RECALIBRATION_KINDS
@@ -63,7 +62,7 @@ def test_a_run_is_complete(toy):
 
 def test_numbers_are_what_they_say(toy):
     "Scores, threshold and payoffs once more, from probabilities, labels and prices."
-    said, label, payoff = toy["said"]["model"], toy["label"], toy["payoff"]
+    said, label, payoff = toy["classified"]["model"], toy["label"], toy["payoff"]
     by_hand = classification_scores(said.probability, label, said.threshold, utility=payoff)
     for name in SHOWN: assert toy["scores"].loc[("model", name), "value"] == pytest.approx(float(by_hand[name]), rel=1e-12)
     bars, rows = toy["loader"].bars["sp500"], toy["fold"].test.windows.row
@@ -151,7 +150,7 @@ def test_a_signal_that_never_acts(toy):
     "Nothing earned, nothing lost, nothing claimed; every table and figure is there all the same."
     never = bench.evaluate(toy["run"].folder, overrides=["evaluation.threshold=1"])
     assert "It never acts" in never["conclusion"] and "nan" not in never["conclusion"].lower() and "0.0 % in 0 trades" in never["conclusion"]
-    assert not never["said"]["model"].signal.any() and never["scores"].loc[("model", "utility"), "value"] == 0 and math.isnan(never["scores"].loc[("model", "precision"), "value"])
+    assert not never["classified"]["model"].signal.any() and never["scores"].loc[("model", "utility"), "value"] == 0 and math.isnan(never["scores"].loc[("model", "precision"), "value"])
     assert (never["traded"].returns["model"] == 0).all() and never["metrics"]["sharpe_a_bar"] == 0 and (never["traded"].random == 0).all()
     figures = signal_figures(never)
     assert set(figures) >= {"split", "training", "ranking", "reliability", "wealth", "trades"}
@@ -164,7 +163,7 @@ def test_a_run_that_never_acts(tmp_path):
     assert "It never acts" in found["conclusion"] and result(found["run"].folder)["decision"]["threshold"] is None and math.isinf(found["decision"].threshold)
     again = bench.evaluate(found["run"].folder)
     assert again["conclusion"] == found["conclusion"]
-    assert not found["said"]["model"].signal.any() and main(["runs", str(tmp_path)]) == 0
+    assert not found["classified"]["model"].signal.any() and main(["runs", str(tmp_path)]) == 0
 
 def test_every_recalibration_and_threshold(toy):
     "Each is learnt on validation alone, keeps the order, and survives JSON."

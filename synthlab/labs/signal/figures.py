@@ -242,7 +242,7 @@ def signal_figures(
     market, history, decision = Market(result["loader"], result["fold"]), result["history"], result["decision"]
     found = dict(split=draw_split(market.closes(), market.spans()),
                  training=draw_learning(history, best_epoch(history)),
-                 ranking=draw_ranking(result["said"], result["label"]),
+                 ranking=draw_ranking(result["classified"], result["label"]),
                  reliability=draw_reliability(result["reliability"]))
     if len(decision.curve): found["threshold"] = draw_threshold(decision)
     level = result["config"].evaluation.level

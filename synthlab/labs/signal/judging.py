@@ -5,8 +5,8 @@ purchase will really have, and so does everything else that turns a score into a
 
 # %% auto #0
 __all__ = ['SHOWN', 'network_logits', 'labels_of', 'last_candle_features', 'logistic_logits', 'Decision', 'choose_threshold',
-           'decide', 'Classified', 'block_length', 'interval_ends', 'random_purchases', 'purchase_scores',
-           'random_scores', 'score_table', 'paired_gains', 'gain_table']
+           'decide', 'decision_state', 'restore_decision', 'Classified', 'block_length', 'interval_ends',
+           'random_purchases', 'purchase_scores', 'random_scores', 'score_table', 'paired_gains', 'gain_table']
 
 # %% ../../../nbs/labs/signal/14_judging.ipynb #e0862a23
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from ...datasets.signals import SignalLoader
 from ...datasets.windows import Batches
 from ...experiments.verdicts import reach
 from .settings import SignalConfig
-from ...metrics.recalibration import Recalibration, create_recalibration
+from ...metrics.recalibration import Recalibration, create_recalibration, restore_recalibration
 from ...metrics.classification import (best_threshold, block_weights, classification_scores,
                                              classification_table, payoff_threshold)
 
@@ -101,6 +101,24 @@ def decide(
     searched, curve = best_threshold(probability, payoff, min_signals=max(20, len(label)//100))
     payoffs = float(payoff[label == 1].mean()), float(payoff[label == 0].mean())
     return Decision(recalibration, choose_threshold(config, payoffs, searched), curve, payoffs, float(label.mean()))
+
+# %% ../../../nbs/labs/signal/14_judging.ipynb #75a6fd8e
+def decision_state(
+    decision: Decision,
+) -> dict:                              # recalibration, threshold, payoffs, base_rate
+    "A decision as JSON can say it; a threshold out of reach is null."
+    threshold = None if np.isinf(decision.threshold) else decision.threshold
+    return dict(recalibration=decision.recalibration.state(), threshold=threshold, payoffs=list(decision.payoffs),
+                base_rate=decision.base_rate)
+
+# %% ../../../nbs/labs/signal/14_judging.ipynb #8a4797ec
+def restore_decision(
+    state: dict,                        # what `decision_state` gave
+) -> Decision:                          # without the curve of its choice
+    "The decision that was written down."
+    threshold = np.inf if state["threshold"] is None else float(state["threshold"])
+    payoffs, base_rate = tuple(state["payoffs"]), float(state["base_rate"])
+    return Decision(restore_recalibration(state["recalibration"]), threshold, pd.DataFrame(), payoffs, base_rate)
 
 # %% ../../../nbs/labs/signal/14_judging.ipynb #fd5a863c
 @dataclass

@@ -24,11 +24,11 @@ from ...datasets.features import FeatureEngineer, restore_engineer
 from ...datasets.gaps import bar_step, fill_gaps, limit_of, stretches
 from ...datasets.indicators import COLUMNS, Live, atr
 from ...datasets.sources import get_source
-from ...datasets.sources import get_source
 from ...datasets.splits import whole_windows
 from ...datasets.times import to_times
 from ...experiments.experiment import load_model
-from .experiment import COSTS, restore_decision
+from .experiment import COSTS
+from .judging import restore_decision
 from .settings import SignalEvaluation
 from ...metrics.recalibration import Recalibration
 from ...metrics.trades import TradeBook
