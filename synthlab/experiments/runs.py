@@ -10,7 +10,7 @@ import contextlib, fcntl, json, os, re, socket, threading, time, traceback, weak
 from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd
-from ..trainers.facts import Facts, atomic_write, json_text
+from ..trainers.facts import Facts, atomic_write, json_text, remove_leftovers
 
 # %% ../../nbs/experiments/10_runs.ipynb #867513b9
 def folder_name(
@@ -182,6 +182,7 @@ class Run:
         if not (run.folder/"status.json").exists():
             raise FileNotFoundError(f"{folder} is not a run: it has no status.json")
         owner = run.lock.acquire()
+        remove_leftovers(run.folder)
         run.set_status("running", owner=owner, error=None)
         return run
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 from .checkpoints import (CheckpointError, checkpoint_bytes, load_checkpoint,
                                            newest_checkpoint)
-from .facts import Facts, atomic_write, plain, sweep
+from .facts import Facts, atomic_write, plain, remove_leftovers
 from .steps import NonFinite, Stepper, TrainingConfig, rows_not_finite
 
 # %% ../../nbs/trainers/28_keeper.ipynb #a6a3cab7
@@ -80,7 +80,7 @@ class Keeper(Stepper):
         "Go back to the newest whole checkpoint of the folder; `fit` then continues."
         if self.folder is None: raise ValueError("nothing to resume: this trainer has no folder")
         first = self.world.rank == 0
-        if first: sweep(self.path("last").parent)
+        if first: remove_leftovers(self.path("last").parent)
         found = newest_checkpoint(self.path("last").parent, self.model.state_dict())
         if found is None:
             if first: self.facts.back_to({"rows": 0, "events": 0})
