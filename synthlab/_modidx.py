@@ -1547,6 +1547,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'synthlab/experiments/parts.py'),
                                             'synthlab.experiments.parts.TorchPart.processes': ( 'experiments/parts.html#torchpart.processes',
                                                                                                 'synthlab/experiments/parts.py'),
+                                            'synthlab.experiments.parts.TorchPart.train': ( 'experiments/parts.html#torchpart.train',
+                                                                                            'synthlab/experiments/parts.py'),
                                             'synthlab.experiments.parts.TorchPart.trainer': ( 'experiments/parts.html#torchpart.trainer',
                                                                                               'synthlab/experiments/parts.py'),
                                             'synthlab.experiments.parts.TorchPart.training': ( 'experiments/parts.html#torchpart.training',

@@ -79,13 +79,13 @@ def fit_together(
     resume: bool,                       # whether to go on from its newest checkpoint
     plugins: Sequence[str] = (),        # files to load first
 ) -> None:
-    "Fit a part in this process together with others that call the same."
+    "Train a part in this process together with others that call the same; whoever started them takes it from there."
     for path in plugins: load_plugin(path)
     run, lab = open_run(folder)
     config = run_config(run, lab)
     data = lab.load(config, quiet=True)
     part = next(p for p in lab.parts(config, data) if p.name == name)
-    part.fit(run.folder, resume, None, True)
+    part.train(run.folder, resume, None, True)
 
 def fit_parts(
     experiment: Experiment,             # its parts are fitted one after the other

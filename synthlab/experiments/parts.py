@@ -113,11 +113,15 @@ class TorchPart:
         lines = Progress(self.title, tracker, not (terminal or quiet), t.columns, t.config.epochs)
         return Trainer(t.objective, t.config, folder, lines, with_plugins(t.about), progress=terminal and not quiet)
 
-    def fit(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> Fitted:
-        "Train in a folder, or go on there, and take the best weights."
+    def train(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> tuple[Trainer, list]:
+        "Train in a folder, or go on there; what several processes do together."
         trainer = self.trainer(folder, tracker, quiet)
         if resume: trainer.resume()
-        history = trainer.fit(self.training.train, self.training.val)
+        return trainer, trainer.fit(self.training.train, self.training.val)
+
+    def fit(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> Fitted:
+        "Train in a folder, or go on there, and take the best weights."
+        trainer, history = self.train(folder, resume, tracker, quiet)
         best, model = trainer.load_best(), trainer.model
         if self.after: self.after(model, trainer.path("best"))
         seconds = sum(e["seconds"] for e in trainer.facts.events() if e["event"] == "epoch")
@@ -140,7 +144,7 @@ class EstimatorPart:
     make: Callable[[], Any]             # fits it; what comes has `state_dict` and `load_state_dict`
     blank: Callable[[Mapping[str, Tensor]], Any]    # an unfitted one that can take these numbers
     about: dict[str, Any]               # goes into the checkpoint: enough to rebuild it
-    processes: int = 1                  # that fit it together
+    processes = 1                       # fits it
 
     def prepare(self): pass
 
