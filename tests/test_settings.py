@@ -5,7 +5,7 @@ import contextlib, dataclasses, io, re, subprocess
 import pytest, torch
 
 from synthlab.experiments.config import settings as settings_of
-from synthlab.experiments.experiment import load_model, run
+from synthlab.experiments.experiment import run
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.runs import Run
 from synthlab.models.registry import ConfigError

@@ -204,7 +204,8 @@ def do_named(
     about, plan = facts["worlds"][world], Plan(facts["seeds"]["global"], facts["T"], facts["horizon"], facts["block"])
     made, n = get_world(world, **about["options"]), about["n"]
     if about_world(made, n, about["options"], plan)["config_hash"] != about["config_hash"]:
-        raise StoreError(f"the world {world!r} is another here than where this data set was begun; use processes=1", Path(folder))
+        raise StoreError(f"the world {world!r} is another here than where this data set was begun; "
+                         "use processes=1", Path(folder))
     for k in map(int, blocks):
         work = Work(world, k, k*plan.block, min((k + 1)*plan.block, n))
         if done_block(Path(folder), work, about["shapes"]) is None: do_block(Path(folder), made, plan, work)
@@ -271,7 +272,7 @@ def generate_dataset(
     progress: bool = True,      # show a bar
     world_options: Mapping = {},# name → options of `get_world`
     block: int = BLOCK,         # draws computed together, even
-    execute: Callable | None = None,    # has `(world, number)` done in a folder and tells each; default processes of its own
+    execute: Callable | None = None,    # does `(world, number)` in a folder and tells each; default processes of its own
 ) -> ResponseStore:
     "Simulate worlds into a store. Interrupted, it goes on where it was when called again."
     root, plan = Path(root).expanduser().absolute(), Plan(seed, T, horizon, block)

@@ -59,7 +59,7 @@ def remove_leftovers(
     "Remove what interrupted calls of `atomic_write` left behind, also further down."
     found = []
     for place, below, files in os.walk(folder):
-        below[:] = [name for name in below if not Path(place, name, "lock").exists()]   # what has a lock has its own writer
+        below[:] = [name for name in below if not Path(place, name, "lock").exists()]   # a lock: it has its own writer
         for name in fnmatch.filter(files, ".*.tmp"):
             Path(place, name).unlink(missing_ok=True); found.append(name)
     return sorted(found)
