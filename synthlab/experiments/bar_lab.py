@@ -27,12 +27,15 @@ class BarLab(Lab):
 
     def about_bars(self, config: Any, market: Market) -> dict[str, Any]:
         "What a checkpoint says about the bars that its model was taught."
-        return dict(engineer=market.fold.engineer.state(), step=str(market.step()), learnt_until=str(market.learnt_until()),
-                    assets=list(market.loader.names), gaps=config.data.gaps, gap_limit=config.data.gap_limit)
+        return dict(engineer=market.fold.engineer.state(), step=str(market.step()),
+                    learnt_until=str(market.learnt_until()), assets=list(market.loader.names),
+                    gaps=config.data.gaps, gap_limit=config.data.gap_limit)
 
     def elsewhere(self, config: Any, source: str | None, assets: Sequence[str] | None) -> Any:
         "Other bars, or other assets of the same file."
-        if source: config.data.source, config.data.assets = self.configure([as_override("data.source", source)]).data.source, []
+        if source:
+            whole = self.configure([as_override("data.source", source)]).data.source
+            config.data.source, config.data.assets = whole, []
         if assets: config.data.assets = list(assets)
         return config
 
@@ -40,7 +43,8 @@ class BarLab(Lab):
         "Take out of the test whatever the model has learnt from."
         market, until = experiment.data, pd.Timestamp(experiment.about["learnt_until"])
         seen = market.leave_out(until)
-        return [f"{seen} windows up to {until:%Y-%m-%d} are left out, because the model has learnt from those times."] if seen else []
+        if not seen: return []
+        return [f"{seen} windows up to {until:%Y-%m-%d} are left out, because the model has learnt from those times."]
 
     def shared(self, config: Any) -> list:
         "The same bars, split by the same words."
@@ -49,7 +53,8 @@ class BarLab(Lab):
     def objection(self, config: Any, about: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         "A test in a time that the model has learnt from is not published."
         begins, until = (pd.to_datetime(t, utc=True) for t in (result["test_from"], about["learnt_until"]))
-        return "" if begins > until else f"its test begins {result['test_from']}, and it has learnt from bars up to {about['learnt_until']}"
+        if begins > until: return ""
+        return f"its test begins {result['test_from']}, and it has learnt from bars up to {about['learnt_until']}"
 
     def pin(self, config: Any) -> list[str]:
         "The boundaries of a split as dates, so that every variant is trained and tested on the same times."
@@ -59,10 +64,12 @@ class BarLab(Lab):
 
     def folds(self, config: Any, count: int) -> list[list[str]]:
         "The later half in consecutive stretches, each with all that lies before it to learn from."
-        return [[as_override(f"data.split.{k}", v) for k, v in dates.items()] for dates in fold_dates(self.load(config), count)]
+        told = lambda dates: [as_override(f"data.split.{k}", v) for k, v in dates.items()]
+        return [told(dates) for dates in fold_dates(self.load(config), count)]
 
     def outcomes(self, result: Mapping[str, Any]) -> pd.Series:
         "Held-out losses by time of the decision and asset."
         held = result["held_out"]
-        index = pd.MultiIndex.from_arrays([pd.DatetimeIndex(held["decided_at"]), held["asset"]], names=["decided_at", "asset"])
+        asked = [pd.DatetimeIndex(held["decided_at"]), held["asset"]]
+        index = pd.MultiIndex.from_arrays(asked, names=["decided_at", "asset"])
         return pd.Series(held["loss"], index, dtype=float)

@@ -40,10 +40,9 @@ def nearest(
     known: Iterable[str],   # what exists
 ) -> str:                   # " Did you mean training.horizon?", or the list of what exists
     "A hint: the known name that was probably meant."
-    known = sorted(known)
-    same_end = [k for k in known if k.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    ends = {k.rsplit(".", 1)[-1]: k for k in reversed(known)}
-    close = same_end or get_close_matches(name, known, 1) or [ends[e] for e in get_close_matches(name.rsplit(".", 1)[-1], ends, 1)]
+    known, end = sorted(known), lambda dotted: dotted.rsplit(".", 1)[-1]
+    same_end, ends = [k for k in known if end(k) == end(name)], {end(k): k for k in reversed(known)}
+    close = same_end or get_close_matches(name, known, 1) or [ends[e] for e in get_close_matches(end(name), ends, 1)]
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
 # %% ../../nbs/experiments/00_config.ipynb #b33cc411
@@ -72,7 +71,8 @@ def read_override(
 ) -> str:                   # the same in the form that Hydra composes
     "Check one override against the schema and the presets."
     plain, _, listed = text.partition("=")
-    if "," in listed and listed[0] not in "[\"'" and get_origin(settings(schema).get(plain)) is list: text = f"{plain}=[{listed}]"     # data.assets=BTCUSDT,ETHUSDT
+    bare = "," in listed and listed[0] not in "[\"'"            # data.assets=BTCUSDT,ETHUSDT
+    if bare and get_origin(settings(schema).get(plain)) is list: text = f"{plain}=[{listed}]"
     try: parsed = OverridesParser.create().parse_override(text)
     except HydraException: parsed = None
     if parsed is not None and parsed.is_sweep_override():
@@ -88,8 +88,9 @@ def read_override(
     if is_dataclass(known.get(name)) and not isinstance(value, Mapping):
         raise ConfigError(f"{name} has settings of its own: {', '.join(k for k in known if k.startswith(name + '.'))}")
     one = isinstance(value, str | int | float) and not isinstance(value, bool)
-    if one and get_origin(known.get(name)) is list: text = as_override(name, [value])              # data.assets=BTCUSDT
-    elif isinstance(value, str) and name in known and is_open(known[name]): text = as_override(name, {"name": value})     # data.engineer=zscore
+    if one and get_origin(known.get(name)) is list: text = as_override(name, [value])           # data.assets=BTCUSDT
+    elif isinstance(value, str) and name in known and is_open(known[name]):
+        text = as_override(name, {"name": value})                                               # data.engineer=zscore
     if "${" in text: raise ConfigError(f"{name}: a value is written out, not interpolated; got {text!r}")
     return "++" + text.lstrip("+")
 
@@ -104,7 +105,8 @@ def as_override(
         if isinstance(v, bool | int | float): return json.dumps(v)
         if isinstance(v, Mapping): return "{" + ",".join(f"{k}:{text(x)}" for k, x in v.items()) + "}"
         if isinstance(v, list | tuple): return "[" + ",".join(map(text, v)) + "]"
-        plain = re.fullmatch(r"[A-Za-z_/.][\w/.-]*", str(v)) and str(v).lower() not in ("null", "true", "false", "nan", "inf")
+        taken = str(v).lower() in ("null", "true", "false", "nan", "inf")      # words that YAML reads as something else
+        plain = not taken and re.fullmatch(r"[A-Za-z_/.][\w/.-]*", str(v))
         return str(v) if plain else '"' + str(v).replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"{name}={text(value)}"
 
@@ -126,7 +128,8 @@ def to_schema(
         return OmegaConf.to_object(node)
     except OmegaConfBaseException as e:
         name, what = getattr(e, "full_key", None), str(getattr(e, "msg", e)).strip().splitlines()[0]
-        if what.startswith("Key "): what = f"there is no setting {name}; {nearest(name or '', settings(schema))}"; name = None
+        if what.startswith("Key "):
+            name, what = None, f"there is no setting {name}; {nearest(name or '', settings(schema))}"
         raise ConfigError(f"{name}: {what}" if name else what) from None
     except ConfigError: raise
     except ValueError as e: raise ConfigError(str(e)) from None
@@ -150,7 +153,7 @@ def compose(
             GlobalHydra.instance().clear()
             if held is not None: GlobalHydra.instance().hydra = held
     OmegaConf.set_struct(composed, False)
-    for o in below:         # what is typed for an open setting replaces it: a new head brings none of the old one's options
+    for o in below:         # what is typed for an open setting replaces it: a new head has no option of the old one
         parsed = OverridesParser.create().parse_override(o)
         OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=False)
     return to_schema(schema, composed)
@@ -165,7 +168,8 @@ def override(
     for text in overrides:
         parsed = OverridesParser.create().parse_override(read_override(text, type(config), {}))
         try: OmegaConf.update(node, parsed.key_or_group, parsed.value())
-        except OmegaConfBaseException as e: raise ConfigError(f"{parsed.key_or_group}: {str(e).splitlines()[0]}") from None
+        except OmegaConfBaseException as e:
+            raise ConfigError(f"{parsed.key_or_group}: {str(e).splitlines()[0]}") from None
     return to_schema(type(config), node)
 
 # %% ../../nbs/experiments/00_config.ipynb #91e81060
@@ -208,8 +212,7 @@ def check_parameters(
     declared = {k: v for c in cells[:injected[-1]] for k, v in assigned(c).items()}
     for name, value in given.items():
         if name not in declared: raise ConfigError(f"there is no parameter {name!r}; {nearest(name, declared)}")
-        default = declared[name]
-        fits = (default in (None, ...) or type(value) is type(default)
-                or (type(default), type(value)) == (float, int) or (isinstance(default, list) and isinstance(value, str)))
+        default, kinds = declared[name], (type(declared[name]), type(value))
+        fits = default in (None, ...) or kinds[0] is kinds[1] or kinds in ((float, int), (list, str))
         if not fits: raise ConfigError(f"parameter {name!r} is {value!r}; give a value like its default, {default!r}")
     return given

@@ -96,7 +96,8 @@ def fit_parts(
     for part in experiment.parts:
         folder, first = experiment.folder(part), part is experiment.parts[0]
         many = first and part.processes > 1
-        if many: launch(fit_together, part.processes, str(folder), part.name, resume, [p.path for p in loaded_plugins()])
+        plugins = [p.path for p in loaded_plugins()]
+        if many: launch(fit_together, part.processes, str(folder), part.name, resume, plugins)
         experiment.fitted[part.name] = part.fit(folder, resume or many, tracker if first else None, experiment.quiet)
 
 # %% ../../nbs/experiments/24_experiment.ipynb #651fd280
@@ -119,8 +120,8 @@ def finish(
 def outcome(experiment: Experiment, found: dict[str, Any]) -> dict[str, Any]:
     "Everything that is known at the end."
     history = experiment.main.history or experiment.run.facts.rows()
-    return dict(lab=experiment.lab, model=experiment.main.model, models=experiment.models, config=experiment.config, run=experiment.run,
-                data=experiment.data, history=pd.DataFrame(history)) | found
+    return dict(lab=experiment.lab, model=experiment.main.model, models=experiment.models, config=experiment.config,
+                run=experiment.run, data=experiment.data, history=pd.DataFrame(history)) | found
 
 # %% ../../nbs/experiments/24_experiment.ipynb #e907156a
 def run(
@@ -128,7 +129,7 @@ def run(
     config: Any = (),                   # what its `configure` gave, or overrides
     data: Any = None,                   # what its `load` gave, if it was called before
     overrides: Sequence[str] = (),      # what was typed, for the record
-    run_dir: str | Path | None = None,  # where to leave the run, or to go on with it; default a new folder in `config.runs`
+    run_dir: str | Path | None = None,  # where to leave the run, or to go on; default a new folder in `config.runs`
     quiet: bool = False,                # neither bar nor lines
 ) -> dict[str, Any]:                    # model, metrics, config, run, history, and what the lab's `judge` gave
     "Fit, judge and file one experiment."
@@ -140,7 +141,8 @@ def run(
         data = lab.load(config, quiet=quiet) if data is None else data
         parts = lab.parts(config, data)
         parts[0].prepare()              # complains before there is a folder
-    new = Run.create(config.runs, lab.name, config.name, to_yaml(config), overrides, folder=run_dir or None, plugins=recorded_plugins())
+    record = dict(overrides=overrides, folder=run_dir or None, plugins=recorded_plugins())
+    new = Run.create(config.runs, lab.name, config.name, to_yaml(config), **record)
     return finish(Experiment(lab, config, data, new, parts, quiet=quiet), resume=False)
 
 # %% ../../nbs/experiments/24_experiment.ipynb #7b44ddb9
@@ -203,7 +205,8 @@ def load_model(
         model = get_lab(about["lab"]).build(about, below("model/", tensors))
     except CheckpointError: raise
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as e:
-        raise CheckpointError(f"{path} holds a model of the {about['lab']} lab that cannot be built here: {e}") from None
+        own_lab = about["lab"]
+        raise CheckpointError(f"{path} holds a model of the {own_lab} lab that cannot be built here: {e}") from None
     check_shapes(read_header(path)[0], dict(model.state_dict()), "model/", path)
     model.load_state_dict(below("model/", tensors))
     return (model.eval() if hasattr(model, "eval") else model), about
@@ -272,9 +275,11 @@ def evaluate(
         data = lab.load(config, about, quiet)
         parts = lab.parts(config, data)
         experiment = Experiment(lab, config, data, run, parts, about=about, fresh=False, source=source, quiet=quiet)
-        there = {p.name: load_model(experiment.folder(p), lab)[0] for p in parts[1:] if (experiment.folder(p)/"checkpoints"/"best.safetensors").exists()}
+        others = {p.name: experiment.folder(p) for p in parts[1:]}
+        models = {parts[0].name: model} | {name: load_model(folder, lab)[0] for name, folder in others.items()
+                                           if (folder/"checkpoints"/"best.safetensors").exists()}
         device = get_device(config.device)
-        experiment.fitted = {name: Fitted(m.to(device) if hasattr(m, "to") else m) for name, m in {parts[0].name: model, **there}.items()}
+        experiment.fitted = {name: Fitted(m.to(device) if hasattr(m, "to") else m) for name, m in models.items()}
         if run.status != "done": experiment.notes.append(f"**The run is {run.status}**: its training has not ended.")
         experiment.notes += lab.guard(experiment)
         return outcome(experiment, lab.judge(experiment))

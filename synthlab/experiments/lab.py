@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import pandas as pd
-import synthlab
 from matplotlib.figure import Figure
 from torch import Tensor
 from .config import CONF, compose, in_open, nearest, override, settings
@@ -49,9 +48,9 @@ class LabSettings:
     name: str = ""                      # market, macro, …: its folder, its presets, its word on the command line
     title: str = ""                     # what it does, in a line
     schema: type = ExperimentConfig     # dataclass of its settings
-    presets: str | Path | None = None   # folder with config.yaml and groups; default synthlab/conf/<name>, if it is there
+    presets: str | Path | None = None   # folder with config.yaml and groups; default synthlab/conf/<name>, if any
     knobs: Mapping[str, str] = {}       # everyday parameters: short name -> setting
-    words: Mapping[str, str] = {}       # names of other systems -> what to write here, after "there is no setting NAME: "
+    words: Mapping[str, str] = {}       # names of other systems -> what to write here: "here it is training.lr"
     taught: Sequence[str] = ("model", "training.")  # beginnings of the settings that a model is taught with
     may_change: Sequence[str] = ()      # exceptions from it
 
@@ -92,7 +91,8 @@ class LabSettings:
         for name in (o.partition("=")[0].lstrip("+~") for o in overrides):
             if name in self.may_change or not name.startswith(tuple(self.taught)): continue
             also = f"; {', '.join(self.may_change)} can" if self.may_change else ""
-            raise ConfigError(f"{name} belongs to the training of a run and cannot be changed afterwards{also}; train again with it")
+            raise ConfigError(f"{name} belongs to the training of a run and cannot be changed afterwards{also}; "
+                              "train again with it")
 
 # %% ../../nbs/experiments/22_lab.ipynb #5ce8e55d
 class LabFitting:
@@ -110,7 +110,7 @@ class LabFitting:
         raise NotImplementedError(f"the {self.name} lab does not say what is fitted")
 
     def build(self,
-        about: Mapping[str, Any],       # what the checkpoint says about the model; `training` are the settings of its loop
+        about: Mapping[str, Any],       # what the checkpoint says of the model; `training`: the settings of its loop
         tensors: Mapping[str, Tensor],  # its numbers, for widths that only they know
     ) -> Any:                           # with `state_dict`, `load_state_dict`, and `eval` if it is a network
         "An empty model, as a checkpoint describes it."
@@ -127,7 +127,7 @@ class Experiment:
     parts: Sequence[Part]               # what is fitted; the first is the one in question
     fitted: dict[str, Fitted] = field(default_factory=dict)     # by the names of the parts
     notes: list[str] = field(default_factory=list)  # sentences about what is unusual
-    about: dict[str, Any] = field(default_factory=dict)     # what the checkpoint says about the model; empty for a fresh one
+    about: dict[str, Any] = field(default_factory=dict)     # what the checkpoint says of the model; a fresh one: empty
     fresh: bool = True                  # whether it has just been trained
     source: str | None = None           # the other data that it is tested on, if any
     quiet: bool = False                 # neither bar nor lines
@@ -155,7 +155,7 @@ class LabJudging:
     "How it is judged."
     headline: Headline = Headline("score", "score")     # the number of a result
     report: str = ""                    # the notebook that shows a finished run
-    report_goes_on: bool = True         # whether it runs in the run's folder with what was typed; False: it reads the folder alone
+    report_goes_on: bool = True         # it runs in the run's folder with what was typed; False: it only reads it
 
     def judge(self, experiment: Experiment) -> dict[str, Any]:  # metrics, and what tables and figures need
         "The model beside its baselines, on what none of them has seen."
@@ -188,7 +188,9 @@ class LabComparing:
         "What two results must have in common to be ranked."
         return ()
 
-    def outcomes(self, result: Mapping[str, Any]) -> pd.Series:     # held-out losses, lower is better; index: what was asked
+    def outcomes(self,
+        result: Mapping[str, Any],      # what `result.json` says
+    ) -> pd.Series:                     # held-out losses, lower is better; index: what was asked
         "What a result is compared by, pair by pair."
         raise ConfigError(f"the {self.name} lab does not compare results pair by pair")
 
@@ -324,4 +326,5 @@ def get_lab(
     if isinstance(name, Lab): return name
     if name not in _labs and name in lab_names(): importlib.import_module(f"synthlab.labs.{name}.experiment")
     if name in _labs: return _labs[name]
-    raise ConfigError(f"there is no lab {name!r}; {nearest(str(name), lab_names())} A lab of your own comes with --plugin FILE")
+    raise ConfigError(f"there is no lab {name!r}; {nearest(str(name), lab_names())} "
+                      "A lab of your own comes with --plugin FILE")

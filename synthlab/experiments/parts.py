@@ -32,8 +32,10 @@ class Fitted:
 class Part(Protocol):
     "Something to fit."
     name: str                           # of its folder
-    def prepare(self) -> None: "Complain about what cannot be fitted, before there is a folder."
-    def fit(self, folder: Path, resume: bool, tracker: Any, quiet: bool) -> Fitted: "Fit it in a folder, or go on there."
+    def prepare(self) -> None:
+        "Complain about what cannot be fitted, before there is a folder."
+    def fit(self, folder: Path, resume: bool, tracker: Any, quiet: bool) -> Fitted:
+        "Fit it in a folder, or go on there."
 
 # %% ../../nbs/experiments/20_parts.ipynb #eedca805
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ class EstimatorPart:
             model = self.make()
             path.parent.mkdir(parents=True, exist_ok=True)
             facts.event("finished", epochs=1)
-            save_checkpoint(path, {f"model/{k}": v for k, v in model.state_dict().items()}, dict(about=with_plugins(self.about), epoch=1))
+            numbers = {f"model/{k}": v for k, v in model.state_dict().items()}
+            save_checkpoint(path, numbers, dict(about=with_plugins(self.about), epoch=1))
         return Fitted(model, [], dict(epochs=1, best_epoch=1, parameters=parameters_of(model)))
 
 # %% ../../nbs/experiments/20_parts.ipynb #5d2e4e04

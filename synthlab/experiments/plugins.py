@@ -34,7 +34,8 @@ def load_plugin(
     found = Plugin(path.name, hashlib.sha256(source).hexdigest(), str(path))
     if (old := _loaded.get(path.name)) is not None:
         if old.sha256 == found.sha256: return old
-        raise ConfigError(f"another plug-in {path.name} is loaded already, from {old.path}; give one of them another name")
+        raise ConfigError(f"another plug-in {path.name} is loaded already, from {old.path}; "
+                          "give one of them another name")
     name = f"synthlab_plugin_{path.stem}"
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
@@ -62,7 +63,9 @@ def require_plugins(
 ) -> None:
     "Refuse to go on without the plug-ins of a run, or with others of their names."
     for one in recorded:
-        name, own = str(one.get("name")), _loaded.get(str(one.get("name")))
+        name, sha256 = str(one.get("name")), str(one.get("sha256"))
+        own = _loaded.get(name)
         if own is None: raise ConfigError(f"{where} was made with the plug-in {name}; give it again: --plugin {name}")
-        if own.sha256 != one.get("sha256"):
-            raise ConfigError(f"{where} was made with another {name} than {own.path}: its hash was {str(one.get('sha256'))[:12]}, this one's is {own.sha256[:12]}")
+        if own.sha256 != sha256:
+            raise ConfigError(f"{where} was made with another {name} than {own.path}: "
+                              f"its hash was {sha256[:12]}, this one's is {own.sha256[:12]}")

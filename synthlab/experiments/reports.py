@@ -32,7 +32,8 @@ def declared(
     for cell in cells:
         try: body = ast.parse(cell).body
         except SyntaxError: continue            # a cell of shell or magic commands
-        found |= {n.target.id: ast.unparse(n.annotation) for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+        typed = [n for n in body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+        found |= {n.target.id: ast.unparse(n.annotation) for n in typed}
     return found
 
 # %% ../../nbs/experiments/25_reports.ipynb #4b275bfc
@@ -43,7 +44,8 @@ def read_parameters(
     "Refuse what the notebook does not know, and read lists however they were written."
     given = check_parameters(cells)
     for name, kind in declared(cells).items():
-        if kind == "list" and isinstance(values.get(name), str): values[name] = words(values[name], spaces=name.endswith("overrides"))
+        if kind != "list" or not isinstance(values.get(name), str): continue
+        values[name] = words(values[name], spaces=name.endswith("overrides"))
     return given
 
 # %% ../../nbs/experiments/25_reports.ipynb #60823d80
@@ -78,7 +80,9 @@ PAGE = """
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}
 {%- if resources.mathjax -%}
-<script>MathJax = {tex: {inlineMath: [['$', '$'], ['\\\\(', '\\\\)']], processEscapes: true}, svg: {fontCache: 'global'}};</script>
+<script>
+MathJax = {tex: {inlineMath: [['$', '$'], ['\\\\(', '\\\\)']], processEscapes: true}, svg: {fontCache: 'global'}};
+</script>
 <script defer src="{{ resources.mathjax }}"></script>
 {%- endif -%}
 {%- endblock -%}
@@ -96,7 +100,7 @@ mjx-container { overflow-x: auto; overflow-y: hidden; max-width: 100%; }
 
 def mathjax(
     notebook,                       # as nbformat reads it
-) -> str:                           # an address that holds the whole script; "" where nothing needs it, or it is not installed
+) -> str:                           # an address that holds the whole script; "" where it is not needed or not installed
     "What typesets formulas without a network."
     if not any("$" in c.source for c in notebook.cells if c.cell_type == "markdown"): return ""
     try: files = metadata.files("sphinx-mathjax-offline")
@@ -109,7 +113,8 @@ def to_html(
 ) -> str:
     "A notebook as one page that needs nothing else."
     from nbconvert import HTMLExporter
-    heads = [line[2:] for c in notebook.cells if c.cell_type == "markdown" for line in c.source.splitlines() if line.startswith("# ")]
+    texts = [c.source for c in notebook.cells if c.cell_type == "markdown"]
+    heads = [line[2:] for text in texts for line in text.splitlines() if line.startswith("# ")]
     resources = {"mathjax": mathjax(notebook), "metadata": {"name": heads[0] if heads else "report"}}
     exporter = HTMLExporter(raw_template=PAGE, exclude_raw=True, exclude_input_prompt=True, exclude_output_prompt=True)
     return exporter.from_notebook_node(notebook, resources)[0]
@@ -130,7 +135,8 @@ class RunLink:
 
     def __repr__(self): return f"run: {self.shown()}"
 
-    def _repr_mimebundle_(self, include=None, exclude=None): return {"text/plain": repr(self), MIME: {"folder": self.shown()}}
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/plain": repr(self), MIME: {"folder": self.shown()}}
 
 def newest_run(
     lab: str,                       # market, macro, …: a report shows runs of its own lab
@@ -139,7 +145,8 @@ def newest_run(
     "The folder of the newest finished run of a lab."
     runs = list_runs(runs_folder(str(root)))
     done = runs[(runs["status"] == "done") & (runs["lab"] == lab)]
-    if not len(done): raise ConfigError(f"there is no finished run of the {lab} lab in {root}; make one with: synthlab {lab} train")
+    if not len(done):
+        raise ConfigError(f"there is no finished run of the {lab} lab in {root}; make one with: synthlab {lab} train")
     return Path(done.sort_values("created", kind="stable")["folder"].iloc[-1])
 
 def linked_run(
@@ -158,7 +165,8 @@ def file_report(
 ) -> tuple[Path, Path | None]:      # the page beside it, and the run's folder
     "Write the page of a report, and file both in the run that it shows."
     path = Path(path)
-    if not path.exists(): raise ConfigError(f"there is no notebook {path}; papermill writes one: papermill nbs/train.ipynb {path}")
+    if not path.exists():
+        raise ConfigError(f"there is no notebook {path}; papermill writes one: papermill nbs/train.ipynb {path}")
     import nbformat
     notebook = nbformat.read(path, 4)
     page = to_html(notebook)
@@ -183,7 +191,8 @@ def typed(
     folder: str | Path,             # of a run
 ) -> list[str]:                     # `name=value` each
     "The overrides that a run was started with."
-    return [json.loads(line[2:]) for line in (Path(folder)/"overrides.yaml").read_text().splitlines() if line.startswith("- ")]
+    lines = (Path(folder)/"overrides.yaml").read_text().splitlines()
+    return [json.loads(line[2:]) for line in lines if line.startswith("- ")]
 
 # %% ../../nbs/experiments/25_reports.ipynb #d662d6ac
 def parse_parameters(

@@ -22,7 +22,7 @@ from ..trainers.tracking import MODES
 # %% ../../nbs/experiments/12_settings.ipynb #cd19525e
 @dataclass
 class SplitConfig:
-    "When training ends, validation lies and testing begins: by date, or by share of the windows where there is no date."
+    "When training ends, validation lies and testing begins: by date, or by share of the windows without one."
     val_start: str | None = None        # first decision of validation; every training window has ended before
     test_start: str | None = None       # first decision of the test; every validation window has ended before
     test_end: str | None = None         # test windows end before; default the end of the data
@@ -51,7 +51,8 @@ class ExperimentConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self):
-        if self.threads < 0: raise ValueError(f"threads is {self.threads}; use 1 or more, or 0 for what this machine has")
+        if self.threads >= 0: return
+        raise ValueError(f"threads is {self.threads}; use 1 or more, or 0 for what this machine has")
 
 # %% ../../nbs/experiments/12_settings.ipynb #00f14788
 def whole_path(
@@ -100,7 +101,8 @@ def read_value(
 ) -> Any:                               # number, flag, None, list, or the text
     "What a typed value means."
     try: return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
-    except (OmegaConfBaseException, YAMLError): raise ConfigError(f"{text!r} is no value; put a text with signs into quotes") from None
+    except (OmegaConfBaseException, YAMLError):
+        raise ConfigError(f"{text!r} is no value; put a text with signs into quotes") from None
 
 # %% ../../nbs/experiments/12_settings.ipynb #f120e974
 def typed_knobs(

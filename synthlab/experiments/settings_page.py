@@ -14,8 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
 import pandas as pd
-from omegaconf import OmegaConf
-from .config import CONF, as_override, compose, is_open, nearest, preset_names, settings
+from .config import CONF, as_override, compose, is_open, nearest, preset_names
 from .lab import Lab, get_lab
 from ..models.registry import ConfigError
 

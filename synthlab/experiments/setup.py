@@ -56,8 +56,9 @@ class Market:
         "Test only decisions later than a time: what the test split forgets, its baselines may be fitted on."
         split, decided = self.fold.split, self.loader.windows.decided_at
         later = split.test[decided[split.test] > until.value]
-        if not len(later): raise ConfigError(f"every test window lies at or before {until:%Y-%m-%d %H:%M}, the end of what the "
-                                             f"model has learnt from; give later {self.rows}, or another data.split")
+        if not len(later):
+            raise ConfigError(f"every test window lies at or before {until:%Y-%m-%d %H:%M}, the end of what the "
+                              f"model has learnt from; give later {self.rows}, or another data.split")
         self.fold.split, self.test_after = split._replace(test=later), until
         return len(split.test) - len(later)
 
@@ -75,7 +76,8 @@ def split_by(
 ) -> Fold:
     "The split of a configuration, by date or by share."
     try: embargo = pd.Timedelta(split.embargo)
-    except ValueError: raise ConfigError(f"data.split.embargo is {split.embargo!r}; write a length of time, such as 5D") from None
+    except ValueError:
+        raise ConfigError(f"data.split.embargo is {split.embargo!r}; write a length of time, such as 5D") from None
     val, test = split.val_start, split.test_start
     if (val is None) != (test is None): raise ConfigError("data.split: give both val_start and test_start, or neither")
     if val is None: val, test = 1 - split.val_fraction - split.test_fraction, 1 - split.test_fraction
@@ -94,7 +96,8 @@ def fold_dates(
     times = np.unique(market.loader.windows.decided_at)
     n = len(times)
     if folds < 1 or not 0 < test_share < 1 or not 0 < val_share < 1 - test_share:
-        raise ConfigError(f"folds={folds}, test_share={test_share}, val_share={val_share}: at least one fold, and shares that leave room for training")
+        raise ConfigError(f"folds={folds}, test_share={test_share}, val_share={val_share}: at least one fold, "
+                          "and shares that leave room for training")
     edges = (n*(1 - test_share) + n*test_share*np.arange(folds + 1)/folds).astype(int)
     stamp = lambda i: pd.Timestamp(times[i], unit="ns", tz="UTC").isoformat()
     last = (pd.Timestamp(market.loader.windows.ends_at.max(), unit="ns", tz="UTC") + market.step()).isoformat()
@@ -109,8 +112,8 @@ def get_device(
     if name == "auto": return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try: device = torch.device(name)
     except RuntimeError: raise ConfigError(f"there is no device {name!r}; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available(): raise ConfigError("device is cuda, and torch sees no GPU here; use auto or cpu")
-    return device
+    if device.type != "cuda" or torch.cuda.is_available(): return device
+    raise ConfigError("device is cuda, and torch sees no GPU here; use auto or cpu")
 
 # %% ../../nbs/experiments/14_setup.ipynb #b2703810
 def threads_here(

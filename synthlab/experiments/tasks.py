@@ -9,8 +9,8 @@ __all__ = ['ATTEMPTS', 'PATIENCE', 'ONE_THREAD', 'SLURM', 'HTCONDOR', 'Task', 'r
            'cluster_client', 'queue_options', 'run_on_cluster', 'lost', 'run_tasks', 'condor_word', 'submit_files']
 
 # %% ../../nbs/experiments/30_tasks.ipynb #9fd209f0
-import argparse, contextlib, importlib, importlib.metadata, logging, os, re, shlex, signal, subprocess, sys
-import threading, time, traceback
+import argparse, contextlib, importlib, importlib.metadata, importlib.util, logging
+import os, re, shlex, signal, subprocess, sys, threading, time, traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -219,7 +219,8 @@ def missing_packages(
 
 def need_cluster() -> Any:
     "The module `distributed`, or a sentence about what to install."
-    try: import dask, distributed
+    if importlib.util.find_spec("dask") is None: raise missing_packages("dask")
+    try: import distributed
     except ImportError as e: raise missing_packages(e.name) from None
     return distributed
 
