@@ -231,7 +231,7 @@ def test_worlds_on_the_command_line(tmp_path, capsys):
 def test_a_run_of_the_other_lab_is_named(tmp_path, toy, capsys):
     run = Run.create(tmp_path, "market", "x", "name: x\n"); run.close("interrupted")
     with pytest.raises(Exception, match="is a run of the market lab"): bench.resume(run.folder, "macro")
-    assert main(["macro", "train", *TOY, "training.seed=7", f"runs={tmp_path}", "--run-dir", str(toy["run"].folder)]) == 2
+    assert main(["macro", "train", *TOY, "training.seed=8", f"runs={tmp_path}", "--run-dir", str(toy["run"].folder)]) == 2
     assert "other settings" in capsys.readouterr().err
 
 def test_report(tmp_path):

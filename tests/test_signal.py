@@ -107,7 +107,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, m
     assert (folder/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
 
 def test_a_folder_of_other_settings_is_left_alone(toy):
-    with pytest.raises(ConfigError, match="other settings"): bench.run("signal", [*TOY, "training.seed=7"], run_dir=toy["run"].folder)
+    with pytest.raises(ConfigError, match="other settings"): bench.run("signal", [*TOY, "training.seed=8"], run_dir=toy["run"].folder)
 
 # --- evaluating again ----------------------------------------------------------------------------------------------------------
 
