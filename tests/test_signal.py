@@ -99,7 +99,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, m
     with monkeypatch.context() as m:
         if where == "training": m.setattr(Trainer, "train_step", cut)
         elif where == "test": m.setattr(lab, "judge_signal", stop)
-        else: m.setattr(lab.Run, "write_result", stop)
+        else: m.setattr(Run, "write_result", stop)
         with pytest.raises(KeyboardInterrupt, match="synthlab resume"): bench.run("signal", [*TOY, f"runs={tmp_path}"], run_dir=folder)
     assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
     if where == "test":
