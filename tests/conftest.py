@@ -7,7 +7,7 @@ of its own (`pytest.mark.xdist_group`), as `test_notebooks.py` does for each not
 A cost is CPU seconds, of the worker and of the processes it started: it says the same on a busy machine. `costs.json` holds the
 costs of groups as they were measured last; groups start in that order, dearest first, and those that it does not know before all.
 `make test ARGS=--write-costs` measures them anew."""
-import json, math, os, sys, time
+import gc, json, math, os, sys, time
 from collections import Counter
 from multiprocessing import forkserver
 from pathlib import Path
@@ -60,6 +60,10 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda i: -costs.get(group(i), math.inf))
 
 def pytest_sessionstart(session): session.config.began = time.monotonic()
+
+def pytest_collection_finish():
+    "What was imported and collected is never garbage: it is not looked through again, and what is made is looked through more seldom."
+    gc.collect(); gc.freeze(); gc.set_threshold(20_000, 20, 20)
 
 def pytest_runtest_logstart(): global before; before = spent()
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
+
+import in_process
 from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource
@@ -17,7 +19,9 @@ NBS, CRYPTO = ROOT/"nbs", ROOT.parent/"shared/data/crypto_5m_usdt_2025.parquet"
 SMALL = ["training.epochs=2", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100", "tracking.mode=disabled"]
 SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.cli.main import main; sys.exit(main())"]
 
-def execute(name, tmp_path, **parameters):
+def execute(name, tmp_path, **parameters): return in_process.execute(NBS/f"{name}.ipynb", tmp_path, **parameters)
+
+def execute_in_kernel(name, tmp_path, **parameters):
     return papermill.execute_notebook(NBS/f"{name}.ipynb", tmp_path/"out.ipynb", parameters, cwd=tmp_path, progress_bar=False)
 
 @pytest.fixture(scope="session")
@@ -92,7 +96,7 @@ def test_command_line_and_notebook_write_the_same_bits(tmp_path, monkeypatch):
     typed = ["data=mock", "training.horizon=6", *SMALL]
     assert main(["train", *typed, "--run-dir", "cli", "--no-report"]) == 0
     assert main(["train", *typed, "--run-dir", "again", "--no-report"]) == 0
-    execute("train", tmp_path, source="mock", horizon=6, run_dir="notebook", overrides=SMALL)
+    execute_in_kernel("train", tmp_path, source="mock", horizon=6, run_dir="notebook", overrides=SMALL)
     bits = {name: [(tmp_path/name/f"checkpoints/{c}.safetensors").read_bytes() for c in ("best", "last")] for name in ("cli", "again", "notebook")}
     assert bits["cli"] == bits["again"] == bits["notebook"]
     results = [json.loads((tmp_path/name/"result.json").read_text()) for name in bits]
@@ -107,7 +111,7 @@ def test_one_and_two_processes_agree(tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     "R5 at the command line: SIGINT in training, exit 130, and `synthlab resume` ends where an undisturbed run does."
-    typed = ["data=mock", *SMALL, "training.epochs=40", "training.patience=0", "training.batch_size=32"]
+    typed = ["data=mock", *SMALL, "training.epochs=10", "training.patience=0", "training.batch_size=32"]
     whole = bench.run("market", [*typed, f"runs={tmp_path}/whole"])["run"].folder
     run = tmp_path/"cut"
     process = subprocess.Popen([*SYNTHLAB, "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -225,7 +229,7 @@ def test_several_assets(tmp_path):
 @pytest.mark.slow
 def test_benchmark_report(tmp_path):
     "The benchmark runs, and names every goal; how fast it is, is for its reader to see."
-    out = execute("benchmark", tmp_path, repeats=1)
+    out = execute_in_kernel("benchmark", tmp_path, repeats=1)
     verdict = "".join(str(c.outputs) for c in out.cells if "verdict[\"holds\"]" in c.source)
     for what in "scoringrules pwm", "torchsde Euler", "DataLoader", "200 000 rows", "five lines", "ordqz", "one sample a read", "one more candle", "beside pandas": assert what in verdict
 

@@ -2,8 +2,10 @@
 import json
 from pathlib import Path
 
-import nbformat, numpy as np, papermill, pytest, torch
+import nbformat, numpy as np, pytest, torch
 from papermill.exceptions import PapermillExecutionError
+
+from in_process import execute
 from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
 from synthlab.datasets.response_batches import ResponseBatches, load_split
@@ -236,7 +238,7 @@ def test_a_run_of_the_other_lab_is_named(tmp_path, toy, capsys):
 
 def test_report(tmp_path):
     "The report at toy size; its run is complete and linked."
-    out = papermill.execute_notebook(NBS/"emulate.ipynb", tmp_path/"out.ipynb", dict(worlds=["nk", "rbc"], n=60, model="small", epochs=2, overrides=TOY[2:5] + TOY[7:]), cwd=tmp_path, progress_bar=False)
+    out = execute(NBS/"emulate.ipynb", tmp_path, worlds=["nk", "rbc"], n=60, model="small", epochs=2, overrides=TOY[2:5] + TOY[7:])
     folder = linked_run(out, tmp_path)
     assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
     assert {p.stem for p in (folder/"figures").iterdir()} == {"training", "median", "bad", "quantiles", "horizons", "splits", "coverage", "left_out"}
@@ -246,7 +248,7 @@ def test_report(tmp_path):
 def test_the_report_on_estimation(toy, tmp_path):
     "The other report at toy size, through the emulator of a finished run."
     small = dict(run_dir=str(toy["run"].folder), draws=6, warmup=6, chains=2, simulations=4, quarters=40, recovered=3, steps=20)
-    out = papermill.execute_notebook(NBS/"estimate.ipynb", tmp_path/"out.ipynb", small, cwd=tmp_path, progress_bar=False)
+    out = execute(NBS/"estimate.ipynb", tmp_path, **small)
     assert "Simulation-based calibration with 4 data sets" in str(out)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 
@@ -260,7 +262,7 @@ def test_knobs_say_what_the_configuration_says():
 
 def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
     with pytest.raises(PapermillExecutionError, match="did you mean worlds\\?"):
-        papermill.execute_notebook(NBS/"emulate.ipynb", tmp_path/"out.ipynb", dict(worls=["nk"]), cwd=tmp_path, progress_bar=False)
+        execute(NBS/"emulate.ipynb", tmp_path, worls=["nk"])
     assert not (tmp_path/"runs").exists()
 
 @pytest.mark.parametrize("kind", [PerWorldMLPBaseline, PerWorldGRUBaseline, PooledMLPBaseline, LinearBaseline])

@@ -5,7 +5,7 @@ A notebook runs once, top to bottom, in one live shell; the test of a cell runs 
 what one of them defines or registers is not seen by the next; run in parallel, all its cells stay on one worker."""
 import os, re, sys
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,7 @@ class Run:
                 if self.shell.exc: self.failed = cell.id; raise self.shell.exc
                 self.done += 1
 
-run = cache(Run)
+run = lru_cache(maxsize=1)(Run)     # a notebook that is over is let go: its copy of the package would be looked through at every collection
 
 def checks():
     for path in NOTEBOOKS:

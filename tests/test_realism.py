@@ -2,8 +2,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np, pandas as pd, papermill, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from papermill.exceptions import PapermillExecutionError
+
+from in_process import execute
 from synthlab.labs.market.realism import (PairedReturns, compare_returns, conclude_realism, run_realism,
                                           spread_windows, take_returns)
 from synthlab.experiments.reports import linked_run
@@ -106,8 +108,7 @@ def test_windows_that_overlap_are_owned_up_to(world):
 
 def test_report_on_a_random_walk(tmp_path):
     "The report at toy size: its training is a run, which the page names and a second call reads, to the same conclusion."
-    out = papermill.execute_notebook(NBS/"stylised_facts.ipynb", tmp_path/"out.ipynb", dict(source="mock", horizon=48, model="linear", epochs=1, records=20,
-                                     run_dir="walk", overrides=TOY), cwd=tmp_path, progress_bar=False)
+    out = execute(NBS/"stylised_facts.ipynb", tmp_path, source="mock", horizon=48, model="linear", epochs=1, records=20, run_dir="walk", overrides=TOY)
     assert "test windows of 48 steps" in str(out) and "the most lifelike baseline" in str(out)
     assert linked_run(out, tmp_path) == (tmp_path/"walk").resolve() and Run(tmp_path/"walk").status == "done"
     again = run_realism("linear", ["data=mock", "training.horizon=48", "training.epochs=1", "training.seed=7", *TOY], records=20, folder=tmp_path/"walk")
@@ -115,7 +116,7 @@ def test_report_on_a_random_walk(tmp_path):
     assert conclude_realism(again, again.beside_known()) in shown
 
 def test_a_misspelt_parameter_of_the_report_is_refused(tmp_path):
-    with pytest.raises(PapermillExecutionError, match="did you mean records"): papermill.execute_notebook(NBS/"stylised_facts.ipynb", tmp_path/"out.ipynb", {"recods": 4}, cwd=tmp_path, progress_bar=False)
+    with pytest.raises(PapermillExecutionError, match="did you mean records"): execute(NBS/"stylised_facts.ipynb", tmp_path, recods=4)
     assert not (tmp_path/"runs").exists()
 
 def test_mistakes_are_refused_before_anything_is_trained(tmp_path):

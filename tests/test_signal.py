@@ -2,8 +2,10 @@
 import json, math, shutil
 from pathlib import Path
 
-import nbformat, numpy as np, pandas as pd, papermill, pytest
+import nbformat, numpy as np, pandas as pd, pytest
 from papermill.exceptions import PapermillExecutionError
+
+from in_process import execute
 from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource, get_source
@@ -97,7 +99,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, m
     with monkeypatch.context() as m:
         if where == "training": m.setattr(Trainer, "train_step", cut)
         elif where == "test": m.setattr(lab, "judge_signal", stop)
-        else: m.setattr(lab.Run, "write_result", stop)
+        else: m.setattr(Run, "write_result", stop)
         with pytest.raises(KeyboardInterrupt, match="synthlab resume"): bench.run("signal", [*TOY, f"runs={tmp_path}"], run_dir=folder)
     assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
     if where == "test":
@@ -301,7 +303,7 @@ def test_knobs_say_what_the_configuration_says():
 
 def test_report(tmp_path, candles):
     "At toy size on a file: the run is complete and linked, figures filed, the conclusion the run's own."
-    out = papermill.execute_notebook(NBS/"price_action.ipynb", tmp_path/"out.ipynb", dict(source=str(candles), assets="A", window_size=16, model="small", epochs=1, overrides=ONE[1:4] + ONE[7:]), cwd=tmp_path, progress_bar=False)
+    out = execute(NBS/"price_action.ipynb", tmp_path, source=str(candles), assets="A", window_size=16, model="small", epochs=1, overrides=ONE[1:4] + ONE[7:])
     folder = linked_run(out, tmp_path)
     assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
     assert {p.stem for p in (folder/"figures").iterdir()} == {"split", "training", "ranking", "reliability", "threshold", "wealth", "trades"}
@@ -311,7 +313,7 @@ def test_report(tmp_path, candles):
 
 def test_a_misspelt_parameter_of_the_report_is_refused_at_once(tmp_path):
     with pytest.raises(PapermillExecutionError, match="did you mean horizon\\?"):
-        papermill.execute_notebook(NBS/"price_action.ipynb", tmp_path/"out.ipynb", dict(horizn=4), cwd=tmp_path, progress_bar=False)
+        execute(NBS/"price_action.ipynb", tmp_path, horizn=4)
     assert not (tmp_path/"runs").exists()
 
 def test_a_setting_that_cannot_be_leaves_no_folder(tmp_path):

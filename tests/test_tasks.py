@@ -69,10 +69,10 @@ def finished(folder, n=4, to=3):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_all_is_done_once(jobs, tmp_path, capsys):
     "Here or in other processes: each task once, a line each, the log beside it."
-    assert run_tasks(counts(tmp_path), tmp_path, jobs) == {}
-    assert finished(tmp_path) == [1]*4 and len(pids(tmp_path)) == 4
-    assert len(set(pids(tmp_path))) == (1 if jobs == 1 else 4)
-    assert sorted(line.split()[-1] for line in capsys.readouterr().out.splitlines()) == ["t0", "t1", "t2", "t3"]
+    assert run_tasks(counts(tmp_path, 3), tmp_path, jobs) == {}
+    assert finished(tmp_path, 3) == [1]*3 and len(pids(tmp_path)) == 3
+    assert len(set(pids(tmp_path))) == (1 if jobs == 1 else 3)
+    assert sorted(line.split()[-1] for line in capsys.readouterr().out.splitlines()) == ["t0", "t1", "t2"]
 
 def test_what_fails_says_why_and_the_others_go_on(tmp_path):
     "A refusal is one attempt and a sentence; a death is tried again, three times in all."
@@ -106,15 +106,15 @@ def test_one_driver(tmp_path):
     with pytest.raises(ConfigError, match="1 or more"): run_tasks(counts(tmp_path), tmp_path, 0)
 
 def drive(folder, **options):
-    "A driver of four slow counts in a process of its own."
+    "A driver of three slow counts in a process of its own: two that are worked on and one that waits."
     code = (f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_tasks as t\nfrom pathlib import Path\n"
             f"if __name__ == '__main__':\n    t.load_plugin({str(folder/'counting_tasks.py')!r})\n    folder = Path({str(folder)!r})\n"
-            f"    try: t.run_tasks(t.counts(folder, 4, 30, .1), folder, 2, hint='go on with it', **{options!r})\n"
+            f"    try: t.run_tasks(t.counts(folder, 3, 30, .1), folder, 2, hint='go on with it', **{options!r})\n"
             "    except KeyboardInterrupt as e: print(e, file=sys.stderr); sys.exit(130)\n")
     (folder/"counting_tasks.py").write_text(PLUGIN); (folder/"drive.py").write_text(code)
     return subprocess.Popen([sys.executable, str(folder/"drive.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-def halfway(folder): return sum(p.read_text() not in ("", "30") for p in folder.glob("n[0-3]")) >= 2
+def halfway(folder): return sum(p.read_text() not in ("", "30") for p in folder.glob("n[0-2]")) >= 2
 
 @pytest.mark.parametrize("seed", cases(1, 8))
 @pytest.mark.parametrize("victim", ["task", "driver", "Ctrl-C"])
@@ -133,13 +133,13 @@ def test_whoever_is_killed_all_is_done_once(victim, seed, tmp_path):
     else:
         until(lambda: not any(map(alive, pids(tmp_path))), 30)
         assert driver.returncode == (130 if victim == "Ctrl-C" else -9) and ("go on with it" in err) == (victim == "Ctrl-C")
-        assert run_tasks([t for t in counts(tmp_path, 4, 30, .001) if not (tmp_path/f"{t.arguments[0]}.done").exists()], tmp_path, progress=False) == {}
-    assert finished(tmp_path, 4, 30) == [1]*4
+        assert run_tasks([t for t in counts(tmp_path, 3, 30, .001) if not (tmp_path/f"{t.arguments[0]}.done").exists()], tmp_path, progress=False) == {}
+    assert finished(tmp_path, 3, 30) == [1]*3
 
 def test_a_store_is_simulated_by_tasks(tmp_path):
     "The blocks of two worlds in two processes: the bytes of one process, and nothing left beside them."
     def files(root): return {p.relative_to(root): p.read_bytes() for p in sorted(Path(root).rglob("*")) if p.is_file() and p.name != "manifest.json"}
-    wanted = dict(worlds=["lss", "var"], n=dict(lss=26, var=14), T=6, horizon=5, block=10, progress=False)
+    wanted = dict(worlds=["lss", "var"], n=dict(lss=14, var=6), T=6, horizon=5, block=10, progress=False)
     one = generate_dataset(tmp_path/"one", **wanted)
     two = generate_dataset(tmp_path/"two", **wanted, execute=partial(simulate_blocks, 2))
     assert files(one.root) == files(two.root) and len(files(one.root)) > 8 and one.manifest["config_hash"] == two.manifest["config_hash"]
@@ -156,8 +156,8 @@ def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path):
         def told(name):
             if not killed: killed.append(workers[0]); os.kill(workers[0], signal.SIGKILL)
             return name
-        assert run_tasks(counts(tmp_path, 4, 10, .05), tmp_path, 2, cluster.scheduler_address, False, told) == {}
-    assert killed and finished(tmp_path, 4, 10) == [1]*4
+        assert run_tasks(counts(tmp_path, 3, 10, .05), tmp_path, 2, cluster.scheduler_address, False, told) == {}
+    assert killed and finished(tmp_path, 3, 10) == [1]*3
 
 @pytest.mark.parametrize("cluster", ["local", "address"])
 def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path):
@@ -173,8 +173,8 @@ def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path):
     finally:
         driver.kill()
         if there: there.close()
-    left = [t for t in counts(tmp_path, 4, 30, .001) if not (tmp_path/f"{t.arguments[0]}.done").exists()]
-    assert left and run_tasks(left, tmp_path, 2, progress=False) == {} and finished(tmp_path, 4, 30) == [1]*4
+    left = [t for t in counts(tmp_path, 3, 30, .001) if not (tmp_path/f"{t.arguments[0]}.done").exists()]
+    assert left and run_tasks(left, tmp_path, progress=False) == {} and finished(tmp_path, 3, 30) == [1]*3
 
 def test_without_the_packages_a_sentence_says_what_to_install(tmp_path, monkeypatch):
     "The packages by their own names: an extra of ours would be looked for where it is not."
