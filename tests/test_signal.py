@@ -7,14 +7,13 @@ from papermill.exceptions import PapermillExecutionError
 from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource, get_source
-from synthlab.datasets.signals import SignalLoader
 from synthlab.labs.signal import experiment as lab
 from synthlab.cli.main import main
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
 from synthlab.labs.signal.judging import SHOWN, decide, decision_state, restore_decision
 from synthlab.labs.signal.figures import signal_figures
-from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config
+from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, signal_config
 from synthlab.labs.signal.trading import count_trials
 from synthlab.metrics.recalibration import RECALIBRATION_KINDS
 from synthlab.metrics.classification import classification_scores
@@ -97,7 +96,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, m
     with monkeypatch.context() as m:
         if where == "training": m.setattr(Trainer, "train_step", cut)
         elif where == "test": m.setattr(lab, "judge_signal", stop)
-        else: m.setattr(lab.Run, "write_result", stop)
+        else: m.setattr(Run, "write_result", stop)
         with pytest.raises(KeyboardInterrupt, match="synthlab resume"): bench.run("signal", [*TOY, f"runs={tmp_path}"], run_dir=folder)
     assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
     if where == "test":
@@ -107,7 +106,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, m
     assert (folder/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
 
 def test_a_folder_of_other_settings_is_left_alone(toy):
-    with pytest.raises(ConfigError, match="other settings"): bench.run("signal", [*TOY, "training.seed=7"], run_dir=toy["run"].folder)
+    with pytest.raises(ConfigError, match="other settings"): bench.run("signal", [*TOY, "training.seed=8"], run_dir=toy["run"].folder)
 
 # --- evaluating again ----------------------------------------------------------------------------------------------------------
 
