@@ -1,5 +1,5 @@
 "Every report runs end to end at toy size and refuses a parameter it does not know; notebook and command line write the same bits."
-import json, os, signal, subprocess, sys, time
+import json, signal, subprocess, sys, time
 from pathlib import Path
 
 import nbformat, numpy as np, pandas as pd, papermill, pytest

@@ -9,7 +9,6 @@ from synthlab.cli.main import main
 from synthlab.datasets.features import restore_engineer
 from synthlab.experiments import publish
 from synthlab.experiments.publish import FILES, HubManager, load_published
-from synthlab.experiments.runs import Run
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 

@@ -127,7 +127,6 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, m
         else: m.setattr(Trainer, "train_step", cut)
         with pytest.raises(KeyboardInterrupt, match="synthlab resume"): bench.run("macro", config, run_dir=folder, quiet=True)
     assert Run(folder).status == "interrupted" and not (folder/"result.json").exists()
-    done = {n for n in bits(folder) if where == "test" or (where != "universal" and n.startswith(("checkpoints/", "parts/pooled/")))}
     with monkeypatch.context() as m:
         m.setattr(Trainer, "train_step", lambda self, batch: (trained.append(self.folder.name), fit(self, batch))[1])
         again = bench.resume(folder, quiet=True)

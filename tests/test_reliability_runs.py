@@ -18,9 +18,9 @@ def hold(folder, ready, seconds=60.):
 
 def hold_with_child(folder, ready):
     "An owner that has a child, as a data loader would be; the child lives on."
-    run = Run.open(folder)
-    if not os.fork(): time.sleep(20); os._exit(0)
-    Path(ready).touch(); time.sleep(60)
+    with Run.open(folder):
+        if not os.fork(): time.sleep(20); os._exit(0)
+        Path(ready).touch(); time.sleep(60)
 
 def owner_of(target, folder, ready):
     child = spawner.Process(target=target, args=(folder, ready), daemon=True); child.start()

@@ -9,14 +9,13 @@ from in_process import execute
 from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource, get_source
-from synthlab.datasets.signals import SignalLoader
 from synthlab.labs.signal import experiment as lab
 from synthlab.cli.main import main
 from synthlab.experiments.reports import linked_run
 from synthlab.experiments.runs import Run
 from synthlab.labs.signal.judging import SHOWN, decide, decision_state, restore_decision
 from synthlab.labs.signal.figures import signal_figures
-from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, load_signals, signal_config
+from synthlab.labs.signal.settings import SIGNAL_KNOBS, SignalConfig, signal_config
 from synthlab.labs.signal.trading import count_trials
 from synthlab.metrics.recalibration import RECALIBRATION_KINDS
 from synthlab.metrics.classification import classification_scores

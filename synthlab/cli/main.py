@@ -155,8 +155,7 @@ def backtest(args):
 
 def blocks(args):
     "What a recipe may name."
-    from synthlab.models import synth        # registers them
-    from synthlab.models.registry import registry
+    from synthlab.models.synth import registry      # with all that a model is built from
     print(registry.summary(args.kind))
 
 def worlds(args):

@@ -173,7 +173,7 @@ def last_model(
 def settle_macro(
     config: MacroConfig,                # as composed
     names: Sequence[str],               # of the settings that were typed
-) -> MacroConfig:                       # without worlds that were not asked for, a store named from the root of the disk
+) -> MacroConfig:                       # without worlds that were not asked for; a store's path is absolute
     "Complain about worlds, options and draws that cannot be."
     check_worlds(config, names)
     check_model(config)

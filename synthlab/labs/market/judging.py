@@ -23,7 +23,7 @@ from .settings import MarketConfig
 from ...metrics.calibration import pit, rank_histogram, rank_test, ranks, spread_skill
 from ...metrics.crps import sharpness
 from ...metrics.skill import diebold_mariano, skill, skill_interval
-from ...models import baselines
+from ...models.baselines import Baseline
 from ...models.registry import ConfigError, create
 from ...models.synth import covariates
 from ...trainers.objectives import path_crps
@@ -48,7 +48,7 @@ def fit_baseline(
     loader: MarketDataLoader,           # whose bars are fitted
     name: str,                          # of a registered baseline
     until: int,                         # stamp in nanoseconds; what lies at or after it is not seen
-) -> list:                              # one fitted baseline an asset, in the loader's order
+) -> list[Baseline]:                    # one fitted baseline an asset, in the loader's order
     "A baseline, fitted to each asset's closes before a time."
     fitted = []
     for asset, bars in loader.bars.items():
@@ -60,7 +60,7 @@ def fit_baseline(
 # %% ../../../nbs/labs/market/14_judging.ipynb #c068a437
 def baseline_simulator(
     loader: MarketDataLoader,           # whose closes it starts from
-    fitted: Sequence,                   # one fitted baseline an asset, in the loader's order
+    fitted: Sequence[Baseline],         # one fitted baseline an asset, in the loader's order
     horizon: int,                       # steps H
     n_paths: int,                       # members P
 ) -> Simulator:

@@ -28,17 +28,17 @@ def asset_columns(
 # %% ../../../nbs/labs/market/12_setup.ipynb #dafa11d7
 def load_market(
     config: MarketConfig,               # what `market_config` gave
-    engineer: FeatureEngineer | None = None,    # fitted; default: the configuration's, fitted on the training windows
-    assets: Sequence[str] | None = None,        # those that a model was trained on, in its order; default: those of the data
+    engineer: FeatureEngineer | None = None,    # fitted; default: the one that is set, fitted to the training windows
+    assets: Sequence[str] | None = None,        # that a model was trained on, in its order; default: those of the data
 ) -> Market:
     "Bars, windows and split of a configuration."
     data, training = config.data, config.training
     try: pattern = create_engineer(**data.engineer, **({"past": data.past} if data.past else {}))
     except (TypeError, ValueError) as e: raise ConfigError(f"data.engineer: {e}") from None
-    device = get_device(config.device)
-    try: loader = MarketDataLoader(data.source, pattern, data.assets or None, training.lookback, training.horizon, training.batch_size,
-                                   data.gaps, seed=training.seed, device=device, gap_limit=data.gap_limit, future=data.future,
-                                   static=asset_columns(data.static, assets))
+    size = training.lookback, training.horizon, training.batch_size
+    options = dict(seed=training.seed, device=get_device(config.device), gaps=data.gaps, gap_limit=data.gap_limit)
+    known = dict(future=data.future, static=asset_columns(data.static, assets))
+    try: loader = MarketDataLoader(data.source, pattern, data.assets or None, *size, **options, **known)
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Market(loader, split_by(loader, data.split, engineer, training.stride))
 
@@ -50,7 +50,8 @@ def build_market_model(
     static_size: int = 0,               # static covariates S of a series
 ) -> SynthModel:
     "The model of a configuration, with the weights of its seed."
-    backbone = config.model.get("backbone")
-    if not isinstance(backbone, Mapping): raise ConfigError("model: give a preset, model=default, or a backbone and a head")
-    known = dict(input_size=feature_dim, lookback=config.training.lookback, future_size=future_size, static_size=static_size)
+    backbone, lookback = config.model.get("backbone"), config.training.lookback
+    if not isinstance(backbone, Mapping):
+        raise ConfigError("model: give a preset, model=default, or a backbone and a head")
+    known = dict(input_size=feature_dim, lookback=lookback, future_size=future_size, static_size=static_size)
     return create_model({**config.model, "backbone": known | backbone}, seed=config.training.seed)

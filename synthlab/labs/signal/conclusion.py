@@ -118,8 +118,8 @@ def say_trades(
     own, hold = table.loc["model"], table.loc["buy and hold"]
     against = f" against {own.sharpe:.2f}" if math.isfinite(own.sharpe) else ""
     found = [f"Traded, it made {percent(own.total_return)} in {own.trades:.0f} trades, "
-             f"invested {percent(own.invested)} of the time; "
-             f"having bought once and waited made {percent(hold.total_return)}, with a Sharpe ratio of {hold.sharpe:.2f}{against}."]
+             f"invested {percent(own.invested)} of the time; having bought once and waited made "
+             f"{percent(hold.total_return)}, with a Sharpe ratio of {hold.sharpe:.2f}{against}."]
     if 0 < own.trades < ENOUGH:
         found.append(f"**{own.trades:.0f} trade{'s are' if own.trades > 1 else ' is'} too few to judge.**")
     return found
@@ -133,12 +133,13 @@ def say_luck(
     own = traded.table.loc["model"]
     if own.trades < ENOUGH: return []
     as_well = (traded.random >= own.total_return).mean()
-    chance = "It buys nearly always, so there is no telling it from chance by the time of its purchases."
-    if bought <= .9: chance = f"Of {len(traded.random)} random strategies with as many trades {percent(as_well)} did as well."
+    chance = f"Of {len(traded.random)} random strategies with as many trades {percent(as_well)} did as well."
+    always = "It buys nearly always, so there is no telling it from chance by the time of its purchases."
     tried = f"{traded.trials} strateg{'y' if traded.trials == 1 else 'ies'}"
     verdict = "" if traded.deflated > .95 else ": **no evidence of an edge**"
-    edge = f"With {tried} tried on these candles, the probability that its true Sharpe ratio is above what luck gives is"
-    return [chance, f"{edge} {percent(traded.deflated)} (deflated Sharpe ratio){verdict}."]
+    edge = (f"With {tried} tried on these candles, the probability that its true Sharpe ratio is above what luck "
+            f"gives is {percent(traded.deflated)} (deflated Sharpe ratio){verdict}.")
+    return [always if bought > .9 else chance, edge]
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #7a6c7000
 def say_days(
@@ -244,8 +245,9 @@ def signal_numbers(
     "What `result.json` holds of a test."
     scores, traded, (begins, ends) = found["scores"], found["traded"], found["span"]
     ratio = float(sharpe(traded.returns["model"].to_numpy(), periods=1))
-    return dict(auc=float(scores.loc[("model", "auc"), "value"]), source=config.data.source, windows=len(found["label"]),
-                test_from=begins, test_to=ends, unit="probability that a buy ranks above another window",
+    return dict(auc=float(scores.loc[("model", "auc"), "value"]), source=config.data.source,
+                windows=len(found["label"]), test_from=begins, test_to=ends,
+                unit="probability that a buy ranks above another window",
                 scores=plain_rows(scores), gains=plain_rows(found["gains"]),
                 strategies=traded.table.to_dict("index"), sharpe_a_bar=ratio if math.isfinite(ratio) else 0.,
                 deflated_sharpe=traded.deflated, trials=traded.trials, decision=decision_state(found["decision"]),
