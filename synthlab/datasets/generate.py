@@ -272,7 +272,7 @@ def generate_dataset(
     progress: bool = True,      # show a bar
     world_options: Mapping = {},# name → options of `get_world`
     block: int = BLOCK,         # draws computed together, even
-    execute: Callable | None = None,    # does `(world, number)` in a folder and tells each; default processes of its own
+    execute: Callable | None = None,    # does `(world, number)` in a folder, tells each; default processes of its own
 ) -> ResponseStore:
     "Simulate worlds into a store. Interrupted, it goes on where it was when called again."
     root, plan = Path(root).expanduser().absolute(), Plan(seed, T, horizon, block)
