@@ -43,7 +43,10 @@ class LineLab(Lab):
     def judge(self, experiment):
         if self.stop.exists(): raise KeyboardInterrupt
         error = float((experiment.main.model.slope - 2).abs())
-        return dict(metrics=dict(error=error, conclusion=f"It is off by **{error:.3f}**."), table=pd.DataFrame(dict(error=[error]), ["line"]))
+        return dict(metrics=dict(error=error), table=pd.DataFrame(dict(error=[error]), ["line"]))
+
+    evidence = "error",
+    def conclude(self, numbers): return f"It is off by **{numbers['error']:.3f}**."
     def tables(self, result): return {"error of the slope": result["table"]}
     def predict(self, model, about, source, assets=None, scale: float = 1.):
         return {source: pd.DataFrame(dict(y=[scale*float(model.slope)]))}

@@ -10,7 +10,7 @@ import pandas as pd, pytest
 from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments import config as config_module, lab as lab_module, plugins
-from synthlab.experiments.experiment import evaluate, load_model, open_run, predict, resume, run, run_config
+from synthlab.experiments.experiment import conclusion, evaluate, load_model, open_run, predict, resume, run, run_config
 from synthlab.experiments.lab import Lab, get_lab, lab_names
 from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.publish import HubManager, load_published
@@ -102,6 +102,13 @@ def test_a_run_is_complete(toy):
     assert all(load_model(folder/path)[1]["lab"] == name for path in bits(folder) if path.endswith("best.safetensors"))
     assert said.get("plugins", []) == plugins.recorded_plugins() and len(plugins.recorded_plugins()) == (name == "toy")
     assert run_config(*open_run(folder)).threads == 1
+
+def test_the_conclusion_follows_from_the_numbers_of_the_file(toy):
+    "Written again from `result.json` alone it is the same; no number of it comes from elsewhere."
+    name, folder = toy
+    found, lab = json.loads((folder/"result.json").read_text()), get_lab(name)
+    assert conclusion(lab, found) == found["conclusion"] and lab.evidence
+    assert " ".join([*found["notes"], lab.conclude({k: found[k] for k in lab.evidence})]) == found["conclusion"]
 
 def test_two_runs_are_equal_to_the_bit(toy, tmp_path):
     name, folder = toy

@@ -33,7 +33,7 @@ class Ridge(torch.nn.Module):
 
 @register_lab
 class ToyLab(Lab):
-    name, title, schema = "toy", "predict the last column of a table from the others", ToyConfig
+    name, title, schema, evidence = "toy", "predict the last column of a table from the others", ToyConfig, ("rmse", "baselines")
     headline, words, knobs = Headline("rmse", "RMSE", ".3f"), {"alpha": "here it is training.penalty"}, dict(source="data.source", penalty="training.penalty")
 
     def load(self, config, about=None, quiet=False):
@@ -52,8 +52,8 @@ class ToyLab(Lab):
         data, cut = experiment.data, len(experiment.data)*3//4
         said, true = self.predict(experiment.main.model, dict(columns=list(data)[:-1]), data.iloc[cut:])["table"].prediction, data.iloc[cut:, -1]
         rmse, mean = (float(((guess - true)**2).mean()**.5) for guess in (said, data.iloc[:cut, -1].mean()))
-        held = dict(row=[int(i) for i in true.index], loss=((said - true)**2).tolist())
-        return dict(metrics=dict(rmse=rmse, baselines=dict(mean=mean), held_out=held, conclusion=f"The error is {rmse:.3f}, that of the mean {mean:.3f}."))
+        return dict(metrics=dict(rmse=rmse, baselines=dict(mean=mean), held_out=dict(row=list(true.index), loss=((said - true)**2).tolist())))
+    def conclude(self, numbers): return f"The error is {numbers['rmse']:.3f}, that of the mean {numbers['baselines']['mean']:.3f}."
     def outcomes(self, result): return pd.Series(result["held_out"]["loss"], pd.Index(result["held_out"]["row"], name="row"))
     def predict(self, model, about, source, assets=None):
         x = self.table(source)[about["columns"]]

@@ -161,6 +161,14 @@ class LabJudging:
         "The model beside its baselines, on what none of them has seen."
         raise NotImplementedError(f"the {self.name} lab does not say how it is judged")
 
+    evidence: Sequence[str] = ()        # names of the metrics that the conclusion is computed from
+
+    def conclude(self,
+        numbers: Mapping[str, Any],     # the metrics of `evidence`, as `result.json` holds them
+    ) -> str:                           # Markdown
+        "The finding in sentences, computed from the numbers."
+        raise NotImplementedError(f"the {self.name} lab does not say what it concludes")
+
     def guard(self, experiment: Experiment) -> list[str]:
         "Sentences about a model that is tested again; what it has learnt from is taken out of the test."
         return []

@@ -24,7 +24,7 @@ from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
 from ...experiments.setup import get_device
 from .card import MacroSharing
 from .figures import macro_figures
-from .conclusion import conclude_emulation, criteria
+from .conclusion import EVIDENCE, conclude_emulation, criteria, error_tails, records
 from .judging import (INSIDE, answers, by_model, gap_table, judge, judgement_table, left_out_table,
                                          needs_history, speed_table)
 from .settings import (BASELINES, ELSEWHERE, MACRO_KNOBS, MacroConfig, build_emulator, last_model,
@@ -111,7 +111,7 @@ def judge_emulators(
     models: dict[str, Emulator],        # universal first; alone_… and without_… are recognised by their names
     config: MacroConfig,
     store: ResponseStore,
-) -> dict[str, Any]:                    # judgement, table, gaps, promised, left_out, speed, conclusion
+) -> dict[str, Any]:                    # judgement, table, gaps, promised, left_out, speed, …
     "Everything that is known after a test."
     first, worlds = models["universal"], list(config.data.worlds)
     alone = {n.removeprefix("alone_"): m for n, m in models.items() if n.startswith("alone_")}
@@ -133,9 +133,10 @@ def judge_emulators(
     taught = [w for w in worlds if not (w in readers and readers[w].width == 0)]
     promised, left_out = criteria(table, judgement.shapes, taught), left_out_table(left, zero, table)
     speed = speed_table(first, store, config.evaluation.timing_draws)
-    speed.attrs |= dict(draws=config.evaluation.timing_draws, threads=torch.get_num_threads(), device=str(first.scale.device))
-    conclusion = conclude_emulation(table, promised, judgement.coverage, left_out, speed, config.evaluation.level, taught)
-    return dict(judgement=judgement, errors=judgement.errors, table=table, gaps=gap_table(table), promised=promised, left_out=left_out, speed=speed, taught=taught, conclusion=conclusion)
+    timed = dict(draws=config.evaluation.timing_draws, threads=torch.get_num_threads(), device=str(first.scale.device))
+    speed.attrs |= timed
+    return dict(judgement=judgement, errors=judgement.errors, table=table, gaps=gap_table(table), promised=promised,
+                left_out=left_out, speed=speed, taught=taught, timed=timed, level=config.evaluation.level)
 
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #a59e6d68
 def with_line(config: MacroConfig, store: ResponseStore, trained: dict[str, Emulator]) -> dict[str, Emulator]:
@@ -162,13 +163,16 @@ def emulation_numbers(
     known: dict[str, dict],             # what is known of each training
 ) -> dict[str, Any]:                    # plain numbers and text
     "What `result.json` holds."
-    table = found["table"]
-    records = lambda frame: frame.reset_index().to_dict("records") if len(frame) else []
+    table, judgement = found["table"], found["judgement"]
     p50 = by_model(table, "p50")
-    return dict(nrmse=float(p50.loc[[w for w in found["taught"] if w in p50.index] or p50.index].iloc[:, 0].mean()), unit="share of the typical response, median over draws, mean over taught worlds",
-                median={m: p50[m].dropna().to_dict() for m in p50}, errors=table.to_dict("records"), gaps=records(found["gaps"]), promised=records(found["promised"]),
-                left_out=records(found["left_out"]), speed=records(found["speed"]), threads=found["speed"].attrs["threads"], device=found["speed"].attrs["device"], coverage=found["judgement"].coverage.to_dict("records"),
-                shapes=found["judgement"].shapes.to_dict("records"), trainings=known, held_out=held_out(found), conclusion=found["conclusion"])
+    judged = [w for w in found["taught"] if w in p50.index] or p50.index
+    return dict(nrmse=float(p50.loc[judged].iloc[:, 0].mean()),
+                unit="share of the typical response, median over draws, mean over taught worlds",
+                median={m: p50[m].dropna().to_dict() for m in p50}, errors=table.to_dict("records"),
+                tails=records(error_tails(table)), **{k: records(found[k]) for k in ("gaps", "promised", "left_out", "speed")},
+                **found["timed"], level=found["level"], taught=list(found["taught"]),
+                coverage=judgement.coverage.to_dict("records"), shapes=judgement.shapes.to_dict("records"),
+                trainings=known, held_out=held_out(found))
 
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #f033da79
 @register_lab
@@ -179,6 +183,7 @@ class MacroLab(MacroSharing, Lab):
     headline, report, unit = Headline("nrmse", "NRMSE %", scale=100), "emulate", "of the typical response"
     taught = "data.", "model", "training.", "evaluation."
     may_change = "evaluation.timing_draws", "data.root"
+    evidence = EVIDENCE
 
     def spell(self, overrides): return last_model(overrides)
 
@@ -204,8 +209,9 @@ class MacroLab(MacroSharing, Lab):
         found = judge_emulators(with_line(config, store, experiment.models), config, store)
         if experiment.fresh: known = {n: {("validation_nrmse" if k == "score" else k): v for k, v in f.known.items()} for n, f in experiment.fitted.items()}
         else: known = experiment.run.result.get("trainings", {})
-        found["conclusion"] = " ".join([*experiment.notes, found["conclusion"]])
         return dict(metrics=emulation_numbers(found, known), store=store, **found)
+
+    def conclude(self, numbers): return conclude_emulation(numbers)
 
     def figures(self, result): return macro_figures(result)
 

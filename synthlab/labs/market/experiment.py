@@ -5,8 +5,8 @@ resumed and tested again."""
 
 # %% auto #0
 __all__ = ['STILL', 'RAW', 'LEVELS', 'COLUMNS', 'run_experiment', 'make_objective', 'tested_simulator', 'bare_variants',
-           'take_out', 'window_scores', 'beside_baselines', 'result_numbers', 'judge_model', 'empty_model',
-           'MarketComparing', 'drift_note', 'latest_bars', 'quantile_table', 'simulate_on', 'MarketLab']
+           'take_out', 'judge_model', 'empty_model', 'MarketComparing', 'drift_note', 'latest_bars', 'quantile_table',
+           'simulate_on', 'MarketLab']
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #7257ff7d
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,9 @@ from ...experiments.setup import Market
 from ...experiments.verdicts import overlap
 from .figures import market_figures
 from .hub import COVARIATES, MarketSharing, best_baseline
-from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, calibration, conclude,
-                                          evaluate, judged_windows, model_simulator, skill_table)
+from .conclusion import EVIDENCE, conclude, result_numbers
+from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, evaluate, judged_windows,
+                                          model_simulator, skill_table)
 from .recalibration import recalibrate
 from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_source
 from .setup import asset_columns, build_market_model, load_market
@@ -85,41 +86,11 @@ def take_out(
     evaluation.steps.pop(name)
     return float(evaluation.scores.pop(name).mean())
 
-# %% ../../../nbs/labs/market/20_experiment.ipynb #9646ae9e
-def window_scores(
-    evaluation: Evaluation,             # what `evaluate` found
-) -> dict[str, list]:                   # decided_at, asset, and a list a simulator, in order of time
-    "Every window's score as plain lists."
-    scores, asset = evaluation.scores, [str(name) for name in evaluation.asset]
-    return dict(decided_at=scores.index.astype(str).tolist(), asset=asset, **scores.to_dict("list"))
-
-# %% ../../../nbs/labs/market/20_experiment.ipynb #57c0b560
-def beside_baselines(
-    table: pd.DataFrame,                # what `skill_table` made, the model first
-) -> dict[str, dict]:                   # by baseline: crps, skill, skill_interval, p_value
-    "What each baseline scored, and the skill of the model over it."
-    return {name: dict(crps=r.crps, skill=r.skill, skill_interval=[r.low, r.high], p_value=r.p_value)
-            for name, r in table.iloc[1:].iterrows()}
-
-# %% ../../../nbs/labs/market/20_experiment.ipynb #387718f7
-def result_numbers(
-    table: pd.DataFrame,                # what `skill_table` made
-    evaluation: Evaluation,             # what `evaluate` found
-    config: MarketConfig,               # level and overlap
-) -> dict[str, Any]:                    # plain numbers and text
-    "What `result.json` holds of a test."
-    times = evaluation.scores.index
-    return dict(crps=float(table["crps"].iloc[0]), unit="1e-4 of the price at the decision, mean over steps",
-                baselines=beside_baselines(table), level=config.evaluation.level, windows=len(times),
-                test_from=str(times[0]), test_to=str(times[-1]), scores=window_scores(evaluation),
-                crps_by_step=evaluation.steps.iloc[:, 0].tolist(), **calibration(evaluation, config))
-
 # %% ../../../nbs/labs/market/20_experiment.ipynb #41b427d3
 def judge_model(
     model: SynthModel,                  # with the weights to test
     market: Market,                     # the data and its split
     config: MarketConfig,               # how to test
-    notes: Sequence[str] = (),          # sentences about what is unusual in this test
     say=print,                          # told what is being done
 ) -> tuple[dict, pd.DataFrame, Evaluation]: # numbers, table, scores
     "The model beside its baselines on the test split; if it was given a drift or recalibrated, also without."
@@ -127,13 +98,12 @@ def judge_model(
     say(f"testing {len(judged_windows(market, config))} windows, {len(simulators)} simulators")
     evaluation = evaluate(market, simulators | bare_variants(model, config), config)
     without, raw = take_out(evaluation, STILL), take_out(evaluation, RAW)
-    table, notes = skill_table(evaluation, config), list(notes)
+    table, notes = skill_table(evaluation, config), []
     if raw:
         notes.append(f"The paths are recalibrated ({config.evaluation.conformal}) on the validation windows; "
                      f"as the model drew them they score {raw:.1f}.")
-    said = dict(crps_without_drift=without, crps_without_recalibration=raw,
-                conclusion=conclude(table, evaluation, config, without, notes))
-    return result_numbers(table, evaluation, config) | said, table, evaluation
+    aside = dict(crps_without_drift=without, crps_without_recalibration=raw, notes=notes)
+    return result_numbers(table, evaluation, config) | aside, table, evaluation
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #776f260e
 def empty_model(
@@ -232,6 +202,7 @@ class MarketLab(MarketSharing, MarketComparing, BarLab):
     headline, report, report_goes_on = Headline("crps", "CRPS"), "evaluate", False
     taught = *BarLab.taught, "data.past", "data.future", "data.static"
     may_change = "training.horizon",
+    evidence = EVIDENCE
 
     def spell(self, overrides): return [part for o in overrides for part in expand_source(o)]
 
@@ -265,10 +236,12 @@ class MarketLab(MarketSharing, MarketComparing, BarLab):
 
     def judge(self, experiment):
         config, market, model = experiment.config, experiment.data, experiment.main.model
-        metrics, table, evaluation = judge_model(model, market, config, experiment.notes, experiment.say)
+        metrics, table, evaluation = judge_model(model, market, config, experiment.say)
         metrics["recipe"] = recipe_hash(config.model)
         return dict(metrics=metrics, table=table, evaluation=evaluation, market=market, recipe=config.model,
                     block_hash=metrics["recipe"])
+
+    def conclude(self, numbers): return conclude(numbers)
 
     def figures(self, result): return market_figures(result)
 

@@ -21,7 +21,7 @@ from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
 from ...experiments.setup import Market
 from ...experiments.verdicts import overlap, percent
 from .card import SignalSharing
-from .conclusion import gap_note, judge_signal, untrained_note
+from .conclusion import EVIDENCE, conclude_signal, gap_note, judge_signal, untrained_note
 from .figures import signal_figures
 from .judging import SHOWN, Decision, decision_state, labels_of, restore_decision
 from .settings import OTHER_NAMES, SIGNAL_KNOBS, SignalConfig, load_signals
@@ -77,6 +77,7 @@ class SignalLab(SignalSharing, BarLab):
     headline, report, unit = Headline("auc", "AUC", ".3f", better="higher"), "price_action", "of the Brier score"
     taught = (*BarLab.taught, "data.window_size", "data.label", "data.horizon", "data.atr_multiplier", "data.smoothing",
               "data.target_offset")
+    evidence = EVIDENCE
 
     def load(self, config, about=None, quiet=False):
         engineer = restore_engineer(about["engineer"]) if about else None
@@ -125,14 +126,17 @@ class SignalLab(SignalSharing, BarLab):
             decision, notes = None, gap_note(loader) + untrained_note(best)
         else:
             weight, decision = experiment.about["pos_weight"], restore_decision(experiment.about["decision"])
-            notes = experiment.notes
+            notes = []
             if config.evaluation.threshold is not None: decision.threshold = config.evaluation.threshold
             test = Batches(fold.test.gather, loader.windows, fold.split.test, config.training.batch_size)
             fold = Fold((fold.train, fold.val, test), fold.windows, fold.split, fold.engineer)
-        found = judge_signal(main.model, loader, fold, config, weight, decision, experiment.run, notes, experiment.say)
+        found = judge_signal(main.model, loader, fold, config, weight, decision, experiment.run, experiment.say)
+        found["metrics"]["notes"] = notes + found["metrics"]["notes"]
         if experiment.fresh:
             keep_decision(found["decision"], config, experiment.run.checkpoints/"best.safetensors", best)
         return found | dict(loader=loader, fold=fold)
+
+    def conclude(self, numbers): return conclude_signal(numbers)
 
     def figures(self, result): return signal_figures(result)
 
