@@ -57,7 +57,7 @@ TINY = dict(
     macro=["data.worlds=[rbc]", "data.n=40", "data.T=8", "data.horizon=8", "model=small", "training.epochs=1", "evaluation.baselines=[]",
            "evaluation.alone=[]", "evaluation.leave_out=[]", "evaluation.timing_draws=2"],
     signal=["model=small", "model.d_model=8", "model.dim_feedforward=16", "training.epochs=1", "training.stride=24",
-            "data.window_size=16", "evaluation.random_draws=20", "evaluation.n_boot=100"])
+            "data.lookback=16", "evaluation.random_draws=20", "evaluation.n_boot=100"])
 
 def python(*args, **more):
     return subprocess.run([sys.executable, *args], capture_output=True, text=True, **more)

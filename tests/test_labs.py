@@ -29,9 +29,9 @@ TOYS = {
     "macro": dict(toy=["data.worlds=[nk,rbc]", "data.n=60", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", "training.epochs=2", "training.batch_size=24",
                        "evaluation.epochs=1", "evaluation.alone=[nk]", "evaluation.leave_out=[]", "evaluation.timing_draws=4"],
                   taught="data.n=50", wrong=("data.world=[nk]", "data.worlds"), word="model.trunk_dim", varied="training.lr=0.001,0.002"),
-    "signal": dict(toy=["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=24", "data.window_size=16",
+    "signal": dict(toy=["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=24", "data.lookback=16",
                         "evaluation.random_draws=20", "evaluation.n_boot=100", "evaluation.trials=1"],
-                   taught="data.window_size=8", wrong=("data.horizn=3", "data.horizon"), word="training.learning_rate", varied="training.lr=0.001,0.003"),
+                   taught="data.lookback=8", wrong=("data.horizn=3", "data.horizon"), word="training.learning_rate", varied="training.lr=0.001,0.003"),
     "toy": dict(toy=["training.penalty=2"], taught="training.penalty=3", wrong=("training.penalti=3", "training.penalty"), word="alpha", varied="training.penalty=1,5"),
 }
 TIMED = "seconds", "speed", "conclusion"        # what a clock decides in a result: the macro lab says in its conclusion how fast it is

@@ -21,7 +21,7 @@ from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from synthlab.trainers.exports import load_onnx, load_program
 
-TOY = ["model=small", "training.epochs=1", "training.stride=12", "data.window_size=24", "evaluation.random_draws=20", "evaluation.n_boot=100", "tracking.mode=disabled", "threads=1"]
+TOY = ["model=small", "training.epochs=1", "training.stride=12", "data.lookback=24", "evaluation.random_draws=20", "evaluation.n_boot=100", "tracking.mode=disabled", "threads=1"]
 SIZE = 16
 
 def no_pickle(patch):
@@ -63,7 +63,7 @@ def complete(bars, name="stationary", kind="platt", threshold=.5, attention=Fals
     rng = np.random.default_rng(0)
     logits = rng.normal(size=400)
     recalibration = create_recalibration(kind, 3.).fit(logits, (rng.random(400) < 1/(1 + np.exp(-logits))).astype(float))
-    about = dict(lab="signal", recipe={}, engineer=engineer.state(), window_size=SIZE, horizon=4, pos_weight=3., step="0 days 00:05:00", gap_limit=None, label=dict(name="forward_atr"),
+    about = dict(lab="signal", recipe={}, engineer=engineer.state(), lookback=SIZE, horizon=4, pos_weight=3., step="0 days 00:05:00", gap_limit=None, label=dict(name="forward_atr"),
                  learnt_until="2020-01-01", assets=["A"], decision=decision_state(Decision(recalibration, threshold, pd.DataFrame(), (.01, -.01), .2)))
     return SignalPredictor(network, json.loads(json.dumps(about)))
 
@@ -147,7 +147,7 @@ def make_small(attention):
     bars = bars.drop(bars.index[130:134])
     options = dict(start="first")
     predictor = complete(bars.iloc[:300], "price_action", attention=attention, **options)
-    loader = SignalLoader(FrameDataSource({"A": bars}), create_engineer("price_action", **options), window_size=SIZE, atr_multiplier=.3)
+    loader = SignalLoader(FrameDataSource({"A": bars}), create_engineer("price_action", **options), lookback=SIZE, atr_multiplier=.3)
     fold = loader.static_holdout(.4, .55, engineer=predictor.engineer)
     p = predictor.model.recalibration.probability(network_logits(predictor.model.network, fold.test))
     predictor.threshold = between(p, .3)
@@ -213,7 +213,7 @@ def test_the_checkpoint_is_enough(trained, tmp_path, monkeypatch):
     bars = get_source("sp500").load()["sp500"].iloc[-500:]
     mine, theirs = SignalPredictor.load(tmp_path/"alone.safetensors"), SignalPredictor.load(trained["run"].folder)
     pd.testing.assert_frame_equal(mine.predict(bars), theirs.predict(bars), check_exact=True)
-    assert mine.threshold == trained["decision"].threshold and mine.window_size == 24 and mine.horizon == 4 and mine.min_candles == 199 + 24
+    assert mine.threshold == trained["decision"].threshold and mine.lookback == 24 and mine.horizon == 4 and mine.min_candles == 199 + 24
     assert mine.engineer.state() == trained["fold"].engineer.state()
     e = trained["config"].evaluation
     assert mine.trading == {k: getattr(e, k) for k in ("fee", "slippage", "rule", "stop", "target")}       # traded on paper as it was tested

@@ -24,7 +24,7 @@ from synthlab.models.registry import ConfigError
 from synthlab.trainers.trainer import Trainer
 
 NBS = Path(__file__).parent.parent/"nbs"
-TOY = ["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=12", "data.window_size=16", "evaluation.random_draws=20", "evaluation.n_boot=100",
+TOY = ["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=12", "data.lookback=16", "evaluation.random_draws=20", "evaluation.n_boot=100",
        "tracking.mode=disabled", "threads=1"]
 ONE = [*TOY, "training.epochs=1", "training.stride=24"]
 
@@ -122,7 +122,7 @@ def test_evaluating_again_gives_the_same(toy):
     assert dear["decision"].threshold == toy["decision"].threshold
     assert dear["scores"].loc[("always", "utility"), "value"] < toy["scores"].loc[("always", "utility"), "value"] - .018
 
-@pytest.mark.parametrize("name", ["data.horizon=8", "training.lr=1", "model=lstm", "data.window_size=8", "data.label=first_touch"])
+@pytest.mark.parametrize("name", ["data.horizon=8", "training.lr=1", "model=lstm", "data.lookback=8", "data.label=first_touch"])
 def test_what_was_taught_cannot_be_changed(name, toy):
     with pytest.raises(ConfigError, match="train again"): bench.evaluate(toy["run"].folder, overrides=[name])
 
@@ -269,7 +269,7 @@ def test_export_on_the_command_line(toy, tmp_path, capsys):
     (["signal", "train", "evaluation.rule=on"], "evaluation.rule"),
     (["signal", "train", "evaluation.fee=2"], "evaluation.fee"),
     (["signal", "train", "data.horizon=0"], "1 row ahead"),
-    (["signal", "train", "data.window_size=9000"], "window"),
+    (["signal", "train", "data.lookback=9000"], "window"),
     (["signal", "train", "data.atr_multiplier=90"], "no buy"),
     (["signal", "train", "data.engineer={name:stationry}"], "stationary"),
     (["signal", "train", "data.split.embargo=soon"], "embargo"),
@@ -294,7 +294,7 @@ def declared():
 def test_knobs_say_what_the_configuration_says():
     "The report's everyday settings default to the configuration's own defaults."
     given = declared()
-    assert set(given) <= set(SIGNAL_KNOBS) | {"threads", "run_dir", "overrides"} and {"source", "window_size", "horizon", "atr_multiplier", "fee"} <= set(given)
+    assert set(given) <= set(SIGNAL_KNOBS) | {"threads", "run_dir", "overrides"} and {"source", "lookback", "horizon", "atr_multiplier", "fee"} <= set(given)
     assert signal_config(get_lab("signal").everyday(**{k: v for k, v in given.items() if k in SIGNAL_KNOBS})) == signal_config() == SignalConfig(model=signal_config().model, threads=signal_config().threads)
     assert signal_config(get_lab("signal").everyday(features="price_action")).data.engineer["name"] == "price_action"
     assert signal_config(get_lab("signal").everyday(assets="A, B")).data.assets == ["A", "B"] == signal_config(get_lab("signal").everyday(assets=["A", "B"])).data.assets
@@ -302,7 +302,7 @@ def test_knobs_say_what_the_configuration_says():
 
 def test_report(tmp_path, candles):
     "At toy size on a file: the run is complete and linked, figures filed, the conclusion the run's own."
-    out = execute(NBS/"price_action.ipynb", tmp_path, source=str(candles), assets="A", window_size=16, model="small", epochs=1, overrides=ONE[1:4] + ONE[7:])
+    out = execute(NBS/"price_action.ipynb", tmp_path, source=str(candles), assets="A", lookback=16, model="small", epochs=1, overrides=ONE[1:4] + ONE[7:])
     folder = linked_run(out, tmp_path)
     assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
     assert {p.stem for p in (folder/"figures").iterdir()} == {"split", "training", "ranking", "reliability", "threshold", "wealth", "trades"}

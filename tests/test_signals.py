@@ -25,7 +25,7 @@ def frames():
     return {"A": found["A"], "B": found["B"].drop(found["B"].index[480:490]).iloc[50:]}
 
 @pytest.fixture(scope="module")
-def loader(frames): return SignalLoader(FrameDataSource(frames), window_size=32, atr_multiplier=1.)
+def loader(frames): return SignalLoader(FrameDataSource(frames), lookback=32, atr_multiplier=1.)
 
 def stretches(bars):
     "Rows before the hole, and after."
@@ -47,7 +47,7 @@ def wilder(bars, n=14):
 @pytest.mark.parametrize("horizon,multiplier", [(4, 1.), (1, .5), (9, 2.)])
 def test_labels_by_hand(frames, horizon, multiplier):
     "One row after the other: the close so many rows later against this close and its own range; each side of a hole by itself."
-    loader = SignalLoader(FrameDataSource(frames), window_size=32, horizon=horizon, atr_multiplier=multiplier)
+    loader = SignalLoader(FrameDataSource(frames), lookback=32, horizon=horizon, atr_multiplier=multiplier)
     for name, label in zip(loader.names, loader.labels):
         bars, expected = frames[name], []
         for rows in stretches(bars):
@@ -75,7 +75,7 @@ def test_batches_ask_what_the_loader_says(loader):
 
 @pytest.mark.parametrize("offset", [1, 3])
 def test_an_offset_asks_for_a_later_label(frames, offset):
-    later = SignalLoader(FrameDataSource(frames), window_size=32, atr_multiplier=1., target_offset=offset)
+    later = SignalLoader(FrameDataSource(frames), lookback=32, atr_multiplier=1., target_offset=offset)
     fold = later.static_holdout(.6, .8)
     for part in fold:
         asked = later.asked(part, later.labels, offset)
@@ -144,7 +144,7 @@ def test_weight_of_buys():
 @given(horizon=st.integers(1, 12), offset=st.integers(0, 3), size=st.integers(1, 64), val=st.floats(.3, .6), test=st.floats(.7, .9), stride=st.integers(1, 5))
 def test_no_label_of_a_part_reads_a_price_of_the_next(frames, horizon, offset, size, val, test, stride):
     "Whatever is asked and however far ahead, for each asset by itself and for both together."
-    loader = SignalLoader(FrameDataSource(frames), window_size=size, horizon=horizon, target_offset=offset, atr_multiplier=.5)
+    loader = SignalLoader(FrameDataSource(frames), lookback=size, horizon=horizon, target_offset=offset, atr_multiplier=.5)
     fold = loader.static_holdout(val, test, stride=stride)
     assert not audit_split(fold.windows, fold.split)
     begins = [int(part.windows.decided_at.min()) for part in fold]
@@ -170,7 +170,7 @@ def pipeline(frames, **options):
     "Features, windows, split and labels of each asset, at the times of its rows."
     when = frames["A"].index
     def run(given):
-        loader = SignalLoader(FrameDataSource(given), **{"window_size": 20, "atr_multiplier": .5} | options)
+        loader = SignalLoader(FrameDataSource(given), **{"lookback": 20, "atr_multiplier": .5} | options)
         fold = loader.static_holdout(when[600], when[800])
         known = {f"label_{n}": pd.Series(x, b.index) for (n, b), x in zip(loader.bars.items(), loader.labels)}
         return {"fold": fold} | {k: v[np.isfinite(v)] for k, v in known.items()}
@@ -196,7 +196,7 @@ def test_labels_are_known_exactly_so_late(frames):
     "By `horizon` rows, and not by one less."
     for horizon, label in ((2, "forward_atr"), (4, "first_touch")):
         def series(frame):
-            loader = SignalLoader(FrameDataSource({"A": frame}), "zscore", window_size=20, horizon=horizon, label=label, atr_multiplier=.3)
+            loader = SignalLoader(FrameDataSource({"A": frame}), "zscore", lookback=20, horizon=horizon, label=label, atr_multiplier=.3)
             return {"label": pd.Series(loader.labels[0], loader.bars["A"].index)}
         bars = frames["A"].iloc[:500]
         audit_leaks(series, bars, cuts=2, ahead={"label": horizon}).raise_if_leaky()
@@ -214,11 +214,11 @@ class Clairvoyant(SignalLoader):
 def test_planted_leaks_are_caught(frames, monkeypatch):
     "A feature that is the label, a label that is called known too early, a split without a purge, an engineer fitted on everything."
     when = frames["A"].index
-    def leaky(given): return Clairvoyant(FrameDataSource(given), window_size=20, atr_multiplier=.5).static_holdout(when[600], when[800])
+    def leaky(given): return Clairvoyant(FrameDataSource(given), lookback=20, atr_multiplier=.5).static_holdout(when[600], when[800])
     with pytest.raises(LeakError, match="move"): audit_leaks(leaky, frames, cuts=1).raise_if_leaky()
     early = audit_leaks(ahead_of(pipeline(frames), frames, 3), frames, cuts=4)
     assert {f.name for f in early.findings} <= {"label_A", "label_B"} and early.findings
-    loader = SignalLoader(FrameDataSource(frames), window_size=20, atr_multiplier=.5)
+    loader = SignalLoader(FrameDataSource(frames), lookback=20, atr_multiplier=.5)
     w, cut = loader.windows, when[600].value
     kept = Split(np.flatnonzero(w.decided_at < cut), np.flatnonzero((w.decided_at >= cut) & (w.decided_at < when[800].value)), np.flatnonzero(w.decided_at >= when[800].value))
     assert {f.name for f in audit_split(w, kept)} == {"split.train/val", "split.val/test"}
@@ -228,7 +228,7 @@ def test_planted_leaks_are_caught(frames, monkeypatch):
 def test_another_future_changes_no_batch(frames):
     "The bits of what trains, with all prices after the first validation decision replaced."
     when = frames["A"].index
-    make = lambda given: SignalLoader(FrameDataSource(given), window_size=20, atr_multiplier=.5).static_holdout(when[600], when[800])
+    make = lambda given: SignalLoader(FrameDataSource(given), lookback=20, atr_multiplier=.5).static_holdout(when[600], when[800])
     base, changed = make(frames), make({k: f.mul(np.where(f.index >= when[600], 1.7, 1.), axis=0) for k, f in frames.items()})
     for a, b in zip(*(f.train.gather.gather(f.train.asset, f.train.row).values() for f in (base, changed))): assert torch.equal(a, b)
 
@@ -238,7 +238,7 @@ def test_each_asset_is_what_it_is_alone(frames, loader):
     "Labels, features and windows of one asset do not depend on the others."
     fold = loader.static_holdout(.6, .8)
     for a, name in enumerate(loader.names):
-        alone = SignalLoader(FrameDataSource({name: frames[name]}), window_size=32, atr_multiplier=1.)
+        alone = SignalLoader(FrameDataSource({name: frames[name]}), lookback=32, atr_multiplier=1.)
         assert np.array_equal(alone.labels[0], loader.labels[a], equal_nan=True)
         mine = loader.windows.row[loader.windows.asset == a]
         assert np.array_equal(alone.windows.row, mine)
@@ -254,27 +254,27 @@ def test_nothing_crosses_a_gap(frames, loader):
     assert loader.stretches("B") == [(0, len(before)), (len(before), len(frames["B"]))] and loader.stretches("A") == [(0, ROWS)]
 
 def test_filled_gaps_are_one_stretch(frames):
-    filled = SignalLoader(FrameDataSource(frames), window_size=32, atr_multiplier=.5, gaps="ffill")
+    filled = SignalLoader(FrameDataSource(frames), lookback=32, atr_multiplier=.5, gaps="ffill")
     assert len(filled.labels[1]) == len(frames["B"]) + 10 and np.isfinite(filled.labels[1][14:-4]).all()
     assert filled.static_holdout(.6, .8).train.gather.features[:ROWS].isfinite().any()
 
 def test_empty_candles_do_not_empty_what_follows(frames):
     "A hole that is kept as empty rows ends a stretch, too: averages begin anew behind it."
-    kept = SignalLoader(FrameDataSource(frames), window_size=32, atr_multiplier=.5, gaps="nan")
+    kept = SignalLoader(FrameDataSource(frames), lookback=32, atr_multiplier=.5, gaps="nan")
     fold = kept.static_holdout(.6, .8)
     assert np.isfinite(kept.labels[1][-100:-4]).all()
     assert (kept.windows.asset == 1).sum() > 300
     for part in fold:
         assert np.isfinite(kept.asked(part, kept.labels)).all() and part.gather.gather(part.asset, part.row)["history"].isfinite().all()
 
-@pytest.mark.parametrize("options,why", [(dict(horizon=0), "1 row ahead"), (dict(target_offset=-1), "0 or more"), (dict(label="forward"), "no label is called"), (dict(window_size=2000), "shorter lookback"),
+@pytest.mark.parametrize("options,why", [(dict(horizon=0), "1 row ahead"), (dict(target_offset=-1), "0 or more"), (dict(label="forward"), "no label is called"), (dict(lookback=2000), "shorter lookback"),
                                          (dict(atr_multiplier=-1.), "multiplier"), (dict(smoothing="spam"), "span or wilder")])
 def test_a_loader_that_makes_no_sense_is_refused(frames, options, why):
     with pytest.raises(ValueError, match=why): SignalLoader(FrameDataSource(frames), **options)
 
 def test_a_source_by_configuration(frames):
     "The same loader from names, with thinned training and every test window."
-    config = signal_config(["data.source=sp500", "training.stride=6", "data.window_size=32"])
+    config = signal_config(["data.source=sp500", "training.stride=6", "data.lookback=32"])
     loader, fold = load_signals(config)
     assert len(fold.test.index) > 5*len(fold.val.index) and isinstance(loader, SignalLoader) and loader.label_horizon == 4
     gap = np.diff(np.sort(fold.train.windows.row))

@@ -10,6 +10,7 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 
 import synthlab
+from synthlab.experiments.reports import findings
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted([ROOT/"index.ipynb", *nbglob(get_config(ROOT).nbs_path, as_path=True)])
@@ -52,3 +53,12 @@ def test_version_is_current():
     "The installed version is the one in `settings.ini`."
     ini = ConfigParser(delimiters=["="]); ini.read(ROOT/"settings.ini", encoding="utf-8")
     assert synthlab.__version__ == ini["DEFAULT"]["version"], "run `make test` again: the package is reinstalled"
+
+@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action"])
+def test_a_report_says_what_its_numbers_say(report):
+    "What a committed report concluded is what is concluded today from the numbers that it shows."
+    notebook = read_nb(ROOT/f"nbs/{report}.ipynb")
+    found = findings(notebook)
+    shown = [str(o.get("data", {}).get("text/markdown")) for c in notebook.cells for o in c.get("outputs", [])]
+    assert found, f"{report} shows no numbers: run it anew"
+    for then, now in found: assert then == now and then in "".join(shown), f"{report} is older than its conclusion: run it anew"

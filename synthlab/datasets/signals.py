@@ -23,7 +23,7 @@ class SignalLoader(MarketDataLoader):
         data_source,                # source, frame, path, or name such as "sp500"
         engineer="stationary",      # name, or a `FeatureEngineer` to copy
         assets=None,                # names to load; None: all
-        window_size: int = 64,      # candles a window, the one that has just closed among them
+        lookback: int = 64,      # candles a window, the one that has just closed among them
         horizon: int = 4,           # rows that the label looks ahead
         label: str = "forward_atr", # forward_atr: so many ATR higher then | first_touch: so far up before so far down
         atr_multiplier: float = 1.5,# of the ATR, at the row whose label it is
@@ -34,7 +34,7 @@ class SignalLoader(MarketDataLoader):
     ):
         if horizon < 1: raise ValueError(f"horizon is {horizon}; a label looks 1 row ahead or more")
         if target_offset < 0: raise ValueError(f"target_offset is {target_offset}; it must be 0 or more")
-        super().__init__(data_source, engineer, assets, window_size, horizon + target_offset, batch_size, **options)
+        super().__init__(data_source, engineer, assets, lookback, horizon + target_offset, batch_size, **options)
         self.label_horizon, self.target_offset = horizon, target_offset
         self.labels = [make_label(label, bars, self.average_range(name, smoothing, start), horizon, atr_multiplier,
                                   self.segments[name]) for name, bars in self.bars.items()]

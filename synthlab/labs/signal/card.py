@@ -49,7 +49,7 @@ class SignalSharing(LabSharing):
     def label(self, about): return f"{about['recipe']['name']}-{about['label']['name']}"
 
     def recipe(self, about):
-        asked = {k: about[k] for k in ("recipe", "label", "window_size", "horizon")}
+        asked = {k: about[k] for k in ("recipe", "label", "lookback", "horizon")}
         return asked | dict(engineer=about["config"]["data"]["engineer"])
 
     def highlights(self, result):
@@ -62,7 +62,7 @@ class SignalSharing(LabSharing):
         never = "none: on validation no purchase paid after costs"
         return CARD.format(
             label=self.label(about), rule=RULES[label["name"]].format(label["atr_multiplier"], about["horizon"]),
-            window=about["window_size"], parameters=result["parameters"], where=where, source=data["source"],
+            window=about["lookback"], parameters=result["parameters"], where=where, source=data["source"],
             assets=", ".join(about["assets"]), step=about["step"], learnt=about["learnt_until"],
             epoch=about["best_epoch"],
             windows=result["windows"], first=result["test_from"], last=result["test_to"],

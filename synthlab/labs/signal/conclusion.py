@@ -274,7 +274,7 @@ NO_REGRESSION = ("Before the test these candles have labels of one kind only, "
                  "so no logistic regression could be taught on them.")
 
 def judge_signal(
-    model: torch.nn.Module,             # with a method `logits`: (B, window_size, F) -> (B,)
+    model: torch.nn.Module,             # with a method `logits`: (B, lookback, F) -> (B,)
     loader: SignalLoader, fold: Fold, config: SignalConfig,
     pos_weight: float,                  # of the loss that taught it
     decision: Decision | None = None,   # how to act; default: learnt on validation

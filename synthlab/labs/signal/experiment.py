@@ -49,7 +49,7 @@ def make_objective(
     model = create_classifier(config.model, fold.engineer.feature_dim, t.seed).to(loader.device)
     try: objective = BinaryObjective(model, weight_of_buys(config, loader, fold), t.focal, t.label_smoothing)
     except ValueError as e: raise ConfigError(f"training: {e}") from None
-    one = torch.zeros(1, config.data.window_size, fold.engineer.feature_dim, device=loader.device)
+    one = torch.zeros(1, config.data.lookback, fold.engineer.feature_dim, device=loader.device)
     with torch.inference_mode(): model.logits(one)
     return objective
 
@@ -75,7 +75,7 @@ class SignalLab(SignalSharing, BarLab):
     name, title = "signal", "a buy signal on candles, from labels to trades after costs"
     schema, knobs, words = SignalConfig, SIGNAL_KNOBS, OTHER_NAMES
     headline, report, unit = Headline("auc", "AUC", ".3f", better="higher"), "price_action", "of the Brier score"
-    taught = (*BarLab.taught, "data.window_size", "data.label", "data.horizon", "data.atr_multiplier", "data.smoothing",
+    taught = (*BarLab.taught, "data.lookback", "data.label", "data.horizon", "data.atr_multiplier", "data.smoothing",
               "data.target_offset")
     evidence = EVIDENCE
 
@@ -90,7 +90,7 @@ class SignalLab(SignalSharing, BarLab):
         objective, d, fold = make_objective(config, market.loader, market.fold), config.data, market.fold
         label = dict(name=d.label, atr_multiplier=d.atr_multiplier, smoothing=d.smoothing,
                      target_offset=d.target_offset)
-        about = dict(lab=self.name, recipe=config.model, window_size=d.window_size, horizon=d.horizon,
+        about = dict(lab=self.name, recipe=config.model, lookback=d.lookback, horizon=d.horizon,
                      pos_weight=objective.pos_weight, label=label, **self.about_bars(config, market))
         return Training(objective, fold.train, fold.val, config.training, about, COLUMNS)
 

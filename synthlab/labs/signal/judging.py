@@ -26,7 +26,7 @@ from ...metrics.classification import (best_threshold, block_weights, classifica
 
 # %% ../../../nbs/labs/signal/14_judging.ipynb #7814f2c7
 def network_logits(
-    model: torch.nn.Module,             # with a method `logits`: (B, window_size, F) -> (B,)
+    model: torch.nn.Module,             # with a method `logits`: (B, lookback, F) -> (B,)
     batches: Batches,                   # windows in order of time
 ) -> np.ndarray:                        # (n,) float64
     "What a network says of each window."

@@ -39,14 +39,14 @@ from ...trainers.exports import export_onnx, export_program
 class CalibratedNetwork(nn.Module):
     "A network and its recalibration: windows of features in, probabilities out."
     def __init__(self,
-        network: nn.Module,             # with a method `logits`: (B, window_size, F) -> (B,)
+        network: nn.Module,             # with a method `logits`: (B, lookback, F) -> (B,)
         recalibration: Recalibration,   # fitted on validation
     ):
         super().__init__()
         self.network, self.recalibration = network, recalibration
 
     def forward(self,
-        history: torch.Tensor,          # windows, (B, window_size, F)
+        history: torch.Tensor,          # windows, (B, lookback, F)
     ) -> torch.Tensor:                  # (B,) float32, 0 to 1
         return self.recalibration.probability(self.network.logits(history)).float()
 
@@ -63,7 +63,7 @@ class WindowPredictor:
         self.model, self.about = CalibratedNetwork(network, decision.recalibration).eval(), dict(about)
         self.trading = {k: getattr(SignalEvaluation(), k) for k in COSTS} | about.get("trading", {})
         self.engineer, self.threshold = restore_engineer(about["engineer"]), decision.threshold
-        self.window_size, self.horizon = int(about["window_size"]), int(about["horizon"])
+        self.lookback, self.horizon = int(about["lookback"]), int(about["horizon"])
         self.step = pd.Timedelta(about["step"])
         self.limit = pd.Timedelta(about["gap_limit"]) if about.get("gap_limit") else limit_of(self.step)
 
@@ -77,10 +77,10 @@ class WindowPredictor:
     @property
     def min_candles(self) -> int:
         "Candles up to the first probability, its own included."
-        return self.engineer.warmup + self.window_size
+        return self.engineer.warmup + self.lookback
 
     def probability(self,
-        windows: np.ndarray | torch.Tensor,     # (B, window_size, F), float32
+        windows: np.ndarray | torch.Tensor,     # (B, lookback, F), float32
     ) -> np.ndarray:                    # (B,) float32
         "Recalibrated probabilities of windows of features."
         if not len(windows): return np.zeros(0, np.float32)
@@ -89,11 +89,11 @@ class WindowPredictor:
 
     def probabilities_at(self,
         features: np.ndarray,           # (T, F), float32
-        row: np.ndarray,                # last rows of windows, (n,), each with window_size - 1 rows before it
+        row: np.ndarray,                # last rows of windows, (n,), each with lookback - 1 rows before it
     ) -> np.ndarray:                    # (n,) float32
         "Probabilities of the windows that end in these rows."
-        windows = np.lib.stride_tricks.sliding_window_view(features, self.window_size, 0).transpose(0, 2, 1)
-        parts = np.array_split(row - self.window_size + 1, -(-len(row)//1024))
+        windows = np.lib.stride_tricks.sliding_window_view(features, self.lookback, 0).transpose(0, 2, 1)
+        parts = np.array_split(row - self.lookback + 1, -(-len(row)//1024))
         return np.concatenate([self.probability(np.ascontiguousarray(windows[part])) for part in parts])
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #4e9e9f9e
@@ -127,7 +127,7 @@ class SignalPredictor(WindowPredictor):
         if len(row): return row
         raise ConfigError(f"{bars.attrs.get('name') or 'these candles'}: the longest stretch without a gap has "
                           f"{np.bincount(segment).max()} candles, the first probability needs {self.min_candles} "
-                          f"({self.engineer.warmup} of warm-up, a window of {self.window_size}); give more of the past")
+                          f"({self.engineer.warmup} of warm-up, a window of {self.lookback}); give more of the past")
 
     def check_step(self, bars: pd.DataFrame) -> None:
         "Refuse candles of another length than those it was taught."
@@ -151,7 +151,7 @@ class SignalPredictor(WindowPredictor):
         program: bool = True,           # signal.pt2, for torch.export
     ) -> list[Path]:
         "Files that turn windows of features into probabilities elsewhere."
-        folder, size, notes = Path(folder), (self.window_size, self.engineer.feature_dim), self.export_notes()
+        folder, size, notes = Path(folder), (self.lookback, self.engineer.feature_dim), self.export_notes()
         folder.mkdir(parents=True, exist_ok=True)
         kinds = ((onnx, export_onnx, "signal.onnx"), (program, export_program, "signal.pt2"))
         try: return [write(self.model, folder/name, *size, notes) for wanted, write, name in kinds if wanted]
@@ -198,7 +198,7 @@ class SignalStream:
         predictor: SignalPredictor,
     ):
         self.predictor, self.features = predictor, FeatureStream(predictor.engineer)
-        self.window = np.zeros((predictor.window_size, predictor.engineer.feature_dim), np.float32)
+        self.window = np.zeros((predictor.lookback, predictor.engineer.feature_dim), np.float32)
         self.last, self.segment = None, 0       # stamp of the last candle; counts the gaps
 
     def push(self,

@@ -42,7 +42,7 @@ class SignalData:
     gaps: str = "segment"               # error | ffill | nan | segment (no window crosses a gap)
     gap_limit: str | None = None        # longest pause that is no gap, "4D" where weekends are free; default: by step
     engineer: dict[str, Any] = field(default_factory=lambda: {"name": "stationary"})    # or price_action
-    window_size: int = 64               # candles that the model sees
+    lookback: int = 64               # candles that the model sees
     label: str = "forward_atr"          # forward_atr: so many ATR higher at the end | first_touch: up before down
     horizon: int = 4                    # candles that the label looks ahead, and that a purchase is held
     atr_multiplier: float = 1.5         # of the ATR: more is rarer and larger
@@ -139,8 +139,8 @@ class SignalConfig(ExperimentConfig):
 # %% ../../../nbs/labs/signal/10_settings.ipynb #c341a9dd
 OTHER_NAMES = {name: f"here it is {ours}" for name, ours in {       # what other training scripts call a setting
     "learning_rate": "training.lr", "num_epochs": "training.epochs", "early_stopping": "training.patience",
-    "window": "data.window_size", "lookahead_candles": "data.horizon", "d_model": "model.d_model",
-    "num_layers": "model.num_layers", "nhead": "model.nhead", "dropout": "model.dropout",
+    "window": "data.lookback", "window_size": "data.lookback", "lookahead_candles": "data.horizon",
+    "d_model": "model.d_model", "num_layers": "model.num_layers", "nhead": "model.nhead", "dropout": "model.dropout",
     "dim_feedforward": "model.dim_feedforward"}.items()}
 
 # %% ../../../nbs/labs/signal/10_settings.ipynb #2cf1ba6d
@@ -152,7 +152,7 @@ def signal_config(
 
 # %% ../../../nbs/labs/signal/10_settings.ipynb #c4027a5f
 SIGNAL_KNOBS = dict(    # everyday name -> setting
-    source="data.source", assets="data.assets", window_size="data.window_size", horizon="data.horizon",
+    source="data.source", assets="data.assets", lookback="data.lookback", horizon="data.horizon",
     atr_multiplier="data.atr_multiplier", features="data.engineer", label="data.label", model="model",
     epochs="training.epochs", seed="training.seed", fee="evaluation.fee", slippage="evaluation.slippage",
     device="device")
@@ -172,7 +172,7 @@ def signal_loader(
     "Candles, labels and windows of a configuration."
     d, t, engineer = config.data, config.training, signal_engineer(config)
     try:
-        return SignalLoader(d.source, engineer, d.assets or None, d.window_size, d.horizon, d.label, d.atr_multiplier,
+        return SignalLoader(d.source, engineer, d.assets or None, d.lookback, d.horizon, d.label, d.atr_multiplier,
                             d.target_offset, d.smoothing, batch_size=t.batch_size, gaps=d.gaps, gap_limit=d.gap_limit,
                             seed=t.seed, device=get_device(config.device))
     except ValueError as e: raise ConfigError(f"data: {e}") from e
