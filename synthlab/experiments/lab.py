@@ -275,6 +275,7 @@ class LabSharing:
                            score=self.headline.show(result), better=self.headline.better.capitalize(),
                            conclusion=result.get("conclusion", ""))
 
+# %% ../../nbs/experiments/22_lab.ipynb #e1c8855b
 CARD = """# {label}
 
 {title}.
@@ -320,6 +321,7 @@ def register_lab(lab: type[Lab]) -> type[Lab]:
     _labs[lab.name] = lab()
     return lab
 
+# %% ../../nbs/experiments/22_lab.ipynb #35b9cf9b
 def lab_names(
 ) -> list[str]:
     "The labs of the house, and those that were registered."
@@ -327,6 +329,7 @@ def lab_names(
     house = [m.name for m in pkgutil.iter_modules(spec.submodule_search_locations)] if spec else []
     return sorted({*house, *_labs})
 
+# %% ../../nbs/experiments/22_lab.ipynb #88e472c3
 def get_lab(
     name: str | Lab,                    # of a lab, or the lab itself
 ) -> Lab:
