@@ -95,5 +95,6 @@ def pytest_terminal_summary(terminalreporter, config):
             if cost >= .5: terminalreporter.write_line(f"{cost:7.1f}  {name.removeprefix('tests/')}")
     for name, n in late.items(): terminalreporter.write_line(f"out of time: {n} tests of {name}")
     if config.getoption("write_costs"):
-        table = Counter(known() | {name: round(cost, 1) for name, cost in by_group.items()})
+        gone = {name for name in known() if "/" in name and not (COSTS.parent.parent/f"{name}.ipynb").exists()}
+        table = Counter({n: c for n, c in known().items() if n not in gone} | {n: round(c, 1) for n, c in by_group.items()})
         COSTS.write_text(json.dumps(dict(table.most_common()), indent=0) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ class InProcess(Engine):
             if shell.exc: manager.cell_exception(cell, n, exception=shell.exc); break
             manager.cell_complete(cell, n)
         rejoin_lines(manager.nb)            # outputs come in lines, as a file keeps them
+        shell.reset(new_session=False); shell.close()
 
 papermill_engines.register("in process", InProcess)
 

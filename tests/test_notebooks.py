@@ -5,7 +5,7 @@ A notebook runs once, top to bottom, in one live shell; the test of a cell runs 
 what one of them defines or registers is not seen by the next; run in parallel, all its cells stay on one worker."""
 import os, re, sys
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,18 @@ class Run:
                 if self.shell.exc: self.failed = cell.id; raise self.shell.exc
                 self.done += 1
 
-run = lru_cache(maxsize=1)(Run)     # a notebook that is over is let go: its copy of the package would be looked through at every collection
+    def close(self):
+        "Let go of all that it holds: IPython keeps every shell that there was."
+        self.shell.reset(new_session=False); self.shell.close(); self.modules = {}
+
+live = []
+
+def run(path):
+    "A notebook's run. The one before it is over, and what it left would be looked through at every collection of garbage."
+    if not live or live[0].path != path:
+        while live: live.pop().close()
+        live.append(Run(path))
+    return live[0]
 
 def checks():
     for path in NOTEBOOKS:

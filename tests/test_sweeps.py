@@ -31,7 +31,7 @@ def driver(lab, overrides, folder, **options):
     (folder.parent/"drive.py").write_text(code)
     return subprocess.Popen([sys.executable, str(folder.parent/"drive.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-def until(condition, seconds=90.):
+def until(condition, seconds=300.):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"

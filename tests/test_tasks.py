@@ -50,7 +50,7 @@ def plugin(tmp_path_factory):
 
 def counts(folder, n=4, to=3, pause=.01): return [Task(f"t{k}", "count", str(folder), (f"n{k}", str(to), str(pause))) for k in range(n)]
 
-def until(condition, seconds=90.):
+def until(condition, seconds=300.):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened"
