@@ -16,7 +16,7 @@ from statsmodels.tsa.vector_ar.var_model import VARProcess
 
 from synthlab.datasets.linear_worlds import LinearStates, Switching, VectorAutoregression, companion, cut_normal, place_radius, place_roots, random_rotation, spectral_radius
 from synthlab.datasets.world import PERCENT, PURPOSES, WORLDS, IndeterminateError, draw_rng, register_world, state_responses
-from synthlab.datasets.worlds import get_world, world_names
+from synthlab.datasets.worlds import get_world, variables_of, world_names
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent/"shared"/"reference"/"var_us_1959_2009.npz"
@@ -162,7 +162,7 @@ def test_percent_is_standard_deviations_and_rates_a_year(name):
 
 SCRIPT = """
 import hashlib, numpy as np, torch
-from synthlab.datasets.worlds import get_world, world_names
+from synthlab.datasets.worlds import get_world, variables_of, world_names
 for name in world_names():
     world = get_world(name); theta = world.sample(3, 7)
     eps = torch.tensor(np.random.default_rng(0).normal(size=(3, 12, len(world.shocks))))
@@ -440,3 +440,9 @@ def test_worlds_without_a_law_say_so():
     for name in ("zlb", "switching"):
         world = get_world(name)
         with pytest.raises(ValueError, match=f"{name} has no linear law of motion"): world.law(world.sample(2))
+
+def test_every_world_names_its_variables_and_their_units():
+    for name in world_names():
+        world = get_world(name)
+        assert len(set(world.observables)) == len(world.measures) == 3 and variables_of(name) == world.observables
+    assert "inflation" not in variables_of("rbc") and variables_of("nk") == ("output", "inflation", "rate") == variables_of("none such")
