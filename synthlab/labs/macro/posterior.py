@@ -60,7 +60,8 @@ class Prior:
         if self.measured:
             low, high = noise
             if not 0 < low < high < math.inf:
-                raise ValueError(f"the noise ranges from {low!r} to {high!r}; give two numbers above 0, the lower one first")
+                raise ValueError(f"the noise ranges from {low!r} to {high!r}; give two numbers above 0, the lower one "
+                                 "first")
             self.free = (*self.free, *(f"noise of {v}" for v in world.observables))
             self.lower = torch.cat([self.lower, torch.full((3,), low, dtype=torch.float64)])
             self.width = torch.cat([self.width, torch.full((3,), high - low, dtype=torch.float64)])
@@ -201,7 +202,8 @@ def possible_starts(
     share = bad.double().mean().item()
     if share > .05:
         warnings.warn(f"{100*share:.0f} % of the draws from the prior have no likelihood: no stable solution, or "
-                      "responses that have not faded by their last quarter; the posterior leaves them out", stacklevel=3)
+                      "responses that have not faded by their last quarter; the posterior leaves them out",
+                      stacklevel=3)
     for k in range(attempts):
         if not bad.any(): return start
         again = prior.sample(start.shape[:-1], seed, f"another start {k}")
@@ -245,7 +247,8 @@ def log_posterior(
     prior: Prior,
 ) -> Callable:                  # (…, F) -> (…)
     "The log density of free numbers given data, up to a constant."
-    if not isinstance(likelihood, Likelihood): return lambda u: likelihood(responses(prior.theta(u))) + prior.log_density(u)
+    if not isinstance(likelihood, Likelihood):          # a function of responses
+        return lambda u: likelihood(responses(prior.theta(u))) + prior.log_density(u)
     likelihood.check(prior.world)
     return lambda u: likelihood.under(responses, prior.theta(u), prior.noise(u)) + prior.log_density(u)
 
