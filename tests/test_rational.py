@@ -330,16 +330,27 @@ def test_a_rule_that_answers_inflation_less_than_one_for_one_is_refused(phi_pi):
     with pytest.raises(IndeterminateError, match="Taylor principle"): NK.impulse_responses({"phi_pi": phi_pi, "phi_y": 0.})
 
 @pytest.mark.parametrize("world, theta, words", (
-    (NK, {"beta": 1.}, "beta must lie between 0 and 1"), (NK, {"sigma": 0.}, "sigma must be above 0"), (NK, {"kappa": -.1}, "kappa must be above 0"),
-    (NK, {"rho_i": 1.}, "rho_i must be"), (NK, {"rho_u": -.1}, "rho_u must be"), (NK, {"sigma_m": -.1}, "sigma_m must be 0 or more"), (NK, {"phi_y": -1.}, "phi_pi and phi_y"),
-    (RBC, {"beta": 1.01}, "beta must lie"), (RBC, {"alpha": 0.}, "alpha must lie"), (RBC, {"delta": 0.}, "delta must be"), (RBC, {"delta": 1.1}, "delta must be"),
-    (RBC, {"gamma": 0.}, "gamma must be above 0"), (RBC, {"chi": -1.}, "chi must be"), (RBC, {"rho_a": 1.}, "rho_a must be"), (RBC, {"sigma_a": -1.}, "sigma_a must be")))
+    (NK, {"beta": 1.01}, "beta must be above 0 and at most 1"), (NK, {"sigma": 0.}, "sigma must be above 0"), (NK, {"kappa": -.1}, "kappa must be above 0"),
+    (NK, {"rho_i": 1.}, "rho_i must lie"), (NK, {"rho_u": -1.1}, "rho_u must lie"), (NK, {"sigma_m": -.1}, "sigma_m must be 0 or more"), (NK, {"phi_y": -1.}, "phi_pi and phi_y"),
+    (RBC, {"beta": 1.01}, "beta must be"), (RBC, {"alpha": 0.}, "alpha must lie"), (RBC, {"delta": 0.}, "delta must be"), (RBC, {"delta": 1.1}, "delta must be"),
+    (RBC, {"gamma": 0.}, "gamma must be above 0"), (RBC, {"chi": -1.}, "chi must be"), (RBC, {"rho_a": 1.}, "rho_a must lie"), (RBC, {"sigma_a": -1.}, "sigma_a must be")))
 def test_nonsense_is_refused_by_name_and_draw(world, theta, words):
     (name, bad), = theta.items()
     good = dict(zip(world.parameters.names, world.parameters.default))[name]
     with pytest.raises(IndeterminateError, match=words) as error: world.impulse_responses({name: torch.tensor([good, bad, good])})
     assert error.value.draws == [1]
     assert world.valid(world.parameters.tensor({name: torch.tensor([good, bad, good])})).tolist() == [True, False, True]
+
+@pytest.mark.parametrize("world, theta", ((NK, {"beta": 1.}), (NK, {"rho_i": -.5}), (NK, {"rho_r": -.9, "rho_u": -.2}), (RBC, {"beta": 1.}), (RBC, {"rho_a": -.9})))
+def test_what_has_a_solution_is_solved(world, theta):
+    theta = world.parameters.tensor(theta)[None]
+    found = residual(*world.system(theta), *solve_rational(*world.system(theta)))
+    assert world.valid(theta).all() and found.max() < 1e-12
+    assert world.impulse_responses(theta, 400)[:, :, -1].abs().max() < 1e-3
+
+def test_a_root_at_the_edge_is_not_blamed_on_policy():
+    with pytest.raises(IndeterminateError, match="so close to the unit circle") as error: NK.impulse_responses({"sigma": 1e8})
+    assert "Taylor" not in str(error.value)
 
 def test_explosive_models_are_reported_as_explosive():
     system = NK.system(NK.parameters.tensor({"rho_r": 1.1}))

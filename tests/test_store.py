@@ -364,12 +364,52 @@ def test_an_existing_store_is_kept(root, tmp_path):
     (tmp_path/"empty").mkdir()
     run(tmp_path/"empty")
 
-def test_a_harmed_store_is_not_taken_for_done(root, tmp_path):
+def blocks_computed(monkeypatch):
+    "Which blocks are computed from now on."
+    done, real = [], generating.compute_block
+    def counted(world, plan, start, stop): done.append((world.name, start, stop)); return real(world, plan, start, stop)
+    monkeypatch.setattr(generating, "compute_block", counted)
+    return done
+
+@pytest.mark.parametrize("harm", ("missing", "cut", "flipped"))
+def test_a_harmed_block_alone_is_made_again(harm, root, tmp_path, monkeypatch):
     to = Path(shutil.copytree(root, tmp_path/"store"))
-    storing.shard_file(to/"lss", "irfs", 0, 4).unlink()
-    with pytest.raises(StoreError, match="is missing"): run(to)
-    run(to, overwrite=True)
+    path, done = storing.shard_file(to/"lss", "irfs", 1, 4), blocks_computed(monkeypatch)
+    whole = path.read_bytes()
+    if harm == "missing": path.unlink()
+    elif harm == "cut": path.write_bytes(whole[:-7])
+    else: path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    run(to)
+    assert len(done) == 1 and done[0][0] == "lss" and done[0][1] == SMALL["block"]
     same_bytes(root, to)
+    run(to)
+    assert len(done) == 1 and [p.name for p in tmp_path.iterdir()] == ["store"]
+
+@pytest.mark.parametrize("name", ("splits.json", "irfs.zarr/zarr.json"))
+def test_a_harmed_table_of_contents_costs_no_draw(name, root, tmp_path, monkeypatch):
+    to = Path(shutil.copytree(root, tmp_path/"store"))
+    (to/"lss"/name).write_text("{")
+    done = blocks_computed(monkeypatch)
+    run(to)
+    assert not done
+    same_bytes(root, to)
+
+def test_a_store_grows(root, tmp_path, monkeypatch):
+    "Full blocks are kept as they are; what comes out is what a new store would be."
+    more = {"lss": 60, "var": 35}
+    new = generate_dataset(tmp_path/"new", **{**SMALL, "n": more}).root
+    to = Path(shutil.copytree(root, tmp_path/"store"))
+    done = blocks_computed(monkeypatch)
+    grown = generate_dataset(to, **{**SMALL, "n": more})
+    full = {w: open_store(root).info(w)["n"]//SMALL["block"]*SMALL["block"] for w in more}
+    assert done and all(start >= full[w] for w, start, _ in done)
+    same_bytes(new, grown.root)
+    with pytest.raises(StoreError, match="another configuration"): run(to)          # and does not shrink
+
+def test_a_store_without_a_manifest_is_a_sentence(root, tmp_path):
+    to = Path(shutil.copytree(root, tmp_path/"store"))
+    (to/MANIFEST).unlink()
+    with pytest.raises(FileNotFoundError, match="there is no store at .*it has no manifest.json; make one with generate_dataset"): verify_store(to)
 
 def test_an_overwrite_that_fails_leaves_the_old_store(root, tmp_path, monkeypatch):
     to = Path(shutil.copytree(root, tmp_path/"store"))

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from statsmodels.tsa.vector_ar.var_model import VARProcess
 
 from synthlab.datasets.linear_worlds import LinearStates, Switching, VectorAutoregression, companion, cut_normal, place_radius, place_roots, random_rotation, spectral_radius
-from synthlab.datasets.world import PERCENT, PURPOSES, WORLDS, IndeterminateError, draw_rng, register_world
-from synthlab.datasets.worlds import get_world, world_names
+from synthlab.datasets.world import PERCENT, PURPOSES, WORLDS, IndeterminateError, draw_rng, register_world, state_responses
+from synthlab.datasets.worlds import get_world, variables_of, world_names
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT.parent/"shared"/"reference"/"var_us_1959_2009.npz"
@@ -161,7 +162,7 @@ def test_percent_is_standard_deviations_and_rates_a_year(name):
 
 SCRIPT = """
 import hashlib, numpy as np, torch
-from synthlab.datasets.worlds import get_world, world_names
+from synthlab.datasets.worlds import get_world, variables_of, world_names
 for name in world_names():
     world = get_world(name); theta = world.sample(3, 7)
     eps = torch.tensor(np.random.default_rng(0).normal(size=(3, 12, len(world.shocks))))
@@ -408,3 +409,40 @@ def test_switching_draws_a_quiet_and_a_wild_regime():
     assert radii[:, 0].std() > .1 and radii[:, 1].std() > .06
     np.testing.assert_allclose([theta[:, 20:26].std(), theta[:, 26:32].std()], [.0493, .148], rtol=.05)
     np.testing.assert_allclose(theta[:, 32:].reshape(-1, 3, 3).norm(dim=-1), .5, atol=1e-12)
+
+# what is given, in whatever form
+
+def test_parameters_come_in_any_form_of_table():
+    nk = get_world("nk")
+    by_hand = nk.parameters.tensor({"kappa": [.1, .2]})
+    for told in (pd.DataFrame({"kappa": [.1, .2]}, index=[7, 9]), {"kappa": pd.Series([.1, .2], index=[3, 1])}, {"kappa": np.array([.1, .2])}):
+        assert torch.equal(nk.parameters.tensor(told), by_hand)
+    assert torch.equal(nk.parameters.tensor(pd.Series({"kappa": .1})), nk.parameters.tensor())
+    for bad, words in (([[.1]*12, [.1]*11], "theta is not an array of numbers"), ({"kappa": "much"}, "kappa is not an array"),
+                       ({"kappa": [.1, .2], "beta": [.99]*3}, "as many values of each"), (pd.Series({"kapa": .1}), "did you mean 'kappa'")):
+        with pytest.raises(ValueError, match=words): nk.parameters.tensor(bad)
+
+def test_whole_numbers_of_numpy_are_whole_and_nan_is_no_size():
+    nk = get_world("nk")
+    assert torch.equal(nk.impulse_responses(horizon=np.int64(5)), nk.impulse_responses(horizon=5))
+    for size in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="shock_size"): nk.impulse_responses(shock_size=size)
+    with pytest.raises(ValueError, match="shocks hold a number that is not finite"): nk.simulate(None, torch.full((4, 3), torch.nan))
+    with pytest.raises(ValueError, match="horizon"): nk.impulse_responses(horizon=2.5)
+
+@pytest.mark.parametrize("name", ("lss", "var", "nk", "rbc"))
+def test_the_law_of_motion_has_the_responses(name):
+    world = get_world(name)
+    theta = world.sample(5, 1).reshape(1, 5, -1)
+    torch.testing.assert_close(state_responses(world.law(theta), 40), world.impulse_responses(theta), rtol=1e-9, atol=1e-10)
+
+def test_worlds_without_a_law_say_so():
+    for name in ("zlb", "switching"):
+        world = get_world(name)
+        with pytest.raises(ValueError, match=f"{name} has no linear law of motion"): world.law(world.sample(2))
+
+def test_every_world_names_its_variables_and_their_units():
+    for name in world_names():
+        world = get_world(name)
+        assert len(set(world.observables)) == len(world.measures) == 3 and variables_of(name) == world.observables
+    assert "inflation" not in variables_of("rbc") and variables_of("nk") == ("output", "inflation", "rate") == variables_of("none such")

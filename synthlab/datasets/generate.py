@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'Plan', 'compute_block', 'about_world', 'planned', 'Work', 'do_block', 'done_block', 'follow_parent',
-           'do_all', 'do_named', 'claim', 'prepare', 'finish', 'generate_dataset']
+           'do_all', 'do_named', 'works', 'grows', 'keep_blocks', 'claim', 'prepare', 'finish', 'generate_dataset']
 
 # %% ../../nbs/datasets/74_generate.ipynb #39cdd914
 import fcntl
@@ -24,9 +24,9 @@ import torch
 import zarr
 from tqdm.auto import tqdm
 from .responses import REGION_RULES, construct_all_splits, validate_splits
-from .store import (ARRAYS, MANIFEST, SPLITS, ResponseStore, StoreError, array_shapes, away,
+from .store import (ARRAYS, MANIFEST, SPLITS, ResponseStore, StoreError, array_shapes, away, canonical,
                                      config_hash, create_arrays, file_facts, files_in, open_store, publish,
-                                     seal, shard_file, sync, verify_store, write_json)
+                                     seal, shard_file, sync, read_manifest, verify_store, write_json)
 from .world import UNITS, VARIABLES, World, draw_rng
 from .worlds import ORDER, get_world
 
@@ -81,7 +81,9 @@ def about_world(
         "observables": {"names": list(VARIABLES), "unit": UNITS[0]},
         "regions": {k: [c._asdict() for c in rules] for k, rules in REGION_RULES.get(world.name, {}).items()},
         "shapes": {k: list(v[0]) for k, v in shapes.items()}}
-    return {"n": n, **facts, "config_hash": config_hash([world.name, n, facts, plan._asdict()])}
+    known = config_hash([world.name, n, facts, plan._asdict()])         # what variables are called changes no number
+    facts["observables"] |= {"names": list(world.observables), "units": list(world.measures)}
+    return {"n": n, **facts, "config_hash": known}
 
 def planned(
     worlds: Iterable,               # names, or worlds of one's own
@@ -111,7 +113,9 @@ def planned(
              "seeds": {"global": plan.seed, "per_draw": "SeedSequence(seed, spawn_key=(crc32(world), draw, purpose))"},
              "splits": {"algorithm": "all draws in the slice, then all in the corner, are held out; of each ten "
                                      "neighbours the rest goes 8/1/1 to train, validation, test", "seed": plan.seed}}
-    return made, {**facts, "config_hash": config_hash([list(made), facts])}
+    hashed = [list(made), {**facts, "worlds": {k: {**a, "observables": {"names": list(VARIABLES), "unit": UNITS[0]}}
+                                               for k, a in about.items()}}]
+    return made, {**facts, "config_hash": config_hash(hashed)}
 
 # %% ../../nbs/datasets/74_generate.ipynb #a3093d60
 class Work(NamedTuple):
@@ -204,11 +208,58 @@ def do_named(
     about, plan = facts["worlds"][world], Plan(facts["seeds"]["global"], facts["T"], facts["horizon"], facts["block"])
     made, n = get_world(world, **about["options"]), about["n"]
     if about_world(made, n, about["options"], plan)["config_hash"] != about["config_hash"]:
-        raise StoreError(f"the world {world!r} is another here than where this data set was begun; "
-                         "use processes=1", Path(folder))
+        raise StoreError(f"the world {world!r} is another here than where this data set was begun; use processes=1",
+                         Path(folder))
     for k in map(int, blocks):
         work = Work(world, k, k*plan.block, min((k + 1)*plan.block, n))
         if done_block(Path(folder), work, about["shapes"]) is None: do_block(Path(folder), made, plan, work)
+
+# %% ../../nbs/datasets/74_generate.ipynb #a3bfa8f0
+def works(
+    world: str,             # its name
+    n: int,                 # draws
+    block: int,             # draws a block
+) -> list[Work]:
+    "All blocks of a world."
+    return [Work(world, k, start, min(start + block, n)) for k, start in enumerate(range(0, n, block))]
+
+def grows(
+    old: Mapping,           # what the manifest of a store says
+    facts: Mapping,         # of the data set to be
+) -> bool:
+    "Whether a data set has all draws of a store, and more."
+    def rest(facts):
+        about = {w: {k: v for k, v in a.items() if k not in ("n", "config_hash", "observables", "description")}
+                 for w, a in facts["worlds"].items()}
+        return canonical([list(about), about, *(facts[k] for k in ("block", "T", "horizon", "seeds", "splits"))])
+    return rest(old) == rest(facts) and all(facts["worlds"][w]["n"] >= a["n"] for w, a in old["worlds"].items())
+
+def keep_blocks(
+    root: Path,             # of a store
+    old: Mapping,           # its manifest
+    folder: Path,           # of the work in progress
+    facts: Mapping,         # of the data set to be, the same or one that grows
+) -> list[Work]:            # blocks that need not be computed
+    "Take over the blocks of a store that are what was written."
+    kept = []
+    for name, about in facts["worlds"].items():
+        there = set(works(name, old["worlds"][name]["n"], facts["block"]))
+        for work in works(name, about["n"], facts["block"]):
+            files = work.files(about["shapes"])
+            if work not in there or done_block(folder, work, about["shapes"]) is not None: continue
+            try: seen = {f: file_facts(root/f) for f in files}
+            except OSError: continue
+            if any(seen[f] != old["files"].get(f) for f in files): continue
+            for f in files:
+                to = folder/"store"/f
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.unlink(missing_ok=True)
+                try: os.link(root/f, to)
+                except OSError: shutil.copyfile(root/f, to)
+                sync(to)
+            write_json(work.note(folder), seen)
+            kept.append(work)
+    return kept
 
 # %% ../../nbs/datasets/74_generate.ipynb #7fcfbde6
 def claim(folder: Path):
@@ -272,30 +323,31 @@ def generate_dataset(
     progress: bool = True,      # show a bar
     world_options: Mapping = {},# name → options of `get_world`
     block: int = BLOCK,         # draws computed together, even
-    execute: Callable | None = None,    # does `(world, number)` in a folder, tells each; default processes of its own
+    execute: Callable | None = None,    # has `(world, number)` done in a folder and tells each; default processes
 ) -> ResponseStore:
-    "Simulate worlds into a store. Interrupted, it goes on where it was when called again."
-    root, plan = Path(root).expanduser().absolute(), Plan(seed, T, horizon, block)
+    "Simulate worlds into a store. Interrupted or harmed, it goes on where it was when called again."
+    root, plan, old = Path(root).expanduser().absolute(), Plan(seed, T, horizon, block), None
     made, facts = planned(worlds, n, plan, world_options)
     if away(root).exists() and not root.exists():
         os.rename(away(root), root)       # left by a crash between two renames
     if root.exists() and any(root.iterdir()):
         if not (root/MANIFEST).exists():
             raise StoreError("this folder holds something else than a store; give another", root)
-        try: old = verify_store(root, "size")["config_hash"]
-        except StoreError:
-            if not overwrite: raise
-            old = None
-        if old == facts["config_hash"] and not overwrite: return open_store(root)
         if not overwrite:
-            raise StoreError("a store of another configuration is here; give another folder, or overwrite=True", root)
+            old = read_manifest(root)
+            if old["config_hash"] == facts["config_hash"]:
+                try: verify_store(root, "full"); return open_store(root)
+                except StoreError: pass             # what is harmed is made again, the rest is kept
+            elif not grows(old, facts):
+                raise StoreError("a store of another configuration is here; give another folder, or overwrite=True",
+                                 root)
     folder = root.with_name(f".{root.name}.partial")
     with claim(folder):
         prepare(folder, facts, overwrite)
+        if old is not None: keep_blocks(root, old, folder, facts)
         todo, known = [], {}
         for name, about in facts["worlds"].items():
-            for k, start in enumerate(range(0, about["n"], block)):
-                work = Work(name, k, start, min(start + block, about["n"]))
+            for work in works(name, about["n"], block):
                 seen = done_block(folder, work, about["shapes"])
                 if seen is None: todo.append(work)
                 else: known.update(seen)

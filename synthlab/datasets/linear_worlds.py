@@ -92,6 +92,7 @@ class LinearStates(World):
     name, shocks = "lss", ("shock_0", "shock_1")
     description = "A linear state space with two complex pairs of eigenvalues."
     shock_scale = .01
+    observables = "first", "second", "third"
     parameters = blocks_of(
         (entry_names("A", 4, 4), -.95, .95, [.85, -.2, 0, 0, .2, .85, 0, 0, 0, 0, .5, -.4, 0, 0, .4, .5], "",
          "transition"),
@@ -186,6 +187,8 @@ class Switching(World):
     name, shocks = "switching", ("shock_0", "shock_1")
     description = "A linear state space whose matrices follow a Markov chain with a quiet and a wild regime."
     shock_scale = .01
+    observables = "first", "second", "third"
+    linear = False                      # a path depends on its regimes, which nobody observes
     parameters = blocks_of(
         (("p00", "p11"), .7, .99, .9, "probability", ("regime 0 stays", "regime 1 stays")),
         (entry_names("A0", 3, 3), -.7, .7, [.45, -.2, 0, .2, .45, 0, 0, 0, .3], "", "transition in regime 0"),

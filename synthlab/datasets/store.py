@@ -156,7 +156,10 @@ def verify_store(
     "Compare a store with its manifest; a `StoreError` names the first file that differs."
     root = Path(root)
     if verify not in VERIFY: raise ValueError(f"there is no check {verify!r}; use {', '.join(VERIFY)}")
-    manifest = read_manifest(root)
+    try: manifest = read_manifest(root)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no store at {root}: it has no {MANIFEST}; make one with "
+                                f"generate_dataset({str(root)!r})") from None
     if verify == "none": return manifest
     there = set(files_in(root))
     for name, facts in manifest["files"].items():

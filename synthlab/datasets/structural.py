@@ -76,13 +76,16 @@ class NewKeynesian(World):
     def failures(self, theta):
         p = dict(zip(self.parameters.names, theta.detach().unbind(-1)))
         failed = {"sigma must be above 0": p["sigma"] <= 0,
-                  "beta must lie between 0 and 1": (p["beta"] <= 0) | (p["beta"] >= 1),
+                  "beta must be above 0 and at most 1": (p["beta"] <= 0) | (p["beta"] > 1),
                   "kappa must be above 0": p["kappa"] <= 0,
                   "phi_pi and phi_y must be 0 or more": (p["phi_pi"] < 0) | (p["phi_y"] < 0)}
-        failed |= {f"{n} must be 0 or more and below 1": (p[n] < 0) | (p[n] >= 1) for n in ("rho_i", "rho_r", "rho_u")}
+        failed |= {f"{n} must lie between -1 and 1": p[n].abs() >= 1 for n in ("rho_i", "rho_r", "rho_u")}
         failed |= {f"{n} must be 0 or more": p[n] < 0 for n in ("sigma_m", "sigma_r", "sigma_u")}
         many, none = no_solution(self.system, theta, ~torch.stack(list(failed.values())).any(0))
-        return failed | {f"{MANY}; the Taylor principle kappa*(phi_pi - 1) + (1 - beta)*phi_y > 0 fails": many,
+        principle = p["kappa"]*(p["phi_pi"] - 1) + (1 - p["beta"])*p["phi_y"] > 0
+        return failed | {f"{MANY}; the Taylor principle kappa*(phi_pi - 1) + (1 - beta)*phi_y > 0 fails":
+                             many & ~principle,
+                         "a root lies so close to the unit circle that its side cannot be told": many & principle,
                          f"{NONE}; no path returns to the steady state": none}
 
     def shock_sd(self, theta): return theta[:, 8:11]
@@ -102,6 +105,7 @@ class RealBusinessCycle(World):
     name = "rbc"
     description = "The real business cycle: capital, labour and a technology shock; no money and no frictions."
     shocks = ("technology",)
+    observables = "output", "consumption growth", "return on capital"
     # columns
     variables = "capital", "consumption", "labour", "output", "investment", "technology", "rate", "growth"
     parameters = Parameters(
@@ -147,10 +151,11 @@ class RealBusinessCycle(World):
 
     def failures(self, theta):
         p = dict(zip(self.parameters.names, theta.detach().unbind(-1)))
-        failed = {f"{n} must lie between 0 and 1": (p[n] <= 0) | (p[n] >= 1) for n in ("beta", "alpha")}
-        failed |= {"delta must be above 0 and at most 1": (p["delta"] <= 0) | (p["delta"] > 1),
+        failed = {"beta must be above 0 and at most 1": (p["beta"] <= 0) | (p["beta"] > 1),
+                  "alpha must lie between 0 and 1": (p["alpha"] <= 0) | (p["alpha"] >= 1),
+                  "delta must be above 0 and at most 1": (p["delta"] <= 0) | (p["delta"] > 1),
                    "gamma must be above 0": p["gamma"] <= 0, "chi must be 0 or more": p["chi"] < 0,
-                   "rho_a must be 0 or more and below 1": (p["rho_a"] < 0) | (p["rho_a"] >= 1), "sigma_a must be "
+                   "rho_a must lie between -1 and 1": p["rho_a"].abs() >= 1, "sigma_a must be "
                        "0 or more": p["sigma_a"] < 0}
         many, none = no_solution(self.system, theta, ~torch.stack(list(failed.values())).any(0))
         return failed | {MANY: many, f"{NONE}; no path returns to the steady state": none}

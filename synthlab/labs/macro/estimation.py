@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from ...datasets.world import VARIABLES, World
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, new_figure
-from .observations import FittedVAR, simulate_data
+from .observations import TAIL, FittedVAR, Model, simulate_data
 from .posterior import Likelihood, Posterior, Prior, ascend, best_start, sample_posterior
 from ...models.emulators import Emulator
 from ...trainers.hmc import count_band, truth_ranks
@@ -26,10 +26,10 @@ from ...trainers.hmc import count_band, truth_ranks
 def from_emulator(
     emulator: Emulator,         # trained; its parameters are frozen
     world: str,                 # one that it knows
-) -> Callable:                  # (…, P) -> (…, S, H+1, 3) percent
+) -> Model:                     # (…, P) -> (…, S, H+1, 3) percent
     "Responses by the network."
     emulator.eval().requires_grad_(False)
-    return lambda theta: emulator.impulse_responses(theta, world, guard="off")
+    return Model(emulator.worlds[world], lambda theta: emulator.impulse_responses(theta, world, guard="off"))
 
 # %% ../../../nbs/labs/macro/34_estimation.ipynb #a4da2706
 def sensitivities(
@@ -186,15 +186,18 @@ def calibrate_posterior(
     prior: Prior,
     simulations: int = 100,     # D
     quarters: int = 150,        # T
-    noise: float = .1,          # sd of the measurement error, percent
+    noise: float = .1,          # sd of the measurement error, percent, unless the prior draws it
+    tail: float = TAIL,         # of responses: share of its peak that one may have left at H; inf: no tail
     keep: int = 63,             # draws that are compared
     seed: int = 0,              # of truths, data and chains
     **options,                  # of `sample_posterior`: chains, draws, warmup, leaps, climb, progress
 ) -> Calibration:
     "Simulation-based calibration of an estimation."
     u = prior.sample((simulations,), seed, "truth")
+    if prior.measured: noise = prior.noise(u)[:, None]
     data = simulate_data(world, prior.theta(u), quarters, noise, seed)
-    posterior = sample_posterior(responses, Likelihood(data[:, None], noise), prior, seed=seed, **options)
+    likelihood = Likelihood(data[:, None], 0. if prior.measured else noise, tail=tail, world=world)
+    posterior = sample_posterior(responses, likelihood, prior, seed=seed, **options)
     return Calibration(truth_ranks(u, posterior.chains.draws, keep), prior.values(u), posterior, keep)
 
 # %% ../../../nbs/labs/macro/34_estimation.ipynb #fc0b99bd

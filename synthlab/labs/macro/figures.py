@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from ...datasets.store import ResponseStore
-from ...datasets.world import VARIABLES
+from ...datasets.worlds import variables_of
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, draw_training, new_figure
 from .judging import INSIDE, LEVELS, TESTS, by_model
 
@@ -113,7 +113,11 @@ def draw_responses(
         s = min(shock, len(shocks[world]) - 1)
         for v, ax in enumerate(row): draw_response(ax, found, s, v)
         row[0].set_ylabel(f"{world}: {shocks[world][s]}\nerror {100*found['error']:.2g} %", fontsize=8)
-    for ax, name in zip(axes[0], VARIABLES): ax.set_title(name, fontsize=9)
+    above = None
+    for row, world in zip(axes, worlds):
+        if (names := variables_of(world)) != above:
+            for ax, name in zip(row, names): ax.set_title(name, fontsize=9)
+        above = names
     for ax in axes[-1]: ax.set_xlabel("quarters since the shock", fontsize=8)
     which = "median" if quantile == .5 else f"{100*quantile:g} %-quantile"
     legend_above(fig, axes[0], 4, title=f"percent; the draw with the {which} error", title_fontsize=8)
@@ -262,10 +266,8 @@ def show_responses(
 ) -> Styler:                            # for a notebook to display
     "The first model's errors by shock and variable, in percent."
     first = table[(table.model == table.model.iloc[0]) & (table.split == split) & (table.shock != "all")]
-    first = first.set_index(["world", "shock"])
-    of = lambda variable: 100*first[first.variable == variable][list(STATISTICS)].rename(columns=STATISTICS)
-    wide = pd.concat({v: of(v) for v in VARIABLES}, axis=1)
-    return wide.style.format(two_digits)
+    first = first.set_index(["world", "shock", "variable"])
+    return (100*first[list(STATISTICS)]).rename(columns=STATISTICS).style.format(two_digits)
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #f35a9b08
 def show_promised(

@@ -20,6 +20,7 @@ from ...datasets.response_batches import load_split
 from ...datasets.responses import SPLIT_NAMES
 from ...datasets.store import ResponseStore
 from ...datasets.world import VARIABLES
+from ...datasets.worlds import variables_of
 from .settings import SPECIALISTS
 from ...metrics.responses import (band_coverage, error_table, gap_metric, hf_ratio, nrmse, overshoot_ratio,
                                         peak_time_error, peak_value_error, sign_at_impact, sign_flip_count)
@@ -189,6 +190,8 @@ def judgement_table(
     tables = [error_table(errors, judgement.shocks, VARIABLES).assign(model=name)
               for name, errors in judgement.errors.items() if errors]
     table = pd.concat(tables, ignore_index=True)
+    own = {w: dict(zip(VARIABLES, variables_of(w))) for w in table.world.unique()}
+    table["variable"] = [own[w].get(v, v) for w, v in zip(table.world, table.variable)]
     return table[["model", *table.columns.drop("model")]]
 
 # %% ../../../nbs/labs/macro/14_judging.ipynb #5adf2e99

@@ -27,7 +27,9 @@ def show_worlds(
 ) -> None:
     "Each economy with its parameters and shocks."
     for w in named_worlds(names):
-        print(f"{w.name:<10} {len(w.parameters):3d} parameters, shocks {', '.join(w.shocks)}: {w.description}")
+        tells = ", ".join(f"{name} ({unit})" for name, unit in zip(w.observables, w.measures))
+        print(f"{w.name:<10} {len(w.parameters):3d} parameters, shocks {', '.join(w.shocks)}; tells {tells}: "
+              f"{w.description}")
 
 # %% ../../../nbs/labs/macro/36_terminal.ipynb #42252e89
 def simulate(

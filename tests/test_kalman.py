@@ -1,0 +1,137 @@
+"The law of motion's likelihood: statsmodels' filters to the last digits, gradients against differences, and its speed beside a loop."
+import time
+
+import numpy as np
+import pytest
+import torch
+from statsmodels.tsa.statespace.kalman_filter import KalmanFilter
+
+from synthlab.datasets.world import StateSpace
+from synthlab.datasets.worlds import get_world
+from synthlab.trainers.kalman import kalman_filter
+
+def randn(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+def statsmodels(space, y, noise, start="stationary"):
+    "Its conventional filter, which may not stop early, or its exact diffuse one."
+    A, B, C = (m.numpy() for m in space)
+    f = KalmanFilter(len(C), len(A), transition=A, design=C, selection=np.eye(len(A)), state_cov=B @ B.T,
+                     obs_cov=np.diag(np.broadcast_to(noise, len(C))**2), tolerance=0)
+    if start == "stationary": f.initialize_stationary()
+    else: f.initialize("diffuse")
+    f.bind(np.ascontiguousarray(y.numpy()))
+    done = f.filter()
+    return done.llf, done.forecasts_error.T
+
+def series(space, quarters, noise, seed=0):
+    A, B, C = space
+    x, seen, e = torch.zeros(len(A)).double(), [], randn(quarters + 200, B.shape[-1], seed=seed)
+    for shock in e:
+        x = A @ x + B @ shock
+        seen.append(C @ x)
+    return torch.stack(seen)[200:] + noise*randn(quarters, len(C), seed=seed + 1)
+
+def holed(y):
+    "With single numbers and a whole quarter missing, also at the start."
+    y = y.clone()
+    y[0, -1] = y[3:9, 0] = y[40] = torch.nan
+    return y
+
+def large(theta, observables=7, states=8):
+    "A law with 8 states and 7 observables of 12 parameters: 8 persistences and 4 sizes of shocks."
+    turn, B, C = torch.linalg.qr(randn(states, states, seed=5))[0], randn(states, 4, seed=6), randn(observables, states, seed=7)
+    return StateSpace(turn @ torch.diag_embed(theta[..., :8]) @ turn.T, B*theta[..., None, 8:], C.expand(*theta.shape[:-1], -1, -1))
+
+def draws(n): return torch.cat([torch.rand(n, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)*.9 + .05,
+                                torch.rand(n, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + .5], -1)
+
+@pytest.mark.parametrize("rho", (.5, .9, .95, .97, .99, .995))
+def test_rbc_is_statsmodels_whatever_its_persistence(rho):
+    rbc = get_world("rbc")
+    theta = rbc.parameters.tensor({"rho_a": rho})
+    space = rbc.law(theta)
+    y = series(space, 150, .1)
+    for data in (y, holed(y)):
+        llf, errors = statsmodels(space, data, .1)
+        found = kalman_filter(space, data, .1)
+        assert abs(found.log_likelihood.item()/llf - 1) < 1e-8
+        np.testing.assert_allclose(found.errors.numpy(), np.nan_to_num(errors), atol=1e-7)
+
+@pytest.mark.parametrize("name", ("lss", "var", "nk", "rbc"))
+@pytest.mark.parametrize("start", ("stationary", "diffuse"))
+def test_every_world_with_a_law_is_statsmodels_from_either_start(name, start):
+    world = get_world(name)
+    for i, theta in enumerate(world.sample(4, 3)):
+        space = world.law(theta)
+        y = series(space, 120, .1, i)
+        for data in (y, holed(y)):
+            llf, _ = statsmodels(space, data, .1, start)
+            assert abs(kalman_filter(space, data, .1, start).log_likelihood.item()/llf - 1) < 1e-8
+
+@pytest.mark.parametrize("start", ("stationary", "diffuse"))
+def test_more_observables_each_with_its_noise(start):
+    space, noise = large(draws(1)[0]), np.linspace(.1, .7, 7)
+    y = holed(series(space, 200, .3))
+    llf, _ = statsmodels(space, y, noise, start)
+    assert abs(kalman_filter(space, y, torch.tensor(noise), start).log_likelihood.item()/llf - 1) < 1e-8
+
+def test_a_unit_root_has_a_diffuse_start_only():
+    space = StateSpace(torch.tensor([[1., 1], [0, 1]]).double(), torch.eye(2).double()*.3, torch.tensor([[1., 0]]).double())
+    y = series(space, 80, .5)
+    assert abs(kalman_filter(space, y, .5, "diffuse").log_likelihood.item()/statsmodels(space, y, .5, "diffuse")[0] - 1) < 1e-8
+
+@pytest.mark.parametrize("start", ("stationary", "diffuse"))
+def test_gradients_are_central_differences(start):
+    theta, noise = draws(3), torch.tensor(.4).double()
+    y = holed(series(large(theta[0]), 60, .3))
+    told = lambda t, s: kalman_filter(large(t), y, s, start).log_likelihood
+    here, error = theta.clone().requires_grad_(), noise.clone().requires_grad_()
+    slope, by_noise = torch.autograd.grad(told(here, error).sum(), (here, error))
+    h = 1e-5
+    for k in range(12):
+        bump = torch.zeros(12).double(); bump[k] = h
+        difference = (told(theta + bump, noise) - told(theta - bump, noise))/(2*h)
+        torch.testing.assert_close(slope[:, k], difference, rtol=1e-6, atol=1e-6*slope.abs().max().item())
+    difference = ((told(theta, noise + h) - told(theta, noise - h))/(2*h)).sum()
+    torch.testing.assert_close(by_noise, difference, rtol=1e-6, atol=0)
+
+def test_a_batch_is_its_rows_whenever_each_settles():
+    theta = draws(20); theta[::3, 0] = .999; theta[1::3, :8] = .1
+    y = randn(3, 1, 90, 7)
+    found = kalman_filter(large(theta), y, .2).log_likelihood
+    assert found.shape == (3, 20)
+    for d, i in ((0, 0), (1, 1), (2, 19)):
+        alone = kalman_filter(large(theta[i]), y[d, 0], .2).log_likelihood
+        torch.testing.assert_close(found[d, i], alone, rtol=1e-10, atol=0)
+
+def test_a_law_that_says_a_series_cannot_be_has_no_density():
+    one = torch.ones(1, 1).double()
+    twice = StateSpace(.5*one, one, torch.ones(2, 1).double())              # two observables, one shock, no error
+    assert kalman_filter(twice, randn(20, 2), 0.).log_likelihood == -torch.inf
+
+def test_it_is_faster_than_a_loop():
+    "One thread, 200 quarters, 7 observables, 8 states, 256 draws; the loop takes one filter and changes its matrices."
+    threads = torch.get_num_threads(); torch.set_num_threads(1)
+    theta, T = draws(256), 200
+    y = series(large(theta[0]), T, .1)
+    A, B, C = (m.contiguous().numpy() for m in large(theta))
+    f = KalmanFilter(7, 8, selection=np.eye(8), obs_cov=.01*np.eye(7)); f.bind(np.ascontiguousarray(y.numpy()))
+    def loop():
+        for a, b, c in zip(A, B, C):
+            f["transition"], f["state_cov"], f["design"] = a, b @ b.T, c
+            f.initialize_stationary(); f.loglike()
+    def value():
+        with torch.no_grad(): kalman_filter(large(theta), y, .1)
+    def gradient():
+        here = theta.clone().requires_grad_()
+        torch.autograd.grad(kalman_filter(large(here), y, .1).log_likelihood.sum(), here)
+    def clock(call):
+        begun = time.thread_time(); call()
+        return time.thread_time() - begun
+    try:
+        for call in (loop, value, gradient): call()
+        times = np.array([[clock(c) for c in (loop, value, gradient)] for _ in range(5)])
+    finally: torch.set_num_threads(threads)
+    slow, fast, both = times.min(0)
+    print(f"loop {slow:.3f} s, value {fast:.3f} s, value and gradient {both:.3f} s, differences {24*slow:.2f} s")
+    assert fast < slow and both < 24*slow/5
