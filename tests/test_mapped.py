@@ -140,7 +140,7 @@ def test_the_folder_is_whole_or_not_there(path, monkeypatch):
     facts = read_manifest(first.folder)
     os.utime(path, ns=(1, 1))                                       # another file, as far as anyone can tell
     with monkeypatch.context() as m:
-        m.setattr(module, "write_manifest", fail)
+        m.setattr("synthlab.datasets.mapped.write_manifest", fail)
         with pytest.raises(KeyboardInterrupt): MappedParquet(path, chunk=500)
     assert read_manifest(first.folder) == facts and len(list(path.parent.iterdir())) == 2
     assert MappedParquet(path).manifest["source"] != facts["source"]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from .bars import nearest
 from .gaps import MONTH, bar_step
+from .times import to_length
 
 # %% ../../nbs/datasets/12_calendar.ipynb #fd2c6550
 SESSIONS = {            # zone, opening and closing minute of the local day; Monday to Friday
@@ -110,7 +111,7 @@ def future_times(
 ) -> pd.DatetimeIndex:      # (H,)
     "The stamps of the steps to come, without those at which this market is closed."
     index = _in_utc([index] if isinstance(index, pd.Timestamp) else index)
-    step = bar_step(pd.DataFrame(index=index)) if step is None else pd.Timedelta(step)
+    step = bar_step(pd.DataFrame(index=index)) if step is None else to_length(step, "step")
     seen, n, last = index.asi8, step.as_unit("ns").value, int(index.asi8[-1])
     if step >= pd.Timedelta("28D"):
         months = round(step/MONTH)

@@ -10,6 +10,7 @@ __all__ = ['FIRST', 'DAY', 'MONTH', 'POLICIES', 'MOST_FILLED', 'bar_step', 'limi
 import numpy as np
 import pandas as pd
 from .bars import FIELDS, BarError, nearest
+from .times import to_length
 
 # %% ../../nbs/datasets/04_gaps.ipynb #0af6b102
 FIRST = 1001            # bars that decide what the step is: later ones must not change earlier windows
@@ -75,8 +76,10 @@ def find_gaps(
 ) -> pd.DataFrame:          # a row a gap: start, end (bars beside it), missing (bars), row (of end)
     "Where bars are missing."
     t = bars.index
+    if limit is not None: limit = to_length(limit, "gap_limit")
     if len(t) < 2: return pd.DataFrame({"start": t[:0], "end": t[:0], "missing": 0, "row": 0})
-    step, limit = bar_step(bars), gap_limit(bars) if limit is None else pd.Timedelta(limit)
+    step = bar_step(bars)
+    if limit is None: limit = limit_of(step)
     if limit < step:
         raise BarError(f"limit={limit} is shorter than the step, {step}; give a longer one",
             bars.attrs.get("name"))

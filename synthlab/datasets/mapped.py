@@ -28,6 +28,7 @@ from .gaps import FIRST, gap_limit
 from .market import Fold, static_table
 from .splits import SplitError, Windows, static_holdout, thin, whole_windows
 from .tables import PARQUET, DataSource, split_table
+from .times import to_length
 from .windows import Batches, WindowGather
 
 # %% ../../nbs/datasets/52_mapped.ipynb #77e96147
@@ -70,6 +71,7 @@ class MappedParquet(DataSource):
         gap_limit=None,         # any longer step is a gap, such as "4D"; None: see `bars.gap_limit`
         columns=(),             # further numeric columns to map, in any case
     ):
+        if gap_limit is not None: to_length(gap_limit, "gap_limit")            # refused before anything is written
         columns = [columns] if isinstance(columns, str) else columns
         self.columns = [c for c in dict.fromkeys(columns) if plain(c) not in FIELDS]
         self.path, self.chunk, self.limit = Path(path).expanduser(), int(chunk), gap_limit
@@ -140,7 +142,7 @@ class MappedParquet(DataSource):
         "First row of each stretch without a gap, 0 among them, (S,)."
         times = self.map(name, "times")
         if len(times) < 2: return np.zeros(1, np.int64)
-        limit = gap_limit(self.bars(name, 0, FIRST)) if self.limit is None else pd.Timedelta(self.limit)
+        limit = gap_limit(self.bars(name, 0, FIRST)) if self.limit is None else to_length(self.limit)
         limit, found = limit.as_unit("ns").value, [np.zeros(1, np.int64)]
         for at in range(0, len(times) - 1, self.chunk):
             found.append(at + 1 + np.flatnonzero(np.diff(times[at : at + self.chunk + 1]) > limit))

@@ -14,6 +14,7 @@ from .bars import BarError, FIELDS
 from synthlab.datasets.features import (FeatureEngineer, log_return, register_engineer, trailing_mean,
     trailing_sum)
 from .gaps import bar_step
+from .times import to_length
 
 # %% ../../nbs/datasets/14_ohlcv.ipynb #e59bea16
 INTRABAR = ("intra_vol", "intra_drawdown", "intra_consistency")
@@ -26,9 +27,11 @@ def aggregate_bars(
 ) -> pd.DataFrame:          # whole longer bars, by the time they open; further columns take their last value
     "Longer bars out of shorter ones."
     name = bars.attrs.get("name")
-    try: rule = pd.Timedelta(rule).as_unit("ns")
-    except ValueError: raise BarError(f"rule={rule!r} is no length of time; write 1h or 30min", name) from None
-    step = (bar_step(bars) if step is None else pd.Timedelta(step)).as_unit("ns")
+    try:
+        rule = to_length(rule, "rule").as_unit("ns")
+        step = (bar_step(bars) if step is None else to_length(step, "step")).as_unit("ns")
+    except BarError: raise
+    except ValueError as e: raise BarError(str(e), name) from None
     if rule < step or rule.value % step.value:
         raise BarError(f"rule={rule} is no multiple of the step, {step}; take a multiple", name)
     bars = bars[np.isfinite(bars[["open", "high", "low", "close"]].to_numpy()).all(1)]
@@ -139,10 +142,10 @@ class OHLCVEngineer(FeatureEngineer):
         standardise=True        # bring the features to mean 0 and deviation 1 on train rows
     ):
         super().__init__(standardise, resample_rule=resample_rule, step=step, window=window)
-        self.step = None if resample_rule is None else pd.Timedelta(step).as_unit("ns")
+        self.step = None if resample_rule is None else to_length(step, "step").as_unit("ns")
         self.rows = 1           # of a bar
         if self.step is not None:
-            self.rows, rest = divmod(pd.Timedelta(resample_rule).as_unit("ns").value, self.step.value)
+            self.rows, rest = divmod(to_length(resample_rule, "resample_rule").value, self.step.value)
             if rest or self.rows < 4:
                 raise ValueError(f"resample_rule {resample_rule} is not 4 or more steps of {step}; moments need them")
         self.inner = self.rows if self.rows > 1 else window             # rows of the moments
