@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .bars import BarError, SPIKE, check_values, find_columns, put_in_order, take_times, take_values
+from .bars import BarError, SPIKE, check_values, find_columns, put_in_order, take_clock, take_values
 from .tables import further_column
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #dd19a735
@@ -55,6 +55,7 @@ class AssetWriter:
         self.files = {k: folder/f"{number:05d}-{k}.npy" for k in ("times", "bars", *(["further"] if columns else []))}
         for file in self.files.values(): file.write_bytes(bytes(HEADER))
         self.name, self.rows, self.repairs, self.last, self.columns = name, 0, {}, None, list(columns)
+        self.zone = "UTC"                                       # that the times came with
         none, nothing = pd.DatetimeIndex([], tz="UTC").as_unit("ns"), lambda width: np.empty((0, width))
         self.held = none, nothing(5), nothing(len(columns)), np.empty(0, np.int64)      # times, values, further, rows
 
@@ -70,7 +71,7 @@ class AssetWriter:
     ):
         "Check rows, and write those that nothing can come before any more."
         parts, rest = find_columns(frame.columns, self.name)
-        times = take_times(frame, parts, self.name, rows)
+        times, self.zone = take_clock(frame, parts, self.name, rows)
         def fail(bad, what, field):
             at, column = int(np.argmax(bad)), parts.get(field, field)
             raise BarError(f"{frame[column].iloc[at]} {what}", self.name, int(rows[at]), times[at], str(column))
@@ -127,7 +128,7 @@ class AssetWriter:
         heads = [npy_header(*shape) for shape in shapes]
         for file, head in zip(self.files.values(), heads):
             with open(file, "rb+") as f: f.write(head); f.flush(); os.fsync(f.fileno())
-        return {"rows": self.rows, "files": {k: file_facts(f) for k, f in self.files.items()}}
+        return {"rows": self.rows, "zone": self.zone, "files": {k: file_facts(f) for k, f in self.files.items()}}
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #1560cc46
 MANIFEST = "manifest.json"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'SPELLINGS', 'TOLERANCE', 'SPIKE', 'ELSEWHERE', 'BarWarning', 'BarError', 'nearest', 'plain', 'find_columns',
-           'take_times', 'take_values', 'check_values', 'put_in_order', 'check_spikes', 'check_bars', 'validate_bars']
+           'take_clock', 'take_times', 'take_values', 'check_values', 'put_in_order', 'check_spikes', 'check_bars',
+           'validate_bars']
 
 # %% ../../nbs/datasets/00_bars.ipynb #6cd78859
 import difflib
@@ -14,7 +15,7 @@ import warnings
 from decimal import Decimal
 import numpy as np
 import pandas as pd
-from .times import TimeError, to_times
+from .times import TimeError, to_times, zone_of
 
 # %% ../../nbs/datasets/00_bars.ipynb #68c34bb1
 class BarWarning(UserWarning):
@@ -96,13 +97,13 @@ def find_columns(
     return parts, [column for word, column in seen.items() if word not in taken]
 
 # %% ../../nbs/datasets/00_bars.ipynb #aa553461
-def take_times(
+def take_clock(
     frame: pd.DataFrame,    # a table
     parts: dict,            # its columns, from `find_columns`
     name: str,              # for errors
     rows: np.ndarray,       # positions to report
-) -> pd.DatetimeIndex:
-    "The times of a table's rows, in UTC."
+) -> tuple[pd.DatetimeIndex, str]:      # in UTC; the zone they came with
+    "The times of a table's rows, and the clock that they were read from."
     index, called = frame.index, {plain(c): c for c in frame.columns}
     day, clock = called.get("date"), called.get("time")
     is_clock = lambda c: frame[c].astype(str).str.match(r"\d{1,2}:\d\d").all()
@@ -117,8 +118,19 @@ def take_times(
     else:
         raise BarError(f"no column is called time (there are: {', '.join(map(str, frame))}); "
             "rename one", name, column="time")
-    try: return to_times(values)
+    try: times = to_times(values)
     except TimeError as e: raise BarError(e.what, name, int(rows[e.row]), column=column) from None
+    zone = zone_of(values, times)
+    return times, frame.attrs.get("zone", zone) if zone == "UTC" else zone       # of bars that were here before
+
+def take_times(
+    frame: pd.DataFrame,    # a table
+    parts: dict,            # its columns, from `find_columns`
+    name: str,              # for errors
+    rows: np.ndarray,       # positions to report
+) -> pd.DatetimeIndex:
+    "The times of a table's rows, in UTC."
+    return take_clock(frame, parts, name, rows)[0]
 
 # %% ../../nbs/datasets/00_bars.ipynb #d20cb326
 def _numbers(column, fail):
@@ -252,7 +264,7 @@ def check_bars(
     if "symbol" in parts and frame[parts["symbol"]].nunique(dropna=False) > 1:
         raise BarError("several assets are in one frame; take FrameDataSource, or choose one",
             name, column=str(parts["symbol"]))
-    times = take_times(frame, parts, name, rows)
+    times, zone = take_clock(frame, parts, name, rows)
 
     def fail(bad, what, field, at=None):
         at = int(np.argmax(bad)) if at is None else at
@@ -275,7 +287,7 @@ def check_bars(
 
     times, values, last = put_in_order(times[keep], values[keep], clash)
     bars = pd.DataFrame(values, times, list(FIELDS))
-    bars.attrs.update(name=name, repairs=repairs + more + last)
+    bars.attrs.update(name=name, zone=zone, repairs=repairs + more + last)
     check_spikes(bars, name)
     return bars, bars.attrs["repairs"]
 

@@ -122,8 +122,8 @@ class LoadedAssets:
         self.static = None if static is None else static_table(static, self.names)
         self.split = self.engineer = None                       # of the last `static_holdout`
         self.check_lengths()
-        self.known = ([calendar_features(bars.index, self.future) for bars in self.bars.values()] if self.future
-                      else None)
+        self.known = ([calendar_features(bars.index, self.future, bars.attrs["zone"]) for bars in self.bars.values()]
+                      if self.future else None)
 
     def check_columns(self, loaded: dict):
         "Refuse a further column without a number, before any gap is filled."
@@ -323,8 +323,8 @@ class AskedLater:
                  "scale": there(scale, np.float32), "decided_at": there(time, np.int64),
                  "asset": torch.arange(len(parts), device=self.device)}
         if self.future:
-            ahead = [calendar_features(future_times(bars.index, self.horizon, bar_step(bars)), self.future)
-                     for bars in self.bars.values()]
+            ahead = [calendar_features(future_times(bars.index, self.horizon, bar_step(bars), bars.attrs["zone"]),
+                                       self.future, bars.attrs["zone"]) for bars in self.bars.values()]
             batch["future"] = there(ahead, np.float32)
         if self.static is not None: batch["static"] = there(self.static, np.float32)
         return batch

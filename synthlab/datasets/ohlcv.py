@@ -14,7 +14,7 @@ from .bars import BarError, FIELDS
 from synthlab.datasets.features import (FeatureEngineer, log_return, register_engineer, trailing_mean,
     trailing_sum)
 from .gaps import bar_step
-from .times import to_length
+from .times import from_wall, to_length, wall_clock
 
 # %% ../../nbs/datasets/14_ohlcv.ipynb #e59bea16
 INTRABAR = ("intra_vol", "intra_drawdown", "intra_consistency")
@@ -36,7 +36,9 @@ def aggregate_bars(
         raise BarError(f"rule={rule} is no multiple of the step, {step}; take a multiple", name)
     bars = bars[np.isfinite(bars[["open", "high", "low", "close"]].to_numpy()).all(1)]
     if not len(bars): raise BarError("no row has a price; give bars", name)
-    time = bars.index.as_unit("ns").asi8
+    zone, index = bars.attrs.get("zone", "UTC"), bars.index.as_unit("ns")
+    on_wall = rule >= pd.Timedelta("1D")                # a day ends when the exchange's clock says so
+    time = (wall_clock(index, zone) if on_wall else index).asi8
     bucket = time//rule.value
     first = np.flatnonzero(np.append(True, np.diff(bucket) != 0))
     last, label = np.append(first[1:], len(bars)) - 1, bucket[first]*rule.value
@@ -48,9 +50,9 @@ def aggregate_bars(
            "close": c[last], "volume": np.add.reduceat(v, first)}
     out |= {k: bars[k].to_numpy()[last] for k in bars.columns.difference(FIELDS, sort=False)}
     if intrabar: out |= dict(zip(INTRABAR, _inside(np.log(o), np.log(c), first, last)))
-    index = pd.DatetimeIndex(label, tz="UTC", name="time")
+    index = from_wall(label, zone) if on_wall else pd.DatetimeIndex(label, tz="UTC", name="time")
     frame = pd.DataFrame(out, index)[whole]
-    frame.attrs["name"] = name
+    frame.attrs.update(name=name, zone=zone)
     return frame
 
 # %% ../../nbs/datasets/14_ohlcv.ipynb #0868e400

@@ -195,7 +195,7 @@ def simulate_on(
         paths = model(batch["history"], batch["initial_price"], horizon, n_paths, scale=batch["scale"], generator=generator, **covariates(batch))[0]
     found = {}
     for i, name in enumerate(loader.names):
-        ends = future_times(loader.bars[name].index, horizon, about["step"])
+        ends = future_times(loader.bars[name].index, horizon, about["step"], loader.bars[name].attrs["zone"])
         numbers = paths[i].double().numpy()
         columns = {"mean": numbers.mean(0)} | {f"q{100*q:g}": np.quantile(numbers, q, axis=0) for q in levels}
         found[name] = pd.DataFrame(columns, ends)
