@@ -160,7 +160,7 @@ def _append(frame, factor):
 # frame, rows after t, random generator -> frame; scaled by less than a loader takes for a slip of the decimal point
 CHANGES = {
     "scaled": lambda frame, after, rng: _multiply(frame, after, np.exp(rng.uniform(-1, 1, len(frame)))),
-    "huge": lambda frame, after, rng: _multiply(frame, after, 1e6),
+    "huge": lambda frame, after, rng: _multiply(frame, after, np.exp(np.minimum(np.cumsum(after), np.log(1e6)))),
     "missing": lambda frame, after, rng: _multiply(frame, after, np.nan),
     "removed": lambda frame, after, rng: frame[~after],
     "appended": lambda frame, after, rng: _append(frame, rng.uniform(2, 3)),

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from .asset_files import AssetWriter, file_facts, npy_header, publish, read_manifest, write_manifest
-from .bars import BarError, BarWarning, FIELDS, find_columns, plain
+from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, plain
 from .calendar import calendar_features, calendar_names
 from .features import FeatureEngineer, create_engineer
 from .gaps import FIRST, gap_limit
@@ -46,7 +46,8 @@ def read_chunks(
             wanted = set(called.values())
             if "close" in parts:
                 also = {plain(c) for c in columns}
-                wanted = {*parts.values(), *(c for c in wanted if plain(c) in also)}
+                volumes = {c for c in wanted if plain(c) in SPELLINGS["volume"] or plain(c).startswith("vol")}
+                wanted = {*parts.values(), *volumes, *(c for c in wanted if plain(c) in also)}
             for n in names:
                 kind = file.schema_arrow.field(n).type
                 if called[n] == parts.get("time") and not (pa.types.is_temporal(kind) or pa.types.is_integer(kind)):
@@ -72,11 +73,13 @@ class MappedParquet(DataSource):
         chunk: int = 65_536,    # rows to hold in memory at once
         gap_limit=None,         # any longer step is a gap, such as "4D"; None: see `bars.gap_limit`
         columns=(),             # further numeric columns to map, in any case
+        jump_limit: float = SPIKE,  # times that a price may be its neighbours, > 1; infinity: any
     ):
         if gap_limit is not None: to_length(gap_limit, "gap_limit")            # refused before anything is written
         columns = [columns] if isinstance(columns, str) else columns
         self.columns = [c for c in dict.fromkeys(columns) if plain(c) not in FIELDS]
         self.path, self.chunk, self.limit = Path(path).expanduser(), int(chunk), gap_limit
+        self.jump_limit = float(jump_limit)
         self.folder = Path(folder).expanduser() if folder else self.path.with_name(self.path.name + ".maps")
         if not self.path.name.lower().endswith(PARQUET):
             raise BarError("only Parquet files are mapped; convert it", str(path))
@@ -90,7 +93,7 @@ class MappedParquet(DataSource):
         "What tells one state of the file from another."
         state = self.path.stat()
         return {"name": self.path.name, "bytes": state.st_size, "mtime_ns": state.st_mtime_ns, "columns": self.columns,
-                "rules": RULES}
+                "rules": RULES, "jump_limit": str(self.jump_limit)}
 
     def build(self):
         "Write the arrays anew."
@@ -101,7 +104,8 @@ class MappedParquet(DataSource):
             for frame, first in read_chunks(self.path, self.chunk, self.columns):
                 for name, (table, rows) in split_table(frame, self.path.stem, str(self.path)).items():
                     if name not in writers:
-                        writers[name] = AssetWriter(part, len(writers), f"{name} in {self.path}", self.columns)
+                        writers[name] = AssetWriter(part, len(writers), f"{name} in {self.path}", self.columns,
+                                                    self.jump_limit)
                     writers[name].add(table, first + (np.arange(len(table)) if rows is None else rows))
             if not writers: raise BarError("there are no rows; give bars", str(self.path))
             assets = {name: writers[name].finish() for name in sorted(writers)}

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from .gaps import bar_step, fill_gaps
-from .bars import nearest
+from .bars import SPIKE, nearest
 from .gaps import stretches
 from .calendar import calendar_features, calendar_names, future_times
 from .features import FeatureEngineer, create_engineer
@@ -94,6 +94,7 @@ class LoadedAssets:
         future=(),                  # what the calendar knows of the steps to come: time_of_day, sessions, …
         static=None,                # asset: one column each; or a table of numbers with a row an asset
         feature_dim: int | None = None,     # features that are expected; None: whatever the engineer makes
+        jump_limit: float = SPIKE,  # times that a price may be its neighbours, > 1; infinity: any
     ):
         columns = [columns] if isinstance(columns, str) else list(columns)
         self.pattern = create_engineer(engineer) if isinstance(engineer, str) else engineer
@@ -105,7 +106,8 @@ class LoadedAssets:
             raise ValueError(f"feature_dim is {feature_dim}, and {self.pattern.name} makes {self.pattern.feature_dim} "
                              f"features: {', '.join(self.pattern.columns)}")
         columns = tuple(dict.fromkeys([*columns, *self.pattern.past]))
-        loaded = get_source(data_source).load(assets, **({"columns": columns} if columns else {}))
+        asked = ({"columns": columns} if columns else {}) | ({"jump_limit": jump_limit} if jump_limit != SPIKE else {})
+        loaded = get_source(data_source).load(assets, **asked)
         self.check_columns(loaded)
         filled = {name: fill_gaps(bars, gaps, gap_limit) for name, bars in loaded.items()}
         self.names = tuple(filled)  # number a of a batch's `asset` is names[a]

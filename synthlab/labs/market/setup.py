@@ -37,7 +37,7 @@ def load_market(
     except (TypeError, ValueError) as e: raise ConfigError(f"data.engineer: {e}") from None
     device = get_device(config.device)
     try: loader = MarketDataLoader(data.source, pattern, data.assets or None, training.lookback, training.horizon, training.batch_size,
-                                   data.gaps, seed=training.seed, device=device, gap_limit=data.gap_limit, future=data.future,
+                                   data.gaps, seed=training.seed, device=device, gap_limit=data.gap_limit, future=data.future, jump_limit=data.jump_limit,
                                    static=asset_columns(data.static, assets))
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Market(loader, split_by(loader, data.split, engineer, training.stride))
