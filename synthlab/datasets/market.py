@@ -78,6 +78,7 @@ def static_table(
 # %% ../../nbs/datasets/50_market.ipynb #77300c3f
 class LoadedAssets:
     "Bars of one or several assets, and the windows that can be cut out of them."
+    through = False                 # whether targets may lie beyond a gap
     def __init__(self,
         data_source,                # source, frame, path, or name such as "sp500"
         engineer="range_volatility",# name, or a `FeatureEngineer` to copy
@@ -120,7 +121,7 @@ class LoadedAssets:
             for name, priced in zip(self.names, self.priced):
                 self.segments[name] = self.segments[name] + np.cumsum(np.diff(priced, prepend=priced[:1]))
         self.windows = find_windows(self.times, self.priced, list(self.segments.values()),
-                                    lookback, horizon, stride, self.pattern.warmup)
+                                    lookback, horizon, stride, self.pattern.warmup, through=self.through)
         self.static = None if static is None else static_table(static, self.names)
         self.split = self.engineer = None                       # of the last `static_holdout`
         self.check_lengths()

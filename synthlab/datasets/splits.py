@@ -55,7 +55,8 @@ def whole_windows(
     priced: np.ndarray,     # rows that may be target, (T,) bool
     segment: np.ndarray,    # changes where a gap lies between two rows, (T,) int64
     lookback: int,          # history rows, 1 or more
-    horizon: int            # target rows, 0 or more
+    horizon: int,           # target rows, 0 or more
+    through=False           # targets may lie beyond a gap
 ) -> np.ndarray:            # decision rows, int64, increasing
     "Rows whose history and target are whole and on one side of every gap."
     t = np.arange(lookback - 1, len(valid) - horizon)
@@ -65,7 +66,7 @@ def whole_windows(
     gaps = count(np.append(False, np.diff(segment) != 0))
     first, last = t - lookback + 1, t + horizon
     whole = (unusable[t+1] == unusable[first]) & (unpriced[last+1] == unpriced[t+1])
-    return t[whole & (gaps[last+1] == gaps[first+1])]
+    return t[whole & (gaps[(t if through else last) + 1] == gaps[first+1])]
 
 def find_windows(
     times: list,            # stamps of the rows of each asset, (T_i,) int64 nanoseconds, increasing
@@ -75,7 +76,8 @@ def find_windows(
     horizon: int,           # target rows, 0 or more
     stride: int = 1,        # keep the decision rows that this divides
     warmup: int = 0,        # valid rows of the same segment that must precede the history
-    priced: list | None = None  # rows that may be target, (T_i,) bool; None: the valid ones
+    priced: list | None = None, # rows that may be target, (T_i,) bool; None: the valid ones
+    through=False           # targets may lie beyond a gap
 ) -> Windows:
     "All windows of all assets."
     names, least = ("lookback", "horizon", "stride", "warmup"), (1, 0, 1, 0)
@@ -91,7 +93,7 @@ def find_windows(
         lengths = len(time), len(usable), len(segment), len(target)
         if len(set(lengths)) > 1:
             raise ValueError(f"asset {asset}: times, valid, segments and priced have {lengths} rows")
-        t = whole_windows(usable, target, segment, lookback + warmup, horizon)
+        t = whole_windows(usable, target, segment, lookback + warmup, horizon, through)
         t = t[t % stride == 0]
         first, last = t - lookback + 1, t + horizon
         parts.append(np.stack([np.full(len(t), asset), t, time[first], time[t], time[last]]))

@@ -89,7 +89,9 @@ def judge_model(
         return float(evaluation.scores.pop(name).mean())
     without, raw = aside("without drift"), aside("without recalibration")
     table = skill_table(evaluation, config)
-    notes = [*notes, *([f"The paths are recalibrated ({conformal}) on the validation windows; as the model drew them they score {raw:.1f}."] if raw else [])]
+    doubts = {who: getattr(s, "caveats", {}) for who, s in simulators.items()}
+    notes = [*notes, *(f"**{who} ({asset}) {why}.**" for who, told in doubts.items() for asset, why in told.items()),
+              *([f"The paths are recalibrated ({conformal}) on the validation windows; as the model drew them they score {raw:.1f}."] if raw else [])]
     said = dict(crps_without_drift=without, crps_without_recalibration=raw, conclusion=conclude(table, evaluation, config, without, notes))
     return result_numbers(table, evaluation, config) | said, table, evaluation
 
