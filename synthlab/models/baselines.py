@@ -207,7 +207,7 @@ class GARCH(Baseline):
         usual = r.var()
         implied = self.variance(r).mean(), self.forecast(usual, 250)[-1]
         near = lambda v, times: usual/times < v < times*usual
-        return abs(self.mu - r.mean()) < .5*r.std() and near(implied[0], 4) and near(implied[1], 10)
+        return bool(abs(self.mu - r.mean()) < .5*r.std() and near(implied[0], 4) and near(implied[1], 10))
 
     def variance(self,
         r: np.ndarray,              # returns, (N,)
