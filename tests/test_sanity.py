@@ -1,6 +1,6 @@
 "Prices that cannot be meant are refused by row: spikes, wicks, shifts of level, the last bar; whoever knows better says so."
 import warnings
-import numpy as np, pandas as pd, pytest
+import numpy as np, pytest
 
 from synthlab.datasets.bars import SPIKE, BarError, check_bars, split_factor, validate_bars
 from synthlab.datasets.mapped import MappedParquet

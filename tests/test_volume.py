@@ -1,5 +1,5 @@
 "The volume is the column that has numbers, and no column that looks like one is left out without a word."
-import io, warnings
+import warnings
 import numpy as np, pandas as pd, pytest
 
 from synthlab.datasets.bars import BarError, check_bars

@@ -309,7 +309,8 @@ def find_jump(
         return at, "close", f"{close[at]:g} is {np.exp(step[at-1]):.3g} times the close before and after{remedy}"
     before = np.append(close[:1], close[:-1])
     top, bottom = np.maximum(close, before), np.minimum(close, before)
-    for field, column, beyond, edge, where in (("high", 1, prices[:, 1]/top, top, ""), ("low", 2, bottom/prices[:, 2], bottom, " below")):
+    wicks = ("high", 1, prices[:, 1]/top, top, ""), ("low", 2, bottom/prices[:, 2], bottom, " below")
+    for field, column, beyond, edge, where in wicks:
         bad = beyond > limit
         if not bad.any(): continue
         at = int(np.argmax(bad))
@@ -318,8 +319,9 @@ def find_jump(
     if not far.any(): return None
     at = int(np.argmax(far)) + 1
     alone = ", the last bar" if at == len(close) - 1 else ", after the first bar" if at == 1 else ""
+    factor = split_factor(close[at]/close[at-1])
     return at, "close", (f"{close[at]:g} follows {close[at-1]:g}{alone}: if a split or another unit, multiply the prices "
-        f"of the rows before by {split_factor(close[at]/close[at-1])}; else correct it, or allow it with jump_limit=inf")
+                         f"of the rows before by {factor}; else correct it, or allow it with jump_limit=inf")
 
 def tell_splits(
     times: pd.DatetimeIndex,    # (T,)
@@ -329,12 +331,14 @@ def tell_splits(
     "Whether the close halves, or multiplies, in one bar and stays there."
     step = np.diff(np.log(close))
     usual = np.median(np.abs(step)) if len(step) else 0.
-    for at in np.flatnonzero((np.abs(step) > np.log(1.9)) & (np.abs(step) > 15*usual) & (np.abs(step) <= np.log(limit))) + 1:
-        size = max(close[at]/close[at-1], close[at-1]/close[at])
+    size = np.abs(step)
+    for at in np.flatnonzero((size > np.log(1.9)) & (size > 15*usual) & (size <= np.log(limit))) + 1:
+        ratio = close[at]/close[at-1]
+        times_off = max(ratio, 1/ratio)
         stays = np.log(np.median(close[at : at+5])/np.median(close[max(at-5, 0) : at]))
-        if abs(np.log(size/max(round(size), 1))) > .03 or abs(stays - step[at-1]) > .2: continue
-        return [f"the close goes from {close[at-1]:g} to {close[at]:g} on {times[at]}: if that is a split, multiply the "
-                f"prices of the rows before by {split_factor(close[at]/close[at-1])}"]
+        if abs(np.log(times_off/round(times_off))) > .03 or abs(stays - step[at-1]) > .2: continue
+        return [f"the close goes from {close[at-1]:g} to {close[at]:g} on {times[at]}: if that is a split, "
+                f"multiply the prices of the rows before by {split_factor(ratio)}"]
     return []
 
 
@@ -386,7 +390,8 @@ def check_bars(
         at, field, what = jump
         raise BarError(what, name, int(rows[order[first][at]]), times[at], str(parts.get(field, field)))
     bars = pd.DataFrame(values, times, list(FIELDS))
-    bars.attrs.update(name=name, zone=zone, repairs=repairs + more + last + tell_splits(times, values[:, 3], jump_limit))
+    last = last + tell_splits(times, values[:, 3], jump_limit)
+    bars.attrs.update(name=name, zone=zone, repairs=repairs + more + last)
     return bars, bars.attrs["repairs"]
 
 def validate_bars(

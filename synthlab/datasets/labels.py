@@ -154,7 +154,7 @@ def _cut_short(
     open,                   # opens, (T,), or None
     far: np.ndarray,        # distance, (T,), NaN where unknown
     *columns                # of the bars, (T,) each
-) -> tuple:                 # rows that a gap follows within the horizon, (R,); the first row after it, (R,); opens, (T,)
+) -> tuple:                 # rows that a gap follows in time, (R,); the first row after it, (R,); opens, (T,)
     "Rows whose position is held through a gap, and where it ends."
     none = np.zeros(0, np.int64)
     if segment is None or open is None: return none, none, np.zeros(0)

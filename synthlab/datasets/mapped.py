@@ -24,6 +24,7 @@ from .asset_files import AssetWriter, file_facts, npy_header, publish, read_mani
 from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, plain
 from .calendar import calendar_features, calendar_names
 from .features import FeatureEngineer, create_engineer
+from .fingerprint import facts_of
 from .gaps import FIRST, gap_limit
 from .market import Fold, static_table
 from .splits import SplitError, Windows, static_holdout, thin, whole_windows
@@ -144,6 +145,13 @@ class MappedParquet(DataSource):
         if self.columns: bars[self.columns] = np.array(self.map(name, "further")[first:last])
         return bars
 
+    def fingerprint(self) -> dict:      # asset -> facts, see `datasets.fingerprint`
+        "By what a run knows these bars, read column by column."
+        def facts(name):
+            tables = [self.map(name, "bars").T, *([self.map(name, "further").T] if self.columns else [])]
+            return facts_of((*FIELDS, *self.columns), self.map(name, "times"), (v for table in tables for v in table))
+        return {name: facts(name) for name in sorted(self.names())}
+
     def zone(self, name: str) -> str:
         "Whose days and weeks an asset keeps."
         return self.assets[name].get("zone", "UTC")
@@ -217,7 +225,8 @@ def map_features(
                 for a, x, scale in feature_chunks(mapped, engineer, name):
                     here = np.array(times[a : a+len(x)])
                     arrays = [x, values[a : a+len(x), 3], scale, here]
-                    if future: arrays.append(calendar_features(pd.DatetimeIndex(here, tz="UTC"), future, mapped.zone(name)))
+                    stamps = pd.DatetimeIndex(here, tz="UTC")
+                    if future: arrays.append(calendar_features(stamps, future, mapped.zone(name)))
                     for (k, (_, dtype)), array in zip(shapes.items(), arrays):
                         files[k].write(np.ascontiguousarray(array, dtype).data)
             for f in files.values(): f.flush(); os.fsync(f.fileno())

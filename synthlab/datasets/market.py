@@ -19,6 +19,7 @@ from .bars import SPIKE, nearest
 from .gaps import stretches
 from .calendar import calendar_features, calendar_names, future_times
 from .features import FeatureEngineer, create_engineer
+from .fingerprint import changed, fingerprint
 from .sources import get_source
 from .times import to_time
 from .splits import (Split, SplitError, Windows, describe_split, find_windows, hybrid_nested,
@@ -110,6 +111,7 @@ class LoadedAssets:
         asked = ({"columns": columns} if columns else {}) | ({"jump_limit": jump_limit} if jump_limit != SPIKE else {})
         loaded = get_source(data_source).load(assets, **asked)
         self.check_columns(loaded)
+        self.given = {name: bars.index for name, bars in loaded.items()}
         filled = {name: fill_gaps(bars, gaps, gap_limit) for name, bars in loaded.items()}
         self.names = tuple(filled)  # number a of a batch's `asset` is names[a]
         self.bars = {name: bars for name, (bars, _) in filled.items()}
@@ -127,6 +129,20 @@ class LoadedAssets:
         self.check_lengths()
         self.known = ([calendar_features(bars.index, self.future, bars.attrs["zone"]) for bars in self.bars.values()]
                       if self.future else None)
+
+    def fingerprint(self) -> dict:      # asset -> facts, see `datasets.fingerprint`
+        "By what a run knows the bars that were loaded, before any gap was filled."
+        return fingerprint(self.given_bars())
+
+    def changed(self,
+        known: dict         # what `fingerprint` said when a run began
+    ) -> str:               # a phrase; empty if nothing has changed
+        "How the bars differ from those of another time."
+        return changed(known, self.given_bars())
+
+    def given_bars(self) -> dict:
+        "Bars by asset without the rows that a policy for gaps has put between them."
+        return {name: bars.loc[self.given[name]] for name, bars in self.bars.items()}
 
     def check_columns(self, loaded: dict):
         "Refuse a further column without a number, before any gap is filled."

@@ -174,7 +174,8 @@ def to_length(
 
 # %% ../../nbs/datasets/02_times.ipynb #1b27989a
 ZONES = ("Europe/London", "Europe/Paris", "Europe/Athens", "America/New_York", "America/Chicago", "America/Los_Angeles",
-         "Australia/Sydney", "Asia/Tokyo", "America/Sao_Paulo", "America/Santiago", "Asia/Jerusalem", "Pacific/Auckland")
+         "Australia/Sydney", "Asia/Tokyo", "America/Sao_Paulo", "America/Santiago", "Asia/Jerusalem",
+         "Pacific/Auckland")
 OFFSET = r"([+-])(\d\d):?(\d\d)?$"
 
 def wall_clock(
@@ -209,7 +210,9 @@ def zone_of(
         if not values.str.contains(ZONE).all() or parts[0].isna().all(): return "UTC"
         minutes = pd.to_numeric(parts[1]).fillna(0)*60 + pd.to_numeric(parts[2]).fillna(0)
         offset = (minutes*np.where(parts[0] == "-", -1, 1)).to_numpy().astype("timedelta64[m]")
-    else: offset = np.array([getattr(v, "utcoffset", lambda: None)() or timedelta(0) for v in values], "timedelta64[ns]")
+    else:
+        ahead = (getattr(v, "utcoffset", lambda: None)() or timedelta(0) for v in values)
+        offset = np.array(list(ahead), "timedelta64[ns]")
     offset = offset.astype("timedelta64[m]")
     if (offset == offset[0]).all():
         minutes = int(offset[0].astype(int))
