@@ -320,8 +320,8 @@ def find_jump(
     at = int(np.argmax(far)) + 1
     alone = ", the last bar" if at == len(close) - 1 else ", after the first bar" if at == 1 else ""
     factor = split_factor(close[at]/close[at-1])
-    return at, "close", (f"{close[at]:g} follows {close[at-1]:g}{alone}: if a split or another unit, multiply the prices "
-                         f"of the rows before by {factor}; else correct it, or allow it with jump_limit=inf")
+    return at, "close", (f"{close[at]:g} follows {close[at-1]:g}{alone}: if a split or another unit, multiply the "
+                         f"prices of the rows before by {factor}; else correct it, or allow it with jump_limit=inf")
 
 def tell_splits(
     times: pd.DatetimeIndex,    # (T,)
