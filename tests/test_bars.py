@@ -655,13 +655,15 @@ def test_bars_passes_names_on():
 
 @pytest.mark.parametrize("factor", [100., .01])
 def test_a_slip_of_the_decimal_point(factor):
-    "One close a hundred times its neighbours is refused with row, time and column; a jump that stays is a fact."
+    "One close a hundred times its neighbours is refused with row, time and column; a jump that stays, too, unless somebody knows that it is a fact."
     frame = pd.DataFrame({"close": np.linspace(100, 101, 50)}, pd.date_range("2020", periods=50, freq="D", tz="UTC"))
     slip, jump = frame.copy(), frame.copy()
     slip.iloc[20] *= factor; jump.iloc[20:] *= factor
     with pytest.raises(BarError, match="times the close before and after") as e: check_bars(slip)
     assert "20" in str(e.value) and "close" in str(e.value)
-    check_bars(jump)
+    with pytest.raises(BarError, match="multiply the prices of the rows before by") as e: check_bars(jump)
+    assert e.value.row == 20 and f"by {factor:g};" in str(e.value)
+    check_bars(jump, jump_limit=np.inf)
 
 def test_later_rows_change_no_earlier_gap():
     "Neither the weekdays of a market nor its step are learnt from bars that come after."

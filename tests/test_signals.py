@@ -46,14 +46,16 @@ def wilder(bars, n=14):
 
 @pytest.mark.parametrize("horizon,multiplier", [(4, 1.), (1, .5), (9, 2.)])
 def test_labels_by_hand(frames, horizon, multiplier):
-    "One row after the other: the close so many rows later against this close and its own range; each side of a hole by itself."
+    "One row after the other: the close so many rows later, or the first open after a hole, against this close and its own range, which begins anew there."
     loader = SignalLoader(FrameDataSource(frames), lookback=32, horizon=horizon, atr_multiplier=multiplier)
     for name, label in zip(loader.names, loader.labels):
         bars, expected = frames[name], []
         for rows in stretches(bars):
             part = bars.iloc[rows]; c, usual = part["close"].to_numpy(), wilder(part)
-            ahead = [t + horizon < len(c) and not math.isnan(usual[t]) for t in range(len(c))]
-            expected += [float(c[t + horizon] - c[t] > multiplier*usual[t]) if there else math.nan for t, there in enumerate(ahead)]
+            after = [bars["open"].iloc[rows[-1] + 1]]*horizon if rows[-1] + 1 < len(bars) else []      # closed at the first price after the hole
+            ahead = [*c, *after]
+            there = [t + horizon < len(ahead) and not math.isnan(usual[t]) for t in range(len(c))]
+            expected += [float(ahead[t + horizon] - c[t] > multiplier*usual[t]) if there[t] else math.nan for t in range(len(c))]
         np.testing.assert_array_equal(label, expected)
         assert 0 < np.nanmean(label) < 1 and np.isnan(label[:14]).all() and np.isnan(label[-horizon:]).all()
         assert np.array_equal(label[:400], buy_label(bars["close"], atr(*(bars[k].to_numpy() for k in ("high", "low", "close"))), horizon, multiplier)[:400], equal_nan=True)
@@ -85,11 +87,14 @@ def test_an_offset_asks_for_a_later_label(frames, offset):
         assert part.windows.ends_at.tolist() == reach
 
 def test_payoff_by_hand(loader, frames):
-    "Bought at the next open, sold at the close of the horizon, fee and slippage on both sides; none across a hole."
+    "Bought at the next open, sold at the close of the horizon or at the first price after a hole, fee and slippage on both sides; an order lapses in a hole."
     for name, payoff, rows in zip(loader.names, loader.payoff(.001, .0003), [stretches(frames[n]) for n in loader.names]):
         o, c, expected = frames[name]["open"].to_numpy(), frames[name]["close"].to_numpy(), np.full(len(frames[name]), np.nan)
         for piece in rows:
             for t in piece[:-4]: expected[t] = c[t+4]*(1 - .0003)*(1 - .001)*(1 - .001)/(o[t+1]*(1 + .0003)) - 1
+            if piece[-1] + 1 == len(o): continue
+            for t in piece[-4:-1]: expected[t] = o[piece[-1] + 1]*(1 - .0003)*(1 - .001)*(1 - .001)/(o[t+1]*(1 + .0003)) - 1
+            expected[piece[-1]] = 0
         np.testing.assert_allclose(payoff, expected, rtol=0, atol=1e-14)
     fold = loader.static_holdout(.6, .8)
     assert all(np.isfinite(loader.asked(part, loader.payoff())).all() for part in fold)
@@ -156,7 +161,7 @@ def test_no_label_of_a_part_reads_a_price_of_the_next(frames, horizon, offset, s
         label = loader.asked(part, loader.labels, offset)
         assert np.isfinite(label).all()
         segment = [loader.segments[loader.names[a]] for a in w.asset]
-        assert all(s[t - size + 1] == s[t + offset + horizon] for s, t in zip(segment, w.row))
+        assert all(s[t - size + 1] == s[t] for s, t in zip(segment, w.row)), "a history crosses a hole"
     rows = loader.train_bars(fold.split.train)
     assert max(b.index[-1].value for b in rows) < begins[1]     # the engineer was fitted on no later one
 
@@ -173,7 +178,7 @@ def pipeline(frames, **options):
         loader = SignalLoader(FrameDataSource(given), **{"lookback": 20, "atr_multiplier": .5} | options)
         fold = loader.static_holdout(when[600], when[800])
         known = {f"label_{n}": pd.Series(x, b.index) for (n, b), x in zip(loader.bars.items(), loader.labels)}
-        return {"fold": fold} | {k: v[np.isfinite(v)] for k, v in known.items()}
+        return {"fold": fold} | known
     return run
 
 def ahead_of(run, frames, rows):
@@ -181,8 +186,8 @@ def ahead_of(run, frames, rows):
     def known(given):
         found = run(given)
         for k in [k for k in found if k.startswith("label")]:
-            stamps = found[k].index + rows*pd.Timedelta("5min")
-            found[k] = pd.Series(found[k].to_numpy(), stamps)
+            label = pd.Series(found[k].to_numpy()[:-rows], found[k].index[rows:])
+            found[k] = label[np.isfinite(label)]
         return found
     return known
 
@@ -245,12 +250,12 @@ def test_each_asset_is_what_it_is_alone(frames, loader):
         first, n = int(fold.train.gather.first[a]), int(fold.train.gather.lengths[a])
         assert alone.rows(fold.engineer).features.numpy().tobytes() == fold.train.gather.features[first:first + n].numpy().tobytes()
 
-def test_nothing_crosses_a_gap(frames, loader):
-    "Neither window nor label nor range: they begin anew."
+def test_only_a_position_crosses_a_gap(frames, loader):
+    "Neither history nor range: they begin anew. A label does, as the position that it stands for, and so there are windows up to the gap."
     label, (before, after) = loader.labels[1], stretches(frames["B"])
-    assert np.isnan(label[before[-4:]]).all() and np.isnan(label[after[:14]]).all() and np.isfinite(label[after[14]])
+    assert np.isfinite(label[before[-4:]]).all() and np.isnan(label[after[:14]]).all() and np.isfinite(label[after[14]])
     rows = loader.windows.row[loader.windows.asset == 1]
-    assert not ((rows > before[-1] - 4) & (rows < after[0] + loader.pattern.warmup + 31)).any()
+    assert not ((rows > before[-1]) & (rows < after[0] + loader.pattern.warmup + 31)).any() and np.isin(before[-4:], rows).all()
     assert loader.stretches("B") == [(0, len(before)), (len(before), len(frames["B"]))] and loader.stretches("A") == [(0, ROWS)]
 
 def test_filled_gaps_are_one_stretch(frames):

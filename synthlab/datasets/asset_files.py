@@ -17,7 +17,8 @@ import shutil
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .bars import BarError, SPIKE, check_values, find_columns, put_in_order, take_times, take_values
+from .bars import (BarError, SPIKE, check_values, find_columns, find_jump, is_volume, put_in_order,
+                                    take_clock, take_values, tell_splits)
 from .tables import further_column
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #dd19a735
@@ -51,10 +52,13 @@ class AssetWriter:
         number: int,        # of the asset, for the names of the files
         name: str,          # for errors
         columns=(),         # further numeric columns to keep
+        jump_limit: float = SPIKE,  # times that a price may be its neighbours, > 1; infinity: any
     ):
         self.files = {k: folder/f"{number:05d}-{k}.npy" for k in ("times", "bars", *(["further"] if columns else []))}
         for file in self.files.values(): file.write_bytes(bytes(HEADER))
         self.name, self.rows, self.repairs, self.last, self.columns = name, 0, {}, None, list(columns)
+        self.jump_limit, self.volume = jump_limit, None        # the column that has numbers, once one has
+        self.zone = "UTC"                                       # that the times came with
         none, nothing = pd.DatetimeIndex([], tz="UTC").as_unit("ns"), lambda width: np.empty((0, width))
         self.held = none, nothing(5), nothing(len(columns)), np.empty(0, np.int64)      # times, values, further, rows
 
@@ -70,11 +74,15 @@ class AssetWriter:
     ):
         "Check rows, and write those that nothing can come before any more."
         parts, rest = find_columns(frame.columns, self.name)
-        times = take_times(frame, parts, self.name, rows)
+        times, self.zone = take_clock(frame, parts, self.name, rows)
         def fail(bad, what, field):
             at, column = int(np.argmax(bad)), parts.get(field, field)
             raise BarError(f"{frame[column].iloc[at]} {what}", self.name, int(rows[at]), times[at], str(column))
+        if self.volume is not None:                             # one column for all chunks
+            frame = frame[[c for c in frame if c == self.volume or not is_volume(c) or c in self.columns]]
+            parts, rest = find_columns(frame.columns, self.name)
         values, repairs = take_values(frame, parts, rest, self.name, fail)
+        if (values[:, 4] > 0).any(): self.volume = parts["volume"]
         if (np.isnan(values[:, :4]).all(1) & ~(values[:, 4] > 0)).all():
             return self.note([f"{len(values)} rows without any price were dropped"])
         keep, more = check_values(values, self.name, fail)
@@ -91,21 +99,20 @@ class AssetWriter:
         first = np.append(True, np.diff(times.asi8[order]) != 0)
         times, values, repairs = put_in_order(times, values, clash)
         self.note(repairs)
-        self.check_spikes(times, values, rows[order][first])
+        self.check_jumps(times, values, rows[order][first])
         further = further[order]
         if not first.all():                                     # of several, the first that is a number
             further = pd.DataFrame(further).groupby(first.cumsum()).first().to_numpy()
         self.held = times, values, further.reshape(len(times), len(self.columns)), rows[order][first]
         self.write(len(times) - HELD_BACK)
 
-    def check_spikes(self, times, values, rows):
-        "Refuse a close that is `SPIKE` times both its neighbours, or as small a part of them."
-        step = np.diff(np.log(values[:, 3]))
-        bad = (np.abs(step[:-1]) > np.log(SPIKE)) & (np.abs(step[1:]) > np.log(SPIKE)) & (step[:-1]*step[1:] < 0)
-        if not bad.any(): return
-        at = int(np.argmax(bad)) + 1
-        raise BarError(f"{values[at, 3]:g} is {np.exp(step[at - 1]):.3g} times the close before and after; correct or "
-            "drop it", self.name, int(rows[at]), times[at], "close")
+    def check_jumps(self, times, values, rows, final=False):
+        "Refuse a price that cannot be meant; rows that were held back are looked at again with what follows them."
+        if jump := find_jump(values[:, :4], self.jump_limit):
+            at, field, what = jump
+            if field == "close" and at == len(rows) - 1 and not final: return       # wait for what follows it
+            raise BarError(what, self.name, int(rows[at]), times[at], field)
+        self.repairs.update(dict.fromkeys(tell_splits(times, values[:, 3], self.jump_limit), 0))
 
     def write(self, n: int):
         "Append the first so many rows that were held back."
@@ -121,13 +128,15 @@ class AssetWriter:
 
     def finish(self) -> dict:
         "Write what was held back, and the heads of the files; facts for the manifest."
+        times, values, _, rows = self.held
+        self.check_jumps(times, values, rows, final=True)
         self.write(len(self.held[0]))
         if not self.rows: raise BarError("no row has a price; give bars", self.name)
         shapes = ((self.rows,), np.int64), ((self.rows, 5), np.float64), ((self.rows, len(self.columns)), np.float64)
         heads = [npy_header(*shape) for shape in shapes]
         for file, head in zip(self.files.values(), heads):
             with open(file, "rb+") as f: f.write(head); f.flush(); os.fsync(f.fileno())
-        return {"rows": self.rows, "files": {k: file_facts(f) for k, f in self.files.items()}}
+        return {"rows": self.rows, "zone": self.zone, "files": {k: file_facts(f) for k, f in self.files.items()}}
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #1560cc46
 MANIFEST = "manifest.json"

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from .gaps import bar_step
 from .features import FeatureEngineer
-from .splits import Split, Windows, show_stamp
+from .splits import Split, Windows, show_stamp, to_stamp
+from .times import to_length
 
 # %% ../../nbs/datasets/35_audit.ipynb #123a2cd5
 class LeakError(AssertionError):
@@ -159,7 +160,7 @@ def _append(frame, factor):
 # frame, rows after t, random generator -> frame; scaled by less than a loader takes for a slip of the decimal point
 CHANGES = {
     "scaled": lambda frame, after, rng: _multiply(frame, after, np.exp(rng.uniform(-1, 1, len(frame)))),
-    "huge": lambda frame, after, rng: _multiply(frame, after, 1e6),
+    "huge": lambda frame, after, rng: _multiply(frame, after, np.exp(np.minimum(np.cumsum(after), np.log(1e6)))),
     "missing": lambda frame, after, rng: _multiply(frame, after, np.nan),
     "removed": lambda frame, after, rng: frame[~after],
     "appended": lambda frame, after, rng: _append(frame, rng.uniform(2, 3)),
@@ -212,7 +213,7 @@ def audit_split(
     name: str = "split"
 ) -> list:                      # of `Finding`
     "Where one part of a split reaches into another."
-    findings, gap = [], pd.Timedelta(embargo).as_unit("ns").value
+    findings, gap = [], to_length(embargo, "embargo").as_unit("ns").value
     parts = {k: windows.take(i) for k, i in split._asdict().items() if len(i)}
     for early, late in (("train", "val"), ("val", "test"), ("train", "test")):
         if early not in parts or late not in parts: continue
@@ -221,7 +222,7 @@ def audit_split(
         near, date = (w.ends_at >= begins - gap).sum(), show_stamp(begins)
         if decide: n, text = decide, f"decide after {late} has begun on {date}: not in order of time"
         elif end: n, text = end, f"end after {late} has begun on {date}: purge them"
-        elif near: n, text = near, f"end within {pd.Timedelta(embargo)} of {date}, when {late} begins: embargo them"
+        elif near: n, text = near, f"end within {pd.Timedelta(gap)} of {date}, when {late} begins: embargo them"
         else: continue
         text = f"{n} of {len(w)} {early} windows {text}"
         findings.append(Finding(f"{name}.{early}/{late}", text, cut=begins, first=int(w.ends_at.max())))
@@ -276,7 +277,7 @@ def audit_leaks(
 ) -> LeakReport:
     "Change everything after a row, again and again, and report whatever moved before it."
     longest = _stamps(frame)
-    since = _ALWAYS if after is None else pd.Timestamp(after).as_unit("ns").value
+    since = _ALWAYS if after is None else to_stamp(after)
     if isinstance(pipeline, FeatureEngineer):
         since = int(longest[len(longest)//2]) if after is None else since
         pipeline = _engineer_pipeline(pipeline, since)

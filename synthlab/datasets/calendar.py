@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from .bars import nearest
 from .gaps import MONTH, bar_step
+from .times import from_wall, to_length, wall_clock
 
 # %% ../../nbs/datasets/12_calendar.ipynb #fd2c6550
 SESSIONS = {            # zone, opening and closing minute of the local day; Monday to Friday
@@ -49,8 +50,8 @@ def calendar_names(
     return tuple(dict.fromkeys(found))
 
 # %% ../../nbs/datasets/12_calendar.ipynb #0145c388
-def _column(index, name):
-    "One column for stamps in UTC."
+def _column(index, name, wall):
+    "One column for stamps in UTC, of which `wall` is what the clock shows."
     if name in EVENTS:
         x = np.asarray(EVENTS[name](index), np.float64)
         if x.shape != (len(index),) or not np.isfinite(x).all():
@@ -62,6 +63,7 @@ def _column(index, name):
         local = index.tz_convert(zone)
         minute = local.hour*60 + local.minute
         return (minute >= opens) & (minute < closes) & (local.day_of_week < 5)
+    index = wall
     if name == "weekend": return index.day_of_week >= 5
     if name == "day_open": return index == index.normalize()
     if name == "month_end": return (index.days_in_month - index.day) < 2
@@ -82,10 +84,12 @@ def _in_utc(index):
 def calendar_features(
     index: pd.DatetimeIndex,    # stamps with a zone
     names=("time_of_day",),     # columns or groups
+    zone: str = "UTC",          # whose days, weeks and months they are: `bars.attrs["zone"]`
 ) -> np.ndarray:                # (T, K) float32, a column a name
     "What the calendar says about each stamp."
     index = _in_utc(index)
-    columns = [np.asarray(_column(index, n), np.float32) for n in calendar_names(names)]
+    wall = wall_clock(index, zone)
+    columns = [np.asarray(_column(index, n, wall), np.float32) for n in calendar_names(names)]
     return np.column_stack(columns) if columns else np.zeros((len(index), 0), np.float32)
 
 # %% ../../nbs/datasets/12_calendar.ipynb #ab432b3c
@@ -103,26 +107,34 @@ def register_calendar(
 # %% ../../nbs/datasets/12_calendar.ipynb #51dde5c5
 WEEK = 7*86400*10**9
 
+def _held(ahead, seen, n, zone, on_wall, weeks):
+    "Those of some steps at which this market was open in one of the last four weeks, or that it does not know."
+    shown = ahead if on_wall else wall_clock(pd.DatetimeIndex(ahead, tz="UTC"), zone).asi8
+    before = shown[:, None] - WEEK*(weeks + np.arange(1, 5))
+    found = np.minimum(np.searchsorted(seen, before - n//2), len(seen) - 1)
+    held, known = np.abs(seen[found] - before) <= n//2, before >= seen[0]
+    return ahead[held.any(1) | ~known.any(1)]
+
 def future_times(
     index,                  # stamps so far, in order, with a zone; or the last one alone
     horizon: int,           # steps H
     step=None,              # from bar to bar; None: the commonest one in `index`
+    zone: str = "UTC",      # whose days and weeks the market keeps: `bars.attrs["zone"]`
 ) -> pd.DatetimeIndex:      # (H,)
     "The stamps of the steps to come, without those at which this market is closed."
     index = _in_utc([index] if isinstance(index, pd.Timestamp) else index)
-    step = bar_step(pd.DataFrame(index=index)) if step is None else pd.Timedelta(step)
-    seen, n, last = index.asi8, step.as_unit("ns").value, int(index.asi8[-1])
+    step = bar_step(pd.DataFrame(index=index)) if step is None else to_length(step, "step")
+    n, wall, on_wall = step.as_unit("ns").value, wall_clock(index, zone), step >= pd.Timedelta("1D")
     if step >= pd.Timedelta("28D"):
         months = round(step/MONTH)
-        return pd.DatetimeIndex([index[-1] + pd.DateOffset(months=months*k) for k in range(1, horizon + 1)],
-                                name="time")
-    if WEEK % n: offsets = n*np.arange(1, horizon + 1)
+        return from_wall([wall[-1] + pd.DateOffset(months=months*k) for k in range(1, horizon + 1)], zone)
+    last = int((wall if on_wall else index).asi8[-1])           # days are counted on the wall, hours in UTC
+    if WEEK % n: ahead = last + n*np.arange(1, horizon + 1)
     else:
-        k = np.arange(1, WEEK//n + 1)                                       # the steps of one week
-        before = (last + n*k)[:, None] - WEEK*np.arange(1, 5)               # the same ones of the last four
-        found = np.minimum(np.searchsorted(seen, before - n//2), len(seen) - 1)
-        held, known = np.abs(seen[found] - before) <= n//2, before >= seen[0]
-        offsets = n*k[held.any(1) | ~known.any(1)]                      # at least the last: a week after `last` itself
-        weeks = -(-horizon//len(offsets))
-        offsets = (WEEK*np.arange(weeks)[:, None] + offsets).ravel()[:horizon]
-    return pd.DatetimeIndex(last + offsets, tz="UTC", name="time")
+        seen, week = np.sort(wall.asi8), last + n*np.arange(1, WEEK//n + 1)     # the steps of one week
+        found = [_held(week, seen, n, zone, on_wall, 0)]        # at least its last: a week after `last` itself
+        for w in range(1, -(-horizon//max(len(found[0]), 1)) + (zone != "UTC")):
+            found.append(_held(week + WEEK*w, seen, n, zone, on_wall, w))
+        ahead = np.concatenate(found)[:horizon]
+    return from_wall(ahead, zone) if on_wall else pd.DatetimeIndex(ahead, tz="UTC", name="time")
+

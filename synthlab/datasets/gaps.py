@@ -10,6 +10,7 @@ __all__ = ['FIRST', 'DAY', 'MONTH', 'POLICIES', 'MOST_FILLED', 'bar_step', 'limi
 import numpy as np
 import pandas as pd
 from .bars import FIELDS, BarError, nearest
+from .times import from_wall, to_length, wall_clock
 
 # %% ../../nbs/datasets/04_gaps.ipynb #0af6b102
 FIRST = 1001            # bars that decide what the step is: later ones must not change earlier windows
@@ -46,26 +47,29 @@ def _count(start, end, step):
     steps = np.rint((end.asi8 - start.asi8)/step.as_unit("ns").value).astype(np.int64)
     return np.maximum(steps - 1, 0)
 
-def _first_seen(index):
-    "The stamp of the first bar on each day of the week, far in the future for a day that has none."
-    first, day = np.full(7, np.iinfo(np.int64).max), index.day_of_week.to_numpy()
+def _first_seen(index, zone):
+    "The stamp of the first bar on each day of the week there, far in the future for a day that has none."
+    first, day = np.full(7, np.iinfo(np.int64).max), wall_clock(index, zone).day_of_week.to_numpy()
     for d in np.unique(day): first[d] = index.asi8[np.argmax(day == d)]
     return first
 
-def _between(start, end, step, first_seen):
+def _between(start, end, step, first_seen, zone):
     "The stamps that bars between pairs of neighbours should have, and how many for each pair."
+    before, on_wall = start, step >= DAY            # days and longer end when the clock there says so
+    if on_wall: start, end = wall_clock(start, zone), wall_clock(end, zone)
     if step >= 28*DAY:
         months = round(step/MONTH)
         steps = [range(1, round((e - s)/MONTH/months)) for s, e in zip(start, end)]
         times = [s + pd.DateOffset(months=months*k) for s, ks in zip(start, steps) for k in ks]
-        times = pd.DatetimeIndex(times, dtype="datetime64[ns, UTC]").asi8
+        times = from_wall(pd.DatetimeIndex(times, dtype="datetime64[ns]"), zone).asi8
         return times, np.array([len(ks) for ks in steps], np.int64)
     count = _count(start, end, step)
     pair = np.repeat(np.arange(len(count)), count)
     k = np.arange(len(pair)) - np.repeat(count.cumsum() - count, count) + 1
     times = start.asi8[pair] + k*step.as_unit("ns").value
+    if on_wall: weekday, times = pd.DatetimeIndex(times).day_of_week, from_wall(times, zone).asi8
     if _is_daily(step):
-        trades = first_seen[pd.DatetimeIndex(times).day_of_week] <= start.asi8[pair]    # known before the gap
+        trades = first_seen[weekday] <= before.asi8[pair]                               # known before the gap
         times, count = times[trades], np.bincount(pair[trades], minlength=len(count))
     return times, count
 
@@ -75,15 +79,17 @@ def find_gaps(
 ) -> pd.DataFrame:          # a row a gap: start, end (bars beside it), missing (bars), row (of end)
     "Where bars are missing."
     t = bars.index
+    if limit is not None: limit = to_length(limit, "gap_limit")
     if len(t) < 2: return pd.DataFrame({"start": t[:0], "end": t[:0], "missing": 0, "row": 0})
-    step, limit = bar_step(bars), gap_limit(bars) if limit is None else pd.Timedelta(limit)
+    step, zone = bar_step(bars), bars.attrs.get("zone", "UTC")
+    if limit is None: limit = limit_of(step)
     if limit < step:
         raise BarError(f"limit={limit} is shorter than the step, {step}; give a longer one",
             bars.attrs.get("name"))
     at = np.flatnonzero(np.diff(t.asi8) > limit.as_unit("ns").value)
     start, end = t[at], t[at + 1]
     by_calendar = _is_daily(step) or step >= 28*DAY
-    missing = _between(start, end, step, _first_seen(t))[1] if by_calendar else \
+    missing = _between(start, end, step, _first_seen(t, zone), zone)[1] if by_calendar else \
         _count(start, end, step)
     return pd.DataFrame({"start": start, "end": end, "missing": missing, "row": at + 1})
 
@@ -115,7 +121,8 @@ def fill_gaps(
         raise BarError(f"{total} bars are missing in {len(gaps)} gaps, too many to fill; "
             "mend a wrong time, or choose gaps segment", name)
     start, end = pd.DatetimeIndex(gaps.start), pd.DatetimeIndex(gaps.end)
-    new, _ = _between(start, end, bar_step(bars), _first_seen(bars.index))
+    zone = bars.attrs.get("zone", "UTC")
+    new, _ = _between(start, end, bar_step(bars), _first_seen(bars.index, zone), zone)
     stamps = np.sort(np.append(bars.index.asi8, new))
     filled = bars.reindex(pd.DatetimeIndex(stamps, tz="UTC", name="time"))
     if policy == "ffill":

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from .bars import nearest
 from .splits import whole_windows
+from ..metrics.trades import first_after_gap
 
 # %% ../../nbs/datasets/20_labels.ipynb #f9fc4753
 def _ahead(
@@ -147,25 +148,46 @@ def _distance(
         raise ValueError(f"multiplier is {multiplier}; give a number of ranges ≥ 0, such as 1.5")
     return multiplier*atr
 
+def _cut_short(
+    horizon: int,           # bars ahead
+    segment,                # changes where a gap lies, (T,), or None
+    open,                   # opens, (T,), or None
+    far: np.ndarray,        # distance, (T,), NaN where unknown
+    *columns                # of the bars, (T,) each
+) -> tuple:                 # rows that a gap follows in time, (R,); the first row after it, (R,); opens, (T,)
+    "Rows whose position is held through a gap, and where it ends."
+    none = np.zeros(0, np.int64)
+    if segment is None or open is None: return none, none, np.zeros(0)
+    open = np.asarray(open, np.float64)
+    first = first_after_gap(np.asarray(segment), int(horizon))
+    bad = np.append(0, np.cumsum(~np.isfinite(columns).all(0)))
+    t = np.flatnonzero((first > 0) & np.isfinite(far))
+    t = t[(bad[first[t]] == bad[t]) & np.isfinite(open[first[t]])]
+    return t, first[t], open
+
 def buy_label(
     close,                  # closes, (T,), > 0
     atr,                    # average true range at each row, (T,), price units, NaN where unknown
     horizon: int = 4,       # bars ahead, 1 or more
     multiplier: float = 1.5,# ranges that the close must rise by, ≥ 0
     segment=None,           # changes where a gap lies, (T,); None: no gaps
+    open=None,              # opens, (T,): then a gap ends it at the first of them after it; None: no label over a gap
 ) -> np.ndarray:            # 1 buy, 0 not, (T,)
-    "Whether the close rises by more than `multiplier` ranges."
+    "Whether the price rises by more than `multiplier` ranges."
     close, t = _ahead(horizon, segment, close=close)
     far = _distance(atr, multiplier, len(close))
     t = t[np.isfinite(far[t])]
-    return _fill(len(close), t, close[t + horizon] - close[t] > far[t])
+    label = _fill(len(close), t, close[t + horizon] - close[t] > far[t])
+    t, first, open = _cut_short(horizon, segment, open, far, close)
+    label[t] = open[first] - close[t] > far[t]
+    return label
 
 # %% ../../nbs/datasets/20_labels.ipynb #cf68ddab
 LABELS = ("forward_atr", "first_touch")
 
 def make_label(
     name: str,              # one of `LABELS`
-    bars: pd.DataFrame,     # one asset, columns high, low, close
+    bars: pd.DataFrame,     # one asset, columns high, low, close and, for gaps, open
     atr,                    # average true range at each row, (T,), price units, NaN where unknown
     horizon: int = 4,       # bars ahead, 1 or more
     multiplier: float = 1.5,# distance in ranges, ≥ 0
@@ -173,12 +195,22 @@ def make_label(
 ) -> np.ndarray:            # 1 buy, 0 not, NaN unknown, (T,)
     "The label that a configuration names."
     if name not in LABELS: raise ValueError(f"no label is called {name!r}; {nearest(name, LABELS)}")
-    if name == "forward_atr": return buy_label(bars["close"], atr, horizon, multiplier, segment)
+    open = bars["open"] if "open" in bars else None
+    if name == "forward_atr": return buy_label(bars["close"], atr, horizon, multiplier, segment, open)
     high, low, close, t = _ahead(horizon, segment, **{k: bars[k] for k in ("high", "low", "close")})
     far = _distance(atr, multiplier, len(close))
     t = t[np.isfinite(far[t])]
-    if not len(t): return np.full(len(close), np.nan)
-    return _fill(len(close), t, _first_touch(high, low, close + far, close - far, horizon)[0][t] > 0)
+    above, below, label = close + far, close - far, np.full(len(close), np.nan)
+    if len(t): label = _fill(len(close), t, _first_touch(high, low, above, below, horizon)[0][t] > 0)
+    t, first, open = _cut_short(horizon, segment, open, far, high, low, close)
+    touched = np.zeros(len(t))
+    for k in range(horizon, 0, -1):                     # the first touch has the last word
+        now, here = np.minimum(t + k, first), t + k <= first
+        last = now == first                             # the gap's own price is the last that counts
+        touched[here & (np.where(last, open[now], high[now]) >= above[t])] = 1.
+        touched[here & (np.where(last, open[now], low[now]) <= below[t])] = -1.
+    label[t] = touched > 0
+    return label
 
 # %% ../../nbs/datasets/20_labels.ipynb #5fcac9b9
 FEW, SEVERE, MODERATE, STRETCH = 1000, .05, .2, 100     # labels; share of the rarest class, twice; labels in a row

@@ -14,6 +14,7 @@ from .bars import BarError, FIELDS
 from synthlab.datasets.features import (FeatureEngineer, log_return, register_engineer, trailing_mean,
     trailing_sum)
 from .gaps import bar_step
+from .times import from_wall, to_length, wall_clock
 
 # %% ../../nbs/datasets/14_ohlcv.ipynb #e59bea16
 INTRABAR = ("intra_vol", "intra_drawdown", "intra_consistency")
@@ -26,14 +27,18 @@ def aggregate_bars(
 ) -> pd.DataFrame:          # whole longer bars, by the time they open; further columns take their last value
     "Longer bars out of shorter ones."
     name = bars.attrs.get("name")
-    try: rule = pd.Timedelta(rule).as_unit("ns")
-    except ValueError: raise BarError(f"rule={rule!r} is no length of time; write 1h or 30min", name) from None
-    step = (bar_step(bars) if step is None else pd.Timedelta(step)).as_unit("ns")
+    try:
+        rule = to_length(rule, "rule").as_unit("ns")
+        step = (bar_step(bars) if step is None else to_length(step, "step")).as_unit("ns")
+    except BarError: raise
+    except ValueError as e: raise BarError(str(e), name) from None
     if rule < step or rule.value % step.value:
         raise BarError(f"rule={rule} is no multiple of the step, {step}; take a multiple", name)
     bars = bars[np.isfinite(bars[["open", "high", "low", "close"]].to_numpy()).all(1)]
     if not len(bars): raise BarError("no row has a price; give bars", name)
-    time = bars.index.as_unit("ns").asi8
+    zone, index = bars.attrs.get("zone", "UTC"), bars.index.as_unit("ns")
+    on_wall = rule >= pd.Timedelta("1D")                # a day ends when the exchange's clock says so
+    time = (wall_clock(index, zone) if on_wall else index).asi8
     bucket = time//rule.value
     first = np.flatnonzero(np.append(True, np.diff(bucket) != 0))
     last, label = np.append(first[1:], len(bars)) - 1, bucket[first]*rule.value
@@ -45,9 +50,9 @@ def aggregate_bars(
            "close": c[last], "volume": np.add.reduceat(v, first)}
     out |= {k: bars[k].to_numpy()[last] for k in bars.columns.difference(FIELDS, sort=False)}
     if intrabar: out |= dict(zip(INTRABAR, _inside(np.log(o), np.log(c), first, last)))
-    index = pd.DatetimeIndex(label, tz="UTC", name="time")
+    index = from_wall(label, zone) if on_wall else pd.DatetimeIndex(label, tz="UTC", name="time")
     frame = pd.DataFrame(out, index)[whole]
-    frame.attrs["name"] = name
+    frame.attrs.update(name=name, zone=zone)
     return frame
 
 # %% ../../nbs/datasets/14_ohlcv.ipynb #0868e400
@@ -139,10 +144,10 @@ class OHLCVEngineer(FeatureEngineer):
         standardise=True        # bring the features to mean 0 and deviation 1 on train rows
     ):
         super().__init__(standardise, resample_rule=resample_rule, step=step, window=window)
-        self.step = None if resample_rule is None else pd.Timedelta(step).as_unit("ns")
+        self.step = None if resample_rule is None else to_length(step, "step").as_unit("ns")
         self.rows = 1           # of a bar
         if self.step is not None:
-            self.rows, rest = divmod(pd.Timedelta(resample_rule).as_unit("ns").value, self.step.value)
+            self.rows, rest = divmod(to_length(resample_rule, "resample_rule").value, self.step.value)
             if rest or self.rows < 4:
                 raise ValueError(f"resample_rule {resample_rule} is not 4 or more steps of {step}; moments need them")
         self.inner = self.rows if self.rows > 1 else window             # rows of the moments

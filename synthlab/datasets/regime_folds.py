@@ -21,6 +21,7 @@ from .ohlcv import aggregate_bars
 from .regimes import OHLCVFeatureStep, RegimeTagger
 from .sources import FrameDataSource, get_source
 from .splits import Split
+from .times import to_length
 from .windows import Batches, epoch_seed
 
 # %% ../../nbs/datasets/56_regime_folds.ipynb #14dc4407
@@ -60,7 +61,7 @@ def generate_walk_forward_folds(
     if in_rows[0]: at, end = (lambda k: k), len(features)
     else:
         time = features.index.as_unit("ns").asi8
-        sizes = {k: pd.Timedelta(v).as_unit("ns").value for k, v in sizes.items()}
+        sizes = {k: to_length(v, k).as_unit("ns").value for k, v in sizes.items()}
         at = lambda k: int(np.searchsorted(time, time[0] + k))
         end = time[-1] - time[0] + np.diff(time).min(initial=1 if len(time) < 2 else np.iinfo(np.int64).max)
     train, val, test, step, gap = sizes.values()

@@ -21,6 +21,7 @@ import pyarrow.parquet
 from tqdm.auto import tqdm
 from .bars import BarError, FIELDS, SPELLINGS, nearest, plain
 from .tables import DataSource, read_table, split_table
+from .times import to_length, to_time
 
 # %% ../../nbs/datasets/06_remote.ipynb #7982b394
 def _package(name):
@@ -247,8 +248,9 @@ class CcxtSource(DataSource):
         self.folder = Path(folder or cache_folder()/"ccxt").expanduser()/self.exchange
         try:
             if "M" in timeframe or "y" in timeframe: raise ValueError("no fixed length")
-            self.step = int(pd.Timedelta(timeframe)/pd.Timedelta(1, unit="ms"))
-            self.since = None if since is None else int(pd.to_datetime(since, utc=True).timestamp()*1000)
+            self.step = int(to_length(timeframe, "timeframe")/pd.Timedelta(1, unit="ms"))
+            date = to_time(since) if isinstance(since, str) else pd.to_datetime(since, utc=True)
+            self.since = None if since is None else int(date.timestamp()*1000)
         except ValueError as e:
             raise BarError(f"timeframe={timeframe!r}, since={since!r}: {_first(e)}; write 5m and 2024-01-01") from e
         if client is not None: self.client = client

@@ -19,6 +19,7 @@ from ..metrics.trades import net_trade_return
 # %% ../../nbs/datasets/57_signals.ipynb #8a57522a
 class SignalLoader(MarketDataLoader):
     "Bars of one or several assets as windows with a label, split in time, with features fitted on train rows."
+    through = True                      # a position is held through a gap, and so is its label
     def __init__(self,
         data_source,                # source, frame, path, or name such as "sp500"
         engineer="stationary",      # name, or a `FeatureEngineer` to copy
@@ -38,6 +39,14 @@ class SignalLoader(MarketDataLoader):
         self.label_horizon, self.target_offset = horizon, target_offset
         self.labels = [make_label(label, bars, self.average_range(name, smoothing, start), horizon, atr_multiplier,
                                   self.segments[name]) for name, bars in self.bars.items()]
+        self.leave_out_unknown()
+
+    def leave_out_unknown(self):
+        "Windows whose label a gap has made unknown, for the range of its row begins anew there."
+        w, label, segment = self.windows, self.labels, list(self.segments.values())
+        keep = [np.isfinite(label[a][r + self.target_offset]) or segment[a][r] == segment[a][r + self.horizon]
+                for a, r in zip(w.asset.tolist(), w.row.tolist())]
+        if not all(keep): self.windows = w.take(np.array(keep))
 
     def stretches(self, name: str) -> list[tuple[int, int]]:
         "First row and end of each stretch of an asset without a gap."

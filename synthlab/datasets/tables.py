@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from .bars import (BarError, BarWarning, FIELDS, SPELLINGS, check_bars,
+from .bars import (BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, check_bars,
     find_columns, nearest, plain, take_times)
 
 # %% ../../nbs/datasets/05_tables.ipynb #56cee77b
@@ -211,6 +211,7 @@ class DataSource:
     def load(self,
         assets=None,        # names, one name, or None for all
         columns=(),         # further numeric columns of the table, in any case
+        jump_limit: float = SPIKE,  # times that a price may be its neighbours, > 1; infinity: any
     ) -> dict:              # bars by name
         "Validated bars of each asset; one warning tells all repairs."
         if assets is None: assets = self.names()
@@ -220,7 +221,7 @@ class DataSource:
         for name in dict.fromkeys(self.find(a) for a in assets):
             frame, rows = self.table(name)
             try:
-                bars[name], repairs = check_bars(frame, self.label(name), rows)
+                bars[name], repairs = check_bars(frame, self.label(name), rows, jump_limit)
                 if columns: extra_columns(frame, bars[name], columns, self.label(name), rows)
             except BarError as e:
                 e.args = (f"{e}{self.hint(name, e.row)}",)

@@ -16,6 +16,7 @@ from ..datasets.features import FeatureEngineer
 from ..datasets.gaps import bar_step
 from ..datasets.market import Fold, MarketDataLoader
 from ..datasets.splits import SplitError
+from ..datasets.times import to_length
 from .settings import SplitConfig
 from ..models.registry import ConfigError
 
@@ -75,9 +76,8 @@ def split_by(
     stride: int = 1,                    # thins training and validation
 ) -> Fold:
     "The split of a configuration, by date or by share."
-    try: embargo = pd.Timedelta(split.embargo)
-    except ValueError:
-        raise ConfigError(f"data.split.embargo is {split.embargo!r}; write a length of time, such as 5D") from None
+    try: embargo = to_length(split.embargo, "data.split.embargo")
+    except ValueError as e: raise ConfigError(str(e)) from None
     val, test = split.val_start, split.test_start
     if (val is None) != (test is None): raise ConfigError("data.split: give both val_start and test_start, or neither")
     if val is None: val, test = 1 - split.val_fraction - split.test_fraction, 1 - split.test_fraction

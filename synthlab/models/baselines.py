@@ -89,6 +89,11 @@ class Baseline:
         "What a subclass believes."
         raise NotImplementedError
 
+    def caveat(self) -> str:
+        "What a report must say of the fit, or nothing."
+        if getattr(self, "converged", True): return ""
+        return "did not converge on the training prices, exponential smoothing stands in for it"
+
     def state(self) -> dict:
         "Options and what was learned, as plain numbers for JSON."
         return dict(vars(self))
@@ -168,24 +173,41 @@ class GARCH(Baseline):
         model = arch_model(r/unit, p=1, o=int(self.asymmetric), q=1, dist=self.errors,
                            rescale=False)
         usual = [r.mean()/unit, .02, .05] + [.08]*self.asymmetric + [.9] + [8.]*(self.errors == "t")
-        for begin in (None, np.array(usual)):
+        other = [r.mean()/unit, .1, .1] + [0.]*self.asymmetric + [.8] + [5.]*(self.errors == "t")
+        for begin in (None, np.array(usual), np.array(other)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = model.fit(disp="off", show_warning=False, starting_values=begin,
                                   options=dict(maxiter=self.max_iterations))
             self.converged = bool(found.convergence_flag == 0 and np.isfinite(found.params).all())
-            if self.converged: break
-        p = {"mu": r.mean()/unit, "omega": 0., "alpha[1]": .06, "beta[1]": .94, "nu": 8.}
-        if self.converged: p = dict(found.params)
-        else:
-            warnings.warn(f"{type(self).__name__} did not converge on {len(r)} returns; "
-                          "exponential smoothing stands in for it", stacklevel=3)
+            if self.converged: self.take(dict(found.params), r, unit)
+            self.converged = self.converged and self.fits(r)
+            if self.converged: return
+        self.take({"mu": r.mean()/unit, "omega": 0., "alpha[1]": .06, "beta[1]": .94, "nu": 8.}, r, unit)
+        warnings.warn(f"{type(self).__name__} did not converge on {len(r)} returns; "
+                      "exponential smoothing stands in for it", stacklevel=3)
+
+    def take(self,
+        p: dict,                    # as `arch` names them, of returns in units
+        r: np.ndarray,              # training returns, (N,)
+        unit: float,                # size of a unit
+    ):
+        "Keep fitted parameters."
         self.mu, self.omega = float(p["mu"]*unit), float(p["omega"]*unit**2)
         self.alpha, self.beta = float(p["alpha[1]"]), float(p["beta[1]"])
         self.gamma = float(p.get("gamma[1]", 0.))
         self.nu = float(p["nu"]) if self.errors == "t" else None
         weights = .94**np.arange(min(75, len(r)))
         self.backcast = float(weights @ (r[:75] - r.mean())**2/weights.sum())  # before the first return
+
+    def fits(self,
+        r: np.ndarray,              # training returns, (N,)
+    ) -> bool:
+        "Whether mean and implied variance are those of the sample, roughly: an optimiser's flag is no evidence."
+        usual = r.var()
+        implied = self.variance(r).mean(), self.forecast(usual, 250)[-1]
+        near = lambda v, times: usual/times < v < times*usual
+        return bool(abs(self.mu - r.mean()) < .5*r.std() and near(implied[0], 4) and near(implied[1], 10))
 
     def variance(self,
         r: np.ndarray,              # returns, (N,)

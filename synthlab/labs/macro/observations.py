@@ -130,8 +130,8 @@ def check_frame(
             raise ValueError(f"{name} varies by {sd[name]:.2g}: these look like fractions; give percent, times 100, "
                              "and rates a year, times 400")
         if abs(mean[name]) > sd[name]:
-            raise ValueError(f"{name} has a mean of {mean[name]:.2g} and varies by {sd[name]:.2g} about it; the mean of "
-                             "the model is zero: give data - data.mean()")
+            raise ValueError(f"{name} has a mean of {mean[name]:.2g} and varies by {sd[name]:.2g} about it; the mean "
+                             "of the model is zero: give data - data.mean()")
 
 def check_noise(
     noise,                      # sd of the measurement error: a number, or one a variable

@@ -5,8 +5,8 @@ resumed and tested again."""
 
 # %% auto #0
 __all__ = ['STILL', 'RAW', 'LEVELS', 'COLUMNS', 'run_experiment', 'make_objective', 'tested_simulator', 'bare_variants',
-           'take_out', 'judge_model', 'empty_model', 'MarketComparing', 'drift_note', 'latest_bars', 'quantile_table',
-           'simulate_on', 'MarketLab']
+           'take_out', 'caveats_of', 'judge_model', 'empty_model', 'MarketComparing', 'drift_note', 'latest_bars',
+           'quantile_table', 'simulate_on', 'MarketLab']
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #7257ff7d
 from collections.abc import Mapping, Sequence
@@ -86,6 +86,14 @@ def take_out(
     evaluation.steps.pop(name)
     return float(evaluation.scores.pop(name).mean())
 
+# %% ../../../nbs/labs/market/20_experiment.ipynb #84d4ba8c
+def caveats_of(
+    simulators: Mapping[str, Simulator],    # by name
+) -> list[str]:                         # a sentence for each doubt
+    "What baselines say against themselves."
+    doubts = {who: getattr(simulate, "caveats", {}) for who, simulate in simulators.items()}
+    return [f"**{who} ({asset}) {why}.**" for who, told in doubts.items() for asset, why in told.items()]
+
 # %% ../../../nbs/labs/market/20_experiment.ipynb #41b427d3
 def judge_model(
     model: SynthModel,                  # with the weights to test
@@ -98,7 +106,7 @@ def judge_model(
     say(f"testing {len(judged_windows(market, config))} windows, {len(simulators)} simulators")
     evaluation = evaluate(market, simulators | bare_variants(model, config), config)
     without, raw = take_out(evaluation, STILL), take_out(evaluation, RAW)
-    table, notes = skill_table(evaluation, config), []
+    table, notes = skill_table(evaluation, config), caveats_of(simulators)
     if raw:
         notes.append(f"The paths are recalibrated ({config.evaluation.conformal}) on the validation windows; "
                      f"as the model drew them they score {raw:.1f}.")
@@ -188,7 +196,8 @@ def simulate_on(
     given = dict(scale=batch["scale"], generator=torch.Generator().manual_seed(seed), **covariates(batch))
     with torch.inference_mode():
         paths = model(batch["history"], batch["initial_price"], horizon, n_paths, **given)[0].double().numpy()
-    ends = {name: future_times(loader.bars[name].index, horizon, about["step"]) for name in loader.names}
+    ends = {name: future_times(bars.index, horizon, about["step"], bars.attrs["zone"])
+            for name, bars in loader.bars.items()}
     return {name: quantile_table(paths[i], ends[name], levels) for i, name in enumerate(loader.names)}
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #cc4ec129

@@ -72,6 +72,7 @@ def baseline_simulator(
             close, segment = loader.bars[name]["close"].to_numpy(), loader.segments[name]
             paths[mine] = fitted[a].simulate(close, rows[mine], horizon, n_paths, generator, segment)
         return paths
+    simulate.caveats = {loader.names[a]: b.caveat() for a, b in enumerate(fitted) if b.caveat()}
     return simulate
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #cb60fe2d

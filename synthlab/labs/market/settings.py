@@ -25,6 +25,7 @@ class DataConfig:
     assets: list[str] = field(default_factory=list) # which of the source's assets; none means all
     gaps: str = "segment"               # error | ffill | nan | segment (no window crosses a gap)
     gap_limit: str | None = None        # longest pause that is no gap, such as 4D; default by the bars' step
+    jump_limit: float = 20.             # times that a price may be its neighbours; inf where that is known to be true
     engineer: dict[str, Any] = field(default_factory=lambda: {    # bars to features
         "name": "range_volatility", "windows": [1, 5, 22, 66, 252], "estimators": ["garman_klass"]})
     past: list[str] = field(default_factory=list)   # further columns of the bars, as covariates of the past

@@ -36,7 +36,8 @@ def load_market(
     try: pattern = create_engineer(**data.engineer, **({"past": data.past} if data.past else {}))
     except (TypeError, ValueError) as e: raise ConfigError(f"data.engineer: {e}") from None
     size = training.lookback, training.horizon, training.batch_size
-    options = dict(seed=training.seed, device=get_device(config.device), gaps=data.gaps, gap_limit=data.gap_limit)
+    options = dict(seed=training.seed, device=get_device(config.device), gaps=data.gaps, gap_limit=data.gap_limit,
+                   jump_limit=data.jump_limit)
     known = dict(future=data.future, static=asset_columns(data.static, assets))
     try: loader = MarketDataLoader(data.source, pattern, data.assets or None, *size, **options, **known)
     except ValueError as e: raise ConfigError(f"data: {e}") from e

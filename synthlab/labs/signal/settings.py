@@ -41,6 +41,7 @@ class SignalData:
     assets: list[str] = field(default_factory=list) # which of the source's assets; none means all
     gaps: str = "segment"               # error | ffill | nan | segment (no window crosses a gap)
     gap_limit: str | None = None        # longest pause that is no gap, "4D" where weekends are free; default: by step
+    jump_limit: float = 20.             # times that a price may be its neighbours; inf where that is known to be true
     engineer: dict[str, Any] = field(default_factory=lambda: {"name": "stationary"})    # or price_action
     lookback: int = 64               # candles that the model sees
     label: str = "forward_atr"          # forward_atr: so many ATR higher at the end | first_touch: up before down
@@ -174,6 +175,7 @@ def signal_loader(
     try:
         return SignalLoader(d.source, engineer, d.assets or None, d.lookback, d.horizon, d.label, d.atr_multiplier,
                             d.target_offset, d.smoothing, batch_size=t.batch_size, gaps=d.gaps, gap_limit=d.gap_limit,
+                            jump_limit=d.jump_limit,
                             seed=t.seed, device=get_device(config.device))
     except ValueError as e: raise ConfigError(f"data: {e}") from e
 
