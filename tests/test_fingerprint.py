@@ -5,6 +5,7 @@ import numpy as np, pandas as pd, pytest
 from synthlab.datasets.fingerprint import changed, fingerprint
 from synthlab.datasets.mapped import MappedParquet
 from synthlab.datasets.market import MarketDataLoader
+from synthlab.models.registry import ConfigError
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.sources import FileDataSource, MockDataSource
 
@@ -64,3 +65,30 @@ def test_it_is_quick():
     big = {"A": pd.DataFrame(np.random.default_rng(0).random((1_000_000, 5)), pd.date_range("2000", periods=1_000_000, freq="min", tz="UTC"), list(bars["A"]))}
     start = time.process_time(); fingerprint(big)
     assert time.process_time() - start < 2
+
+# a run and its file
+
+def overwritten(path, seed, rows=900):
+    "Other bars of the same shape in the same file."
+    bars = MockDataSource(rows, seed=seed).load("MOCK")["MOCK"].reset_index()
+    bars.to_csv(path, index=False)
+    return path
+
+RUN = ["model=linear", "training.epochs=1", "training.n_paths=8", "training.batch_size=512", "evaluation.n_paths=20", "evaluation.stride=24",
+       "evaluation.n_boot=50", "evaluation.baselines=[constant]", "tracking.mode=disabled"]
+
+@pytest.mark.parametrize("rows, words", [(900, "other numbers in its 900 bars"), (950, "where it had 900|50 more bars behind")])
+def test_a_run_does_not_go_on_with_another_file(rows, words, tmp_path):
+    "Overwritten by as many other rows, or grown: resume refuses in a sentence, evaluate says it first; put back, it goes on."
+    from synthlab.experiments.experiment import evaluate, resume, run
+    path = overwritten(tmp_path/"bars.csv", 1)
+    kept = path.read_bytes()
+    found = run("market", [f"data={path}", *RUN, f"runs={tmp_path}"], quiet=True)
+    found["run"].set_status("interrupted")
+    overwritten(path, 2, rows)
+    with pytest.raises(ConfigError, match=f"began with other data: {path}.*({words}).*put them back"): resume(found["run"].folder, quiet=True)
+    said = evaluate(found["run"].folder, quiet=True)["conclusion"]
+    assert said.startswith("**The run is failed**") or "**These are not the data of the training**" in said
+    path.write_bytes(kept)
+    again = resume(found["run"].folder, quiet=True)
+    assert again["metrics"]["crps"] == found["metrics"]["crps"] and "not the data" not in again["conclusion"]

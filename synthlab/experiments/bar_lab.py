@@ -29,7 +29,16 @@ class BarLab(Lab):
         "What a checkpoint says about the bars that its model was taught."
         return dict(engineer=market.fold.engineer.state(), step=str(market.step()),
                     learnt_until=str(market.learnt_until()), assets=list(market.loader.names),
-                    gaps=config.data.gaps, gap_limit=config.data.gap_limit)
+                    gaps=config.data.gaps, gap_limit=config.data.gap_limit, jump_limit=str(config.data.jump_limit))
+
+    def fingerprint(self, data: Market) -> dict[str, Any]:
+        "The bars by asset: how many, from when to when, and a hash of all their numbers."
+        return data.loader.fingerprint()
+
+    def changed(self, known: Mapping[str, Any], config: Any, data: Market) -> str:
+        "How the bars differ."
+        said = data.loader.changed(known)
+        return said and f"{config.data.source}: {said}"
 
     def elsewhere(self, config: Any, source: str | None, assets: Sequence[str] | None) -> Any:
         "Other bars, or other assets of the same file."

@@ -105,6 +105,17 @@ class LabFitting:
         "The data of a configuration."
         raise NotImplementedError(f"the {self.name} lab does not say how its data are loaded")
 
+    def fingerprint(self, data: Any) -> dict[str, Any]:     # plain data; {}: it does not say
+        "By what a run knows its data."
+        return {}
+
+    def changed(self,
+        known: Mapping[str, Any],       # what `fingerprint` said when the run began
+        config: Any, data: Any,
+    ) -> str:                           # a phrase that names the source; empty if they are the same
+        "How data differ from those that a run began with."
+        return ""
+
     def parts(self, config: Any, data: Any) -> list[Part]:
         "What is fitted, the model in question first."
         raise NotImplementedError(f"the {self.name} lab does not say what is fitted")

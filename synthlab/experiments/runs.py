@@ -149,6 +149,7 @@ class Run:
         overrides=(),               # what was typed, `name=value` each
         folder: Path | None = None, # this very folder instead, which must not exist yet
         plugins=(),                 # name and sha256 of each plug-in that it depends on
+        data=None,                  # by what its lab knows its data, plain
     ) -> "Run":                     # owned by this process
         "Make a new folder `<time>_<lab>_<name>` and own it."
         if folder is not None and Path(folder).exists(): raise FileExistsError(
@@ -170,6 +171,7 @@ class Run:
         atomic_write(folder/"overrides.yaml", typed or "[]\n")
         # the last file: with it, it is a run
         more = dict(plugins=list(plugins)) if plugins else {}
+        if data: more["data"] = data
         run.set_status("running", lab=lab, name=name, created=now(), owner=owner, **more)
         return run
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from ...datasets.bars import SPIKE
 from ...datasets.calendar import future_times
 from ...datasets.features import restore_engineer
 from ...datasets.market import MarketDataLoader
@@ -166,7 +167,8 @@ def latest_bars(
     pattern, training = restore_engineer(about["engineer"]), about["training"]
     known = dict(future=about["future"], static=asset_columns(about["static"], about["assets"]))
     try: return MarketDataLoader(source, pattern, assets, training["lookback"], training["horizon"],
-                                 gaps=about["gaps"], gap_limit=about["gap_limit"], **known)
+                                 gaps=about["gaps"], gap_limit=about["gap_limit"],
+                                 jump_limit=float(about.get("jump_limit", SPIKE)), **known)
     except ValueError as e: raise ConfigError(f"source: {e}") from e
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #dc8893d7

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from ...datasets.bars import BarError, validate_bars
+from ...datasets.bars import SPIKE, BarError, validate_bars
 from ...datasets.candles import FeatureStream
 from ...datasets.features import FeatureEngineer, restore_engineer
 from ...datasets.gaps import bar_step, fill_gaps, limit_of, stretches
@@ -65,6 +65,7 @@ class WindowPredictor:
         self.engineer, self.threshold = restore_engineer(about["engineer"]), decision.threshold
         self.lookback, self.horizon = int(about["lookback"]), int(about["horizon"])
         self.step = pd.Timedelta(about["step"])
+        self.jump_limit = float(about.get("jump_limit", SPIKE))
         self.limit = pd.Timedelta(about["gap_limit"]) if about.get("gap_limit") else limit_of(self.step)
 
     @classmethod
@@ -112,7 +113,7 @@ class SignalPredictor(WindowPredictor):
         candles: pd.DataFrame,          # of one asset: times in index or column, open, high, low, close, volume
     ) -> pd.DataFrame:                  # index time: close, probability, signal; a row each candle that has enough past
         "What the signal says at the close of each candle."
-        bars = validate_bars(candles)
+        bars = validate_bars(candles, jump_limit=self.jump_limit)
         self.check_step(bars)
         bars, segment = fill_gaps(bars, "segment", self.limit)
         features, row = features_by_stretch(self.engineer, bars, segment), self.rows_with_past(bars, segment)
@@ -165,9 +166,10 @@ def predict_assets(
     assets=None,                        # which of them
 ) -> dict[str, pd.DataFrame]:           # by asset: index time; close, probability, signal
     "What a signal says of every candle of a source."
-    try: candles = get_source(source).load(assets)
-    except ValueError as e: raise ConfigError(str(e)) from None
     predictor = SignalPredictor(network, about)
+    asked = {} if predictor.jump_limit == SPIKE else dict(jump_limit=predictor.jump_limit)
+    try: candles = get_source(source).load(assets, **asked)
+    except ValueError as e: raise ConfigError(str(e)) from None
     return {name: predictor.predict(bars) for name, bars in candles.items()}
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #cc77260d
@@ -213,7 +215,7 @@ class SignalStream:
         candles: pd.DataFrame,          # of one asset: the past, before the live candles begin
     ) -> Signal:                        # of the last of them
         "Candles of a frame, one after the other."
-        bars = validate_bars(candles)
+        bars = validate_bars(candles, jump_limit=self.jump_limit)
         self.predictor.check_step(bars)
         for time, *candle in bars[list(COLUMNS)].itertuples(name=None): answer = self.take(time, tuple(candle))
         return answer
@@ -320,7 +322,7 @@ def paper_trade(
     "Replay candles as if they came in live."
     terms = dict(fee=fee, slippage=slippage, rule=rule, stop=stop, target=target)
     fee, slippage, rule, stop, target = trading_terms(predictor, **terms)
-    bars = validate_bars(candles)
+    bars = validate_bars(candles, jump_limit=predictor.jump_limit)
     predictor.check_step(bars)
     try:
         first = bars.index[0] if start is None else to_times([start])[0]
