@@ -75,7 +75,7 @@ def overwritten(path, seed, rows=900):
     return path
 
 RUN = ["model=linear", "training.epochs=1", "training.n_paths=8", "training.batch_size=512", "evaluation.n_paths=20", "evaluation.stride=24",
-       "evaluation.n_boot=50", "evaluation.baselines=[constant]", "tracking.mode=disabled"]
+       "evaluation.n_boot=100", "evaluation.baselines=[constant]", "tracking.mode=disabled"]
 
 @pytest.mark.parametrize("rows, words", [(900, "other numbers in its 900 bars"), (950, "where it had 900|50 more bars behind")])
 def test_a_run_does_not_go_on_with_another_file(rows, words, tmp_path):

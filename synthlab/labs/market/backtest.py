@@ -23,7 +23,7 @@ from ...experiments.experiment import train
 from ...experiments.runs import Run, folder_name
 from ...experiments.setup import Market, fold_dates
 from ...experiments.tasks import Task, run_tasks
-from ...experiments.verdicts import percent
+from ...experiments.verdicts import overlap, percent
 from .contest import BacktestRunner, standings
 from .judging import Simulator, baseline_simulators, model_simulator
 from .settings import MarketConfig, market_config
@@ -136,14 +136,11 @@ class Backtest:
     failed: dict[str, str]          # models that could not be trained, and why
     folder: Path | None = None      # where trainings and scores lie
 
-    def share(self) -> int:
-        "Neighbouring decisions whose windows overlap."
-        return max(1, -(-self.config.training.horizon//self.config.evaluation.stride))
-
     def standings(self, reference: str | None = None, measure: str = "crps") -> pd.DataFrame:
         "Everybody against one, by any score."
-        e, seed = self.config.evaluation, self.config.training.seed
-        return standings(self.scores, reference or self.champion, measure, self.share(), e.level, e.n_boot, seed)
+        e, t = self.config.evaluation, self.config.training
+        shared = overlap(t.horizon, e.stride)       # of one asset: standings average over assets first
+        return standings(self.scores, reference or self.champion, measure, shared, e.level, e.n_boot, t.seed)
 
     @cached_property
     def table(self) -> pd.DataFrame:
