@@ -24,8 +24,8 @@ SHOWN = 20
 def pytest_addoption(parser):
     group = parser.getgroup("costs")
     group.addoption("--write-costs", action="store_true", help="write what each group of this run cost to tests/costs.json")
-    group.addoption("--only", action="append", metavar="GROUP", help="run these alone: a file (test_bars) or a notebook (nbs/metrics/00_crps)")
-    group.addoption("--within", type=float, metavar="SECONDS", help="skip the tests that have not begun by then")
+    group.addoption("--only", action="append", metavar="GROUP", help="run these alone, in this order: a file (test_bars) or a notebook (nbs/metrics/00_crps)")
+    group.addoption("--until", type=float, metavar="SECONDS", help="skip the tests that have not begun by then, on the clock of `time.monotonic`")
 
 def group(item): return item.get_closest_marker("xdist_group").args[0]
 
@@ -54,12 +54,10 @@ def pytest_collection_modifyitems(config, items):
         if not item.get_closest_marker("xdist_group"): item.add_marker(pytest.mark.xdist_group(item.path.stem))
     if only := config.getoption("only"):
         config.hook.pytest_deselected(items=[i for i in items if group(i) not in only])
-        items[:] = [i for i in items if group(i) in only]
-    if hasattr(config, "workerinput"):
+        items[:] = sorted((i for i in items if group(i) in only), key=lambda i: only.index(group(i)))
+    elif hasattr(config, "workerinput"):
         costs = known()
         items.sort(key=lambda i: -costs.get(group(i), math.inf))
-
-def pytest_sessionstart(session): session.config.began = time.monotonic()
 
 def pytest_collection_finish():
     "What was imported and collected is never garbage: it is not looked through again, and what is made is looked through more seldom."
@@ -68,8 +66,8 @@ def pytest_collection_finish():
 def pytest_runtest_logstart(): global before; before = spent()
 
 def pytest_runtest_setup(item):
-    within = item.config.getoption("within")
-    if within and time.monotonic() - item.config.began > within: pytest.skip("no time left")
+    until = item.config.getoption("until")
+    if until and time.monotonic() > until: pytest.skip("no time left")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):

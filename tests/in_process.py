@@ -2,6 +2,8 @@
 
 A kernel starts in some four seconds, most of them torch's import. That a report says the same in a kernel of its own is what
 `test_labs.py` and the test of equal bits in `test_experiments.py` look at."""
+import sys
+
 import papermill
 from execnb.shell import CaptureShell
 from nbformat import from_dict
@@ -12,6 +14,7 @@ class InProcess(Engine):
     "Cells in a shell of their own, up to the first error."
     @classmethod
     def execute_managed_notebook(cls, manager, kernel_name, **options):
+        main = sys.modules["__main__"]      # a shell takes its place
         shell = CaptureShell(profile=False)
         for n, cell in enumerate(manager.nb.cells):
             manager.cell_start(cell, n)
@@ -19,7 +22,7 @@ class InProcess(Engine):
             if shell.exc: manager.cell_exception(cell, n, exception=shell.exc); break
             manager.cell_complete(cell, n)
         rejoin_lines(manager.nb)            # outputs come in lines, as a file keeps them
-        shell.reset(new_session=False); shell.close()
+        shell.reset(new_session=False); shell.close(); sys.modules["__main__"] = main
 
 papermill_engines.register("in process", InProcess)
 

@@ -29,7 +29,9 @@ def taken():
 
 class Run:
     "One notebook's live shell with its own copy of the package, and how far it has got."
-    def __init__(self, path): self.path, self.done, self.failed, self.shell, self.modules = path, 0, None, CaptureShell(path, profile=False), {}
+    def __init__(self, path):
+        self.path, self.done, self.failed, self.main, self.modules = path, 0, None, sys.modules["__main__"], {}
+        self.shell = CaptureShell(path, profile=False)      # takes the place of `__main__`
 
     @contextmanager
     def inside(self):
@@ -50,6 +52,7 @@ class Run:
     def close(self):
         "Let go of all that it holds: IPython keeps every shell that there was."
         self.shell.reset(new_session=False); self.shell.close(); self.modules = {}
+        sys.modules["__main__"] = self.main
 
 live = []
 

@@ -215,7 +215,7 @@ class SignalStream:
         candles: pd.DataFrame,          # of one asset: the past, before the live candles begin
     ) -> Signal:                        # of the last of them
         "Candles of a frame, one after the other."
-        bars = validate_bars(candles, jump_limit=self.jump_limit)
+        bars = validate_bars(candles, jump_limit=self.predictor.jump_limit)
         self.predictor.check_step(bars)
         for time, *candle in bars[list(COLUMNS)].itertuples(name=None): answer = self.take(time, tuple(candle))
         return answer
