@@ -155,7 +155,7 @@ def test_jobs_change_nothing_and_no_worker_outlives_its_driver(backtest, tmp_pat
     driver = subprocess.Popen([sys.executable, str(tmp_path/"drive.py")])
     runs = [Run(folder/f"fold_{k}"/name) for k in (0, 1) for name in ("default", "linear")]
     begun = [folder/f"fold_{k}"/"endless"/"checkpoints"/"last.safetensors" for k in (0, 1)]
-    for _ in range(900):
+    for _ in range(3000):
         if driver.poll() is not None or all(b.exists() for b in begun) and all(r.status == "done" for r in runs): break
         time.sleep(.1)
     children = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True).stdout.split()
