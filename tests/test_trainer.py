@@ -64,26 +64,6 @@ class Game:
         fake = self.model["generator"](torch.randn(len(batch["y"]), 1, generator=generator))
         return {"distance": (fake[:, 0].sort().values - batch["y"].sort().values).abs()}
 
-def test_phases_take_turns(tmp_path):
-    "In order on every batch, each moving only its own parameters, and resumed exactly."
-    game = Game(); trainer = trained(game, tmp_path/"a")
-    assert game.order[:4] == ["discriminator", "generator"]*2
-    assert {"train_discriminator_loss", "train_generator_loss", "train_generator_gradient_norm", "train_spread"} <= trainer.history[-1].keys()
-    assert {k.split("/")[1] for k in read_header(tmp_path/"a/checkpoints/last.safetensors")[0] if k.startswith("optimizer")} == set(Game.phases)
-    step, before = Stepper(Game(), TrainingConfig()), Game().model.state_dict()
-    step.descend("discriminator", [tiny.train_val()[0].batch(0, 0)])
-    moved = {k.split(".")[0] for k, v in step.model.state_dict().items() if not v.equal(before[k])}
-    assert moved == {"discriminator"}
-    stopped = Trainer(Game(), TrainingConfig(**tiny.CONFIG), tmp_path/"b")
-    advance = stopped.advance
-    def die(): advance(); (stopped.step == 23 and (_ for _ in ()).throw(RuntimeError("power cut")))
-    stopped.advance = die
-    with pytest.raises(RuntimeError, match="power cut"): stopped.fit(*tiny.train_val())
-    again = Trainer(Game(), TrainingConfig(**tiny.CONFIG), tmp_path/"b"); again.resume(); again.fit(*tiny.train_val())
-    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
-
-# after the step
-
 def power_cut(objective, folder, at, **options):
     "Train from the newest checkpoint; fail after step `at`, if that comes."
     trainer = Trainer(objective, TrainingConfig(**tiny.CONFIG | options), folder); trainer.resume()
@@ -94,6 +74,22 @@ def power_cut(objective, folder, at, **options):
     trainer.advance = die
     trainer.fit(*tiny.train_val())
     return trainer
+
+def test_phases_take_turns(tmp_path):
+    "In order on every batch, each moving only its own parameters, and resumed exactly."
+    game = Game(); trainer = trained(game, tmp_path/"a")
+    assert game.order[:4] == ["discriminator", "generator"]*2
+    assert {"train_discriminator_loss", "train_generator_loss", "train_generator_gradient_norm", "train_spread"} <= trainer.history[-1].keys()
+    assert {k.split("/")[1] for k in read_header(tmp_path/"a/checkpoints/last.safetensors")[0] if k.startswith("optimizer")} == set(Game.phases)
+    step, before = Stepper(Game(), TrainingConfig()), Game().model.state_dict()
+    step.descend("discriminator", [tiny.train_val()[0].batch(0, 0)])
+    moved = {k.split(".")[0] for k, v in step.model.state_dict().items() if not v.equal(before[k])}
+    assert moved == {"discriminator"}
+    with pytest.raises(RuntimeError, match="power cut"): power_cut(Game(), tmp_path/"b", 23)
+    power_cut(Game(), tmp_path/"b", None)
+    assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
+
+# after the step
 
 class AccountedGame(Game):
     "Two phases and what is done after both."
@@ -300,16 +296,8 @@ def test_watched_number_is_nan(tmp_path):
         def loss(self, batch, phase, generator):
             loss, numbers = super().loss(batch, phase, generator)
             return loss, numbers | {"odd": math.nan}
-    def run(folder, stop):
-        trainer = Trainer(Watch(), TrainingConfig(**tiny.CONFIG), folder); trainer.resume()
-        advance = trainer.advance
-        def die():
-            advance()
-            if trainer.step == stop: raise RuntimeError("power cut")
-        trainer.advance = die
-        trainer.fit(*tiny.train_val())
-    with pytest.raises(RuntimeError, match="power cut"): run(tmp_path/"a", 14)
-    run(tmp_path/"a", None); run(tmp_path/"b", None)
+    with pytest.raises(RuntimeError, match="power cut"): power_cut(Watch(), tmp_path/"a", 14)
+    for name in "a", "b": power_cut(Watch(), tmp_path/name, None)
     assert tiny.differs(tiny.left_by(tmp_path/"a"), tiny.left_by(tmp_path/"b")) == []
 
 # readers of facts
