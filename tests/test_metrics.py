@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 import synthlab.metrics.crps as crps
-from synthlab.metrics.calibration import (brier, central_interval, coverage, coverage_band, effective_size, interval_score,
+from synthlab.metrics.calibration import (brier, central_interval, coverage, coverage_band, design_effect, effective_size, interval_score,
     interval_score_band, pinball, pit, pit_test, rank_histogram, rank_histogram_band, rank_test, ranks, spread_skill, spread_skill_band)
 from synthlab.metrics.crps import (afcrps_ensemble, check_ensemble, crps_ensemble, fair_crps_ensemble, log_likelihood, sharpness,
     threshold_weighted_crps)
@@ -468,6 +468,34 @@ def test_overlap_fools_who_does_not_count_it():
         naive.append((pit_test(u)[1], rank_test(counts, 99)[1])); told.append((pit_test(u, H)[1], rank_test(counts, 99, H)[1]))
     naive, told = (np.mean(np.array(p) < .05, axis=0) for p in (naive, told))
     assert (naive > .3).all() and (told < .15).all()
+
+def overlapping_outcomes(seed, n, assets, H=12, stride=3):
+    "Standard normal outcomes of windows of H steps; half of every step's variance is common to all assets."
+    steps = np.random.default_rng(seed).standard_normal(((n - 1)*stride + H, assets + 1))
+    whole = np.concatenate([np.zeros((1, assets)), (steps[:, :1] + steps[:, 1:]).cumsum(0)])
+    at = np.arange(n)*stride
+    return (whole[at + H] - whole[at])/(2*H)**.5
+
+@pytest.mark.parametrize("n,assets,found", [(331, 1, .35), (331, 3, .6), (80, 3, .15)])
+def test_overlap_is_measured(n, assets, found):
+    "A test that is told of the overlap keeps its size and still finds a spread that is 20 % too wide."
+    times, at = np.arange(n).repeat(assets), {}
+    for width in (1, 1.2):
+        u = [torch.special.ndtr(torch.tensor(overlapping_outcomes(s, n, assets).ravel()/width)) for s in range(200)]
+        counts = [rank_histogram((v*100).long(), 99, 10, times) for v in u]
+        at[width] = {"rank": np.mean([rank_test(c, 99, overlap=4)[1] < .05 for c in counts]),
+                     "pit": np.mean([pit_test(v, times=times, overlap=4)[1] < .05 for v in u])}
+    assert max(at[1].values()) < .115 and min(at[1].values()) > .005, at
+    assert at[1.2]["rank"] > found, at
+
+def test_bands_of_shares_hold_under_overlap():
+    levels, inside = np.array([.5, .8, .9]), []
+    for seed in range(300):
+        y = overlapping_outcomes(seed, 120, 3).ravel()
+        covered = abs(stats.norm.cdf(y) - .5)[:, None] <= levels/2
+        low, high = coverage_band(levels, 360, np.inf, block=design_effect(covered, np.arange(120).repeat(3), 4))
+        inside.append((low.numpy() <= covered.mean(0)) & (covered.mean(0) <= high.numpy()))
+    assert (abs(np.mean(inside, 0) - .95) < .045).all(), np.mean(inside, 0)
 
 def test_effective_size_of_a_known_process():
     "An autoregression of 0.5 is worth a third of its length."

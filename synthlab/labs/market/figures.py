@@ -11,9 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from ...experiments.figures import (draw_calibration, draw_fans, draw_gain, draw_skill, draw_split, draw_spread,
                                           draw_steps, draw_training)
+from ...experiments.verdicts import overlap
 from .judging import Evaluation, overlapping_windows
 from .settings import MarketConfig
-from ...metrics.calibration import coverage_band, rank_histogram_band, spread_skill, spread_skill_band
+from ...metrics.calibration import (coverage_band, design_effect, rank_histogram_band, spread_skill,
+                                          spread_skill_band)
 
 # %% ../../../nbs/labs/market/22_figures.ipynb #f46af572
 def calibration_figure(
@@ -23,9 +25,11 @@ def calibration_figure(
     "Ranks and coverage of the model at the last step."
     last, levels, members = evaluation.pit[:, -1], np.linspace(.1, .9, 9), config.evaluation.n_paths
     inside = np.array([(abs(last - .5) <= level/2).mean() for level in levels])
-    chance = dict(level=.9, block=min(overlapping_windows(evaluation, config), len(last)))
-    bars = [np.asarray(b)/len(last) for b in rank_histogram_band(len(last), members, 10, **chance)]
-    band = [np.asarray(b) for b in coverage_band(levels, len(last), np.inf, **chance)]
+    shared = evaluation.scores.index, overlap(config.training.horizon, config.evaluation.stride)
+    bins = design_effect(np.minimum(last*10, 9).astype(int)[:, None] == np.arange(10), *shared).mean()
+    within = design_effect(abs(last - .5)[:, None] <= levels/2, *shared)
+    bars = [np.asarray(b)/len(last) for b in rank_histogram_band(len(last), members, 10, .9, bins)]
+    band = [np.asarray(b) for b in coverage_band(levels, len(last), np.inf, .9, within)]
     return draw_calibration(last, bars, levels, inside, band)
 
 # %% ../../../nbs/labs/market/22_figures.ipynb #e0a7516b

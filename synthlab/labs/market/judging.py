@@ -253,9 +253,9 @@ def calibration(
 ) -> dict[str, float]:                  # coverage_50, coverage_90, sharpness, rank_p_value, spread_skill_ratio
     "Coverage, sharpness, spread–skill ratio and rank test of the first simulator at the last step."
     last, outcome, at = evaluation.last, evaluation.outcome, evaluation.pit[:, -1]
-    shared = min(overlapping_windows(evaluation, config), len(at))
-    counts = rank_histogram(ranks(last, outcome), last.shape[-1], bins=10)
+    counts = rank_histogram(ranks(last, outcome), last.shape[-1], 10, evaluation.scores.index)
+    shared = overlap(config.training.horizon, config.evaluation.stride)
     inside = {f"coverage_{100*q:.0f}": float((abs(at - .5) <= q/2).mean()) for q in (.5, .9)}
     return inside | dict(sharpness=float(sharpness(last).mean()/UNIT),
-                         rank_p_value=rank_test(counts, last.shape[-1], shared)[1],
+                         rank_p_value=rank_test(counts, last.shape[-1], overlap=shared)[1],
                          spread_skill_ratio=spread_skill(last, outcome, bins=1).ratio)
