@@ -167,8 +167,8 @@ def _inside(levels, shape=None):
     if not ((levels > 0) & (levels < 1)).all():
         raise ValueError(f"levels must lie between 0 and 1, got {levels.tolist()}")
     if shape is not None and levels.ndim and levels.shape != shape[len(shape) - levels.ndim:]:
-        raise ValueError(f"level has shape {tuple(levels.shape)} beside values of shape {tuple(shape)}: give one number, "
-                         "or one for each value or along the last axis")
+        raise ValueError(f"level has shape {tuple(levels.shape)} beside values of shape {tuple(shape)}: "
+                         "give one number, or one for each value or along the last axis")
     return levels
 
 def central_interval(
