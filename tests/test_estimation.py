@@ -388,6 +388,45 @@ def test_effective_size_of_a_known_chain(rho):
     assert abs(effective_size(x)[0]/32000/((1 - rho)/(1 + rho)) - 1) < .15
     assert r_hat(x) < 1.01
 
+def arviz_size(x):
+    "The sum of Geyer's pairs for split chains as a loop: the definition that ArviZ documents, after Vehtari et al. (2021), section 3."
+    C, n = x.shape
+    apart = x - x.mean(1, keepdims=True)
+    cov = np.array([(apart[:, k:]*apart[:, :n - k]).sum(1).mean()/n for k in range(n)])
+    within = cov[0]*n/(n - 1)
+    total = cov[0] + np.var(x.mean(1), ddof=1)
+    rho = 1 - (within - cov)/total
+    tau, before, k = -1., math.inf, 0
+    while k + 1 < n:
+        pair = (1. if k == 0 else rho[k]) + rho[k + 1]
+        if pair <= 0: break
+        before = min(before, pair); tau += 2*before; k += 2
+    return C*n/max(tau, 1/math.log10(C*n))
+
+@pytest.mark.parametrize("rho", [-.4, 0., .6, .95])
+def test_effective_size_is_its_definition(rho):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(3, 400))
+    for t in range(1, 400): x[:, t] += rho*x[:, t - 1]
+    parts = np.concatenate([x[:, :200], x[:, 200:]])
+    scores = stats.norm.ppf((stats.rankdata(parts).reshape(parts.shape) - 3/8)/(parts.size + 1/4))
+    tail = min(arviz_size((parts <= np.quantile(parts, q)).astype(float)) for q in (.05, .95))
+    bulk, tails = effective_size(x)
+    assert math.isclose(bulk, arviz_size(scores), rel_tol=.03) and math.isclose(tails, tail, rel_tol=.03)
+
+def test_effective_size_of_chains_that_say_nothing():
+    "NaN and chains that never moved are worth an unknown number, beside others that keep theirs; three draws cannot be halved."
+    x = np.random.default_rng(0).normal(size=(4, 4, 100))
+    alone = [e[0] for e in effective_size(x)]
+    x[1, 2, 5], x[2], x[3, 0] = math.nan, .1, 2.
+    bulk, tail = effective_size(x)
+    assert np.isnan(bulk).tolist() == np.isnan(tail).tolist() == [False, True, True, False] and [bulk[0], tail[0]] == alone
+    few = np.random.default_rng(0).normal(size=(2, 4))
+    assert np.isfinite(effective_size(few)[0])
+    for bad in few[:, :3], few[0]:
+        with pytest.raises(ValueError, match="four draws or more"): effective_size(bad)
+    with pytest.raises(ValueError, match="four draws or more"): r_hat(few[:, :3])
+
 def test_shape_is_cautious_with_few_draws():
     L = shape_factor(randn(4000, 2)@torch.tensor([[2., 1], [0, 1]], dtype=torch.float64))
     torch.testing.assert_close(L @ L.T, torch.tensor([[4., 2], [2, 2]], dtype=torch.float64), atol=.2, rtol=0)

@@ -4,7 +4,7 @@ And the two engineers of candles, whose features a live market gets from the sam
 import json
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from synthlab.datasets.audit import audit_leaks
 from synthlab.datasets.sources import FrameDataSource, MockDataSource
@@ -138,6 +138,41 @@ def test_small_ones_by_hand():
 @pytest.mark.parametrize("call", [lambda: ema(CLOSE, 0), lambda: sma(CLOSE, 0), lambda: ema(CLOSE, 3, smoothing="spam"), lambda: rsi(CLOSE, 3, start="frist")])
 def test_a_size_that_makes_no_sense_is_refused(call):
     with pytest.raises(ValueError, match="use|1 row"): call()
+
+@pytest.mark.parametrize("call", [lambda: rsi(CLOSE, 2.5), lambda: ema(CLOSE, 2.5), lambda: sma(CLOSE, 2.5), lambda: momentum(CLOSE, 1.5), lambda: rsi(CLOSE, np.nan),
+    lambda: rsi(CLOSE, True), lambda: macd(CLOSE, 12.5), lambda: stochastic_oscillator(CLOSE, CLOSE, CLOSE, 5, 1.5), lambda: adx(CLOSE, CLOSE, CLOSE, 3.3)])
+def test_a_length_that_is_no_whole_number_is_refused(call):
+    with pytest.raises(ValueError, match="no whole number"): call()
+
+def test_whole_lengths_of_any_type_are_taken():
+    np.testing.assert_array_equal(rsi(CLOSE, np.int64(3)), rsi(CLOSE, 3)); np.testing.assert_array_equal(sma(CLOSE, 3.), sma(CLOSE, 3))
+
+COLUMN_TYPES = {"downwards": lambda x: pd.Series(x, index=np.arange(len(x))[::-1]), "dated": lambda x: pd.Series(x, index=pd.date_range("2020", periods=len(x))),
+                "list": list, "tensor": torch.tensor, "objects": lambda x: pd.Series(list(x), dtype=object), "backwards": lambda x: x[::-1].copy()[::-1]}
+
+@pytest.mark.parametrize("kind", COLUMN_TYPES)
+@pytest.mark.parametrize("indicator", [sma, ema, momentum, rsi, true_range, atr, bollinger, macd, stochastic_oscillator, williams_r, cci, adx, obv, volume_ratio])
+def test_columns_are_read_by_position(indicator, kind):
+    "Labels that run down, dates, lists: the same bits as the values."
+    data = candles(90)
+    given = [data[c] for c in Live(indicator).takes]
+    expected = indicator(*given)
+    np.testing.assert_array_equal(indicator(*map(COLUMN_TYPES[kind], given)), expected)
+    assert isinstance(expected, tuple) or isinstance(indicator(*map(COLUMN_TYPES[kind], given)), np.ndarray)
+
+def test_columns_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="series of one length"): atr(CLOSE, CLOSE[1:], CLOSE)
+    with pytest.raises(ValueError, match="series of one length"): rsi(np.ones((9, 1)))
+    with pytest.raises(TypeError, match="give numbers"): rsi(["up", "down"])
+
+@pytest.mark.parametrize("cut", range(1, 6))
+def test_a_missing_close_takes_no_side(cut):
+    "Counted once, in one piece or in two: nothing for the candle without a close, and the next is held against the last close known."
+    close, volume = np.array([np.nan, 5., np.nan, np.nan, 4., 6.]), 10.**np.arange(6)
+    expected = [0, 10, 10, 10, 10 - 1e4, 10 - 1e4 + 1e5]
+    assert obv(close, volume).tolist() == expected
+    live = Live(obv)
+    assert [*live(close[:cut], volume[:cut]), *live(close[cut:], volume[cut:])] == expected
 
 # --- TA-Lib as oracle ------------------------------------------------------------------------------------------------------
 

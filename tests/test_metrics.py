@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -13,6 +14,7 @@ from synthlab.metrics.calibration import (brier, central_interval, coverage, cov
     interval_score_band, pinball, pit, pit_test, rank_histogram, rank_histogram_band, rank_test, ranks, spread_skill, spread_skill_band)
 from synthlab.metrics.crps import (afcrps_ensemble, check_ensemble, crps_ensemble, fair_crps_ensemble, log_likelihood, sharpness,
     threshold_weighted_crps)
+from synthlab.metrics.joint import energy_score, variogram_score
 from synthlab.metrics.skill import block_bootstrap, diebold_mariano, skill, skill_interval
 
 REFERENCE = Path(__file__).parents[2]/"shared/reference"
@@ -363,6 +365,75 @@ def test_under_compile():
     loss = lambda x, y: afcrps_ensemble(2*x, y).mean()
     a, b = (torch.autograd.grad(f(x, y), x)[0] for f in (loss, torch.compile(loss, backend="eager")))
     same(a, b)
+
+# ---- one door for all scores
+
+def downwards(x): return pd.Series(x, index=np.arange(len(x))[::-1])
+def dated(x): return pd.Series(x, index=pd.date_range("2020", periods=len(x)))
+LIKE_ARRAYS = {"list": list, "array": np.asarray, "backwards": lambda x: np.asarray(x)[::-1].copy()[::-1], "downwards": downwards,
+               "dated": dated, "big-endian": lambda x: np.asarray(x, ">f8"), "objects": lambda x: pd.Series(list(x), dtype=object),
+               "tensor": lambda x: torch.from_numpy(np.array(x))}
+
+@pytest.mark.parametrize("kind", LIKE_ARRAYS)
+def test_array_likes_score_by_position(kind):
+    "Whatever holds the numbers, every score takes them by position; as tensors they are the reference."
+    r, like, t = np.random.default_rng(0), LIKE_ARRAYS[kind], torch.from_numpy
+    x, y, w = r.standard_normal(8), r.standard_normal(8), r.random(8) + .1
+    low, high, p, event = x - w, x + w, w/2, (y > 0)*1.
+    members = r.standard_normal((8, 5))
+    table = pd.DataFrame(members, index=np.arange(8)[::-1]) if kind == "downwards" else members
+    pairs = [
+        (crps_ensemble(table, like(y)), crps_ensemble(t(members), t(y))),
+        (crps_ensemble(like(x), .25, like(w)), crps_ensemble(t(x), torch.tensor(.25, dtype=torch.float64), t(w))),
+        (fair_crps_ensemble(like(x), .25, like(w)), fair_crps_ensemble(t(x), torch.tensor(.25, dtype=torch.float64), t(w))),
+        (threshold_weighted_crps(table, like(y), like(low)), threshold_weighted_crps(t(members), t(y), t(low))),
+        (pinball(like(x), like(y), .3), pinball(t(x), t(y), .3)), (pinball(like(x), like(y), like(p)), pinball(t(x), t(y), t(p))),
+        (interval_score(like(low), like(high), like(y), .8), interval_score(t(low), t(high), t(y), .8)),
+        (brier(like(p), like(event)), brier(t(p), t(event))),
+        (energy_score(members, like(x[:5]), weights=like(w)), energy_score(t(members), t(x[:5]), weights=t(w)))]
+    for got, expected in pairs: same(got, expected, rtol=1e-6 if kind == "list" else 1e-12)
+    at = np.array([0, 3, 3, 5, 1, 0, 2, 4])
+    assert rank_histogram(like(at), 5).tolist() == [2, 1, 1, 2, 1, 1]
+
+WRONG = [
+    (lambda: brier(torch.tensor([.5]), torch.tensor([.5])), "an event is 0 or 1"),
+    (lambda: brier([.5, .5], [0., math.nan]), "an event is 0 or 1"),
+    (lambda: brier(np.full(4, .5), np.ones((4, 1))), r"shapes differ: probability \(4,\), event \(4, 1\)"),
+    (lambda: pinball(torch.zeros(4), torch.zeros(4, 1), .5), "shapes differ"),
+    (lambda: pinball(torch.zeros(4, 3), torch.zeros(4, 3), torch.full((4,), .5)), "level has shape"),
+    (lambda: interval_score(torch.zeros(4), torch.ones(4), torch.zeros(4, 1), .9), "shapes differ"),
+    (lambda: interval_score(torch.tensor([0., 1.]), torch.tensor([1., 0.]), torch.zeros(2), .9), "above upper in 1 of 2"),
+    (lambda: interval_score(torch.zeros(4, 1), torch.ones(4, 1), torch.zeros(4, 1), torch.full((4,), .9)), "level has shape"),
+    (lambda: rank_histogram(np.array([0, 6]), 5), "from 0 to 5, got 6"), (lambda: rank_histogram([-1], 5), "from 0 to 5, got -1"),
+    (lambda: rank_histogram([1.5], 5), "from 0 to 5, got 1.5"), (lambda: rank_histogram([math.nan], 5), "from 0 to 5, got nan"),
+    (lambda: crps_ensemble(torch.zeros(2), 0., torch.tensor([1., math.nan])), "be finite, got nan"),
+    (lambda: crps_ensemble(torch.zeros(2), 0., torch.tensor([1., math.inf])), "be finite, got inf"),
+    (lambda: energy_score(torch.ones(2, 3), torch.ones(3), weights=[-3., 1.]), "not be negative, got -3"),
+    (lambda: energy_score(torch.ones(2, 3), torch.ones(3), weights=[0., 0.]), "not all be zero"),
+    (lambda: energy_score(torch.ones(2, 3), torch.ones(3), fair=True, weights=[1., 0.]), "weight on 2 members"),
+    (lambda: variogram_score(torch.ones(2, 2), torch.ones(2), weights=-np.eye(2)), "not be negative, got -1"),
+    (lambda: fair_crps_ensemble([0., 1.], 1., [1., 0.]), "weight on 2 members")]
+
+@pytest.mark.parametrize("call,message", WRONG)
+def test_the_door_refuses(call, message):
+    with pytest.raises(ValueError, match=message) as e: call()
+    assert "\n" not in str(e.value)
+
+@pytest.mark.parametrize("values", [["up"], pd.Series(["up"]), np.array(["2020"], "M8[D]"), [[1.], [1., 2.]]])
+def test_what_is_no_number_is_refused(values):
+    with pytest.raises(TypeError, match="^target (is|holds)") as e: crps_ensemble(torch.zeros(1, 2), values)
+    assert "\n" not in str(e.value)
+
+def test_plain_numbers_keep_their_digits():
+    "A plain number beside double precision is not rounded to single on its way in."
+    assert float(crps_ensemble(np.zeros(2), .1)) == .1 and float(pinball(np.zeros(1), .1, .5)) == .05
+    assert crps_ensemble(torch.zeros(2), .1).dtype == torch.float32
+
+def test_fair_score_of_one_weighty_member_is_nan_where_asking_would_wait(monkeypatch):
+    monkeypatch.setattr(crps, "_by_numpy", lambda error: False)
+    w = torch.tensor([[1., 1.], [1., 0.], [1., torch.nan], [1., torch.inf]])
+    assert fair_crps_ensemble(torch.ones(4, 2), torch.zeros(4), w).isnan().tolist() == [False, True, True, True]
+    assert crps_ensemble(torch.ones(4, 2), torch.zeros(4), w).isnan().tolist() == [False, False, True, True]
 
 # ---- calibration
 

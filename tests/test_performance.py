@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import integrate, stats
 
 import synthlab.metrics.performance as performance
-from synthlab.metrics.performance import (ANNUAL, METRICS, PLAIN, cvar, deflated_sharpe, drawdown, expected_maximum_sharpe, max_drawdown, performance_metrics, probabilistic_sharpe, profit_factor, sharpe, sharpe_interval, skew, total_return, value_at_risk,
+from synthlab.metrics.performance import (ANNUAL, METRICS, PLAIN, cvar, deflated_sharpe, drawdown, expected_maximum_sharpe, max_drawdown, performance_metrics, probabilistic_sharpe, profit_factor, sharpe, sharpe_interval, sharpe_variance, skew, total_return, value_at_risk,
     volatility, win_rate)
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -174,6 +174,21 @@ def test_deflation_of_the_best():
     r[:, 7] += .5
     skilled, _ = passes(r)
     assert lucky < .05 and naive > .5 and skilled > .9
+
+def test_trials_deflate_without_their_ratios():
+    "Of strategies that were tried elsewhere only the number is known: the uncertainty of one ratio stands for their spread."
+    r = .1 + np.random.default_rng(4).standard_t(5, 250)
+    z = (r - r.mean())/r.std(); s = r.mean()/r.std(ddof=1)
+    assert sharpe_variance(r) == pytest.approx((1 - (z**3).mean()*s + ((z**4).mean() - 1)/4*s**2)/249)      # eq. 9 of the paper
+    assert deflated_sharpe(r, 1000) == pytest.approx(deflated_sharpe(r, 1000, sharpe_variance(r)))
+    assert deflated_sharpe(r, 1000) < deflated_sharpe(r, 10) < deflated_sharpe(r, 1) == probabilistic_sharpe(r)
+    many = np.stack([r, 2*r - .1, np.zeros(250)])
+    np.testing.assert_allclose(deflated_sharpe(many, 20), [deflated_sharpe(x, 20) for x in many])
+    assert np.isnan(deflated_sharpe(np.zeros(5), 20))
+
+def test_variance_of_a_sharpe_ratio_is_that_of_its_estimates():
+    r = .1 + np.random.default_rng(5).standard_t(8, (4000, 300))/(8/6)**.5
+    assert sharpe(r, periods=1).var() == pytest.approx(np.mean(sharpe_variance(r)), rel=.08)
 
 def test_public_names():
     assert {"sharpe", "drawdown", "performance_metrics", "deflated_sharpe", "sharpe_interval"} <= set(performance.__all__)

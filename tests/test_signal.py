@@ -201,7 +201,7 @@ def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
     "Runs of this lab on the same candles in the same folder; not itself, not others, unless told."
     root = tmp_path/"runs"
     config = signal_config([*TOY, f"runs={root}"])
-    assert count_trials(config, .1) == (1, 0.)
+    assert count_trials(config, .1) == (1, None)
     ratios = [.02, -.03]
     for i, ratio in enumerate(ratios):
         shutil.copytree(toy["run"].folder, root/f"r{i}")
@@ -215,6 +215,11 @@ def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
     own = toy["traded"].returns["model"].to_numpy()
     assert again["traded"].deflated == pytest.approx(float(deflated_sharpe(own, 3, np.var([toy["metrics"]["sharpe_a_bar"], *ratios], ddof=1)))) and again["traded"].deflated < toy["traded"].deflated
     assert bench.evaluate(toy["run"].folder, overrides=["evaluation.trials=50"])["traded"].trials == 50
+
+def test_trials_owned_up_to_deflate_the_only_run(toy, tmp_path):
+    "evaluation.trials with one run in its folder changes the probability."
+    p = [bench.evaluate(toy["run"].folder, overrides=[f"runs={tmp_path}/none", f"evaluation.trials={n}"])["traded"].deflated for n in (1, 10, 1000)]
+    assert p[0] > p[1] > p[2]
 
 # --- typed ------------------------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
-from .crps import check_ensemble
+from .crps import as_values, check_alike, check_ensemble
 
 # %% ../../nbs/metrics/20_calibration.ipynb #52634b71
 def _binomial_band(
@@ -183,8 +183,11 @@ def rank_histogram(
     times = None,           # decision time of each case; given: counted apart
 ) -> Tensor:                # number of cases in each bin, `(bins,)` or of each time in order `(T, bins)`, int64
     "Count the ranks."
-    bin_of = _rank_bins(members, bins)
-    found, bins = bin_of[ranks.cpu().flatten()], int(bin_of[-1]) + 1
+    bin_of, ranks = _rank_bins(members, bins), as_values(ranks, "ranks").cpu().flatten()
+    at = ranks.long()
+    bad = (at != ranks) | (at < 0) | (at > members)
+    if bad.any(): raise ValueError(f"ranks are whole numbers from 0 to {members}, got {ranks[bad][0].item():g}")
+    found, bins = bin_of[at], int(bin_of[-1]) + 1
     if times is None: return torch.bincount(found, minlength=bins)
     return torch.as_tensor(_by_time(torch.nn.functional.one_hot(found, bins), times)).long()
 
@@ -242,11 +245,14 @@ def _quantile(
         left, right = pick(low), pick(min(low + 1, last))
     return left + (at - low)*(right - left)
 
-def _inside(levels):
-    "Check the levels of central intervals."
-    levels = torch.as_tensor(levels, dtype=torch.float64)
+def _inside(levels, shape=None):
+    "Check levels; they are a number, or of the last axes of a shape."
+    levels = as_values(levels, "levels", torch.empty(0, dtype=torch.float64)).double()
     if not ((levels > 0) & (levels < 1)).all():
         raise ValueError(f"levels must lie between 0 and 1, got {levels.tolist()}")
+    if shape is not None and levels.ndim and levels.shape != shape[len(shape) - levels.ndim:]:
+        raise ValueError(f"level has shape {tuple(levels.shape)} beside values of shape {tuple(shape)}: "
+                         "give one number, or one for each value or along the last axis")
     return levels
 
 def central_interval(
@@ -292,7 +298,12 @@ def interval_score(
     level,                  # probability inside, a number or of that shape, 0 to 1
 ) -> Tensor:                # score, same unit, lower is better
     "Width of an interval plus a fine for missing."
-    alpha = 1 - _inside(level).to(lower)
+    lower, upper, target = check_alike(lower=lower, upper=upper, target=target)
+    crossed = lower > upper
+    if crossed.any():
+        raise ValueError(f"lower is above upper in {int(crossed.sum())} of {crossed.numel()} intervals: "
+                         "give the lower end first")
+    alpha = 1 - _inside(level, lower.shape).to(lower)
     return upper - lower + 2/alpha*((lower - target).clamp_min(0) + (target - upper).clamp_min(0))
 
 # %% ../../nbs/metrics/20_calibration.ipynb #f628b978
@@ -388,7 +399,8 @@ def pinball(
     level,                  # of the quantile, a number or of that shape, 0 to 1
 ) -> Tensor:                # score, same unit, lower is better
     "Pinball loss of a quantile."
-    level = _inside(level).to(quantile)
+    quantile, target = check_alike(quantile=quantile, target=target)
+    level = _inside(level, quantile.shape).to(quantile)
     return torch.maximum(level*(target - quantile), (level - 1)*(target - quantile))
 
 def brier(
@@ -396,6 +408,9 @@ def brier(
     event: Tensor,          # whether it happened, same shape, 0 or 1
 ) -> Tensor:                # score, 0 is perfect, 1 the worst
     "Squared error of a probability."
+    probability, event = check_alike(probability=probability, event=event)
     if ((probability < 0) | (probability > 1)).any():
         raise ValueError("probabilities must lie between 0 and 1")
-    return (probability - event.to(probability))**2
+    if not ((event == 0) | (event == 1)).all():
+        raise ValueError("an event is 0 or 1, happened or not; leave out the cases without one")
+    return (probability - event)**2

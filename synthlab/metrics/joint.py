@@ -10,21 +10,20 @@ __all__ = ['energy_score', 'variogram_score']
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from .crps import _bad_weights, _common_type, _shares, _unusable, as_values
 
 # %% ../../nbs/metrics/12_joint.ipynb #ea42081d
 def _members_of_paths(simulations, target):
     "Ensembles of paths and what happened, checked, as `(n, M, D)` and `(n, D)` of one floating type."
-    simulations, target = torch.as_tensor(simulations), torch.as_tensor(target)
+    simulations = as_values(simulations, "simulations")
+    target = as_values(target, "target", simulations)
     shape = tuple(simulations.shape)
     if len(shape) < 2 or tuple(target.shape) != shape[:-2] + shape[-1:]:
         raise ValueError(f"simulations of shape {shape} do not fit a target of shape {tuple(target.shape)}: "
                          "give (..., M, D), members second to last, beside (..., D)")
     if not shape[-2] or not shape[-1]:
         raise ValueError(f"simulations of shape {shape} have no members or no dimensions")
-    dtype = torch.result_type(simulations, target)
-    if not dtype.is_floating_point: dtype = torch.get_default_dtype()
-    if torch.finfo(dtype).bits < 32: dtype = torch.float32
-    M, D = shape[-2:]
+    dtype, (M, D) = _common_type(simulations, target), shape[-2:]
     return simulations.to(dtype).reshape(-1, M, D), target.to(dtype).reshape(-1, D), shape[:-2]
 
 # %% ../../nbs/metrics/12_joint.ipynb #04b18eb8
@@ -89,10 +88,10 @@ def energy_score(
     if fair and M < 2: raise ValueError("the fair score needs two members, one shows no spread")
     if weights is None: share = x.new_full((), 1/M).expand(len(x), M)
     else:
-        weights = torch.as_tensor(weights).to(x)
+        weights = as_values(weights, "weights", x)
         if tuple(weights.shape) not in ((*lead, M), (M,)):
             raise ValueError(f"weights has shape {tuple(weights.shape)}: give one weight for each of {M} members")
-        share = (weights/weights.sum(-1, keepdim=True)).expand(*lead, M).reshape(-1, M)
+        share = _shares(weights, x[..., 0].reshape(*lead, M), least=2 if fair else 1).reshape(-1, M)
     inputs = x, y, share
     if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
         return _EnergyScore.apply(*inputs, fair).reshape(lead)
@@ -176,9 +175,12 @@ def variogram_score(
     M, D = x.shape[1:]
     if not p > 0: raise ValueError(f"p must be above 0, got {p}")
     if fair and M < 2: raise ValueError("the fair score needs two members, one shows no spread")
-    w = x.new_ones(D, D) if weights is None else torch.as_tensor(weights).to(x).detach()
+    w = x.new_ones(D, D) if weights is None else as_values(weights, "weights", x).to(x).detach()
     if w.shape != (D, D):
         raise ValueError(f"weights has shape {tuple(w.shape)}: give one weight for each pair of {D} dimensions")
+    if weights is not None:
+        if w.device.type == "cpu" and _unusable(w).any(): raise _bad_weights(w)
+        w = w.masked_fill(_unusable(w), torch.nan)
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
         return _VariogramScore.apply(x, y, w, p, fair).reshape(lead)
     with torch.no_grad(): return _variogram(x, y, w, p, fair, False)[0].reshape(lead)

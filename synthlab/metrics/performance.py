@@ -7,8 +7,8 @@ thousand series at once."""
 __all__ = ['METHODS', 'PLAIN', 'ANNUAL', 'METRICS', 'total_return', 'cagr', 'volatility', 'downside_risk', 'sharpe', 'sortino',
            'drawdown', 'max_drawdown', 'calmar', 'ulcer_index', 'omega', 'profit_factor', 'win_rate', 'avg_win',
            'avg_loss', 'payoff_ratio', 'value_at_risk', 'cvar', 'tail_ratio', 'skew', 'kurtosis', 'stability',
-           'performance_metrics', 'sharpe_interval', 'probabilistic_sharpe', 'expected_maximum_sharpe',
-           'deflated_sharpe']
+           'performance_metrics', 'sharpe_interval', 'probabilistic_sharpe', 'sharpe_variance',
+           'expected_maximum_sharpe', 'deflated_sharpe']
 
 # %% ../../nbs/metrics/50_performance.ipynb #1378e494
 from functools import partial
@@ -22,7 +22,7 @@ def _returns(returns):
     "Returns as float64, time last, checked."
     if hasattr(returns, "columns"):
         raise ValueError("returns is a frame, whose time runs downwards; give frame.to_numpy().T, time last")
-    r = np.asarray(returns, dtype=float)
+    r = np.asarray(returns.detach().cpu() if hasattr(returns, "detach") else returns, dtype=float)
     if r.ndim == 0: raise ValueError(f"returns is the single number {r}; give a series, (n,) or (…, n)")
     with np.errstate(invalid="ignore", over="ignore"): whole = np.isfinite(r.sum())     # quicker than to look at each
     if not whole and not np.isfinite(r).all():
@@ -297,9 +297,19 @@ def probabilistic_sharpe(
 ):                          # (…), 0 to 1; NaN for equal returns and fewer than two bars
     "Probability that the true Sharpe ratio exceeds the benchmark."
     r = _returns(returns); ratio = sharpe(r, periods=1)
+    return ndtr((ratio - benchmark)*np.sqrt(max(r.shape[-1] - 1, 0)/_uncertainty(r, ratio)))
+
+def _uncertainty(r, ratio):
+    "Variance of an estimated Sharpe ratio, times the bars less one."
     m2, m3, m4 = _moments(r)
-    variance = 1 - _ratio(m3, m2**1.5)*ratio + (_ratio(m4, m2*m2) - 1)/4*ratio**2
-    return ndtr((ratio - benchmark)*np.sqrt(max(r.shape[-1] - 1, 0)/variance))
+    return 1 - _ratio(m3, m2**1.5)*ratio + (_ratio(m4, m2*m2) - 1)/4*ratio**2
+
+def sharpe_variance(
+    returns,                # a bar, (…, n)
+):                          # (…), of a bar, > 0; NaN for equal returns and fewer than two bars
+    "Variance of an estimated Sharpe ratio."
+    r = _returns(returns)
+    return _ratio(_uncertainty(r, sharpe(r, periods=1)), max(r.shape[-1] - 1, 0))
 
 # %% ../../nbs/metrics/50_performance.ipynb #be21ca0f
 def expected_maximum_sharpe(
@@ -316,7 +326,12 @@ def expected_maximum_sharpe(
 def deflated_sharpe(
     returns,                # a bar, of the strategy that was chosen, (…, n)
     trials: int,            # strategies among which it was chosen, ≥ 1
-    variance: float,        # of their Sharpe ratios, of a bar, ≥ 0
+    variance: float | None = None,  # of their Sharpe ratios, of a bar, ≥ 0; None: that of an estimated ratio
 ):                          # (…), 0 to 1; above .95 the choice alone hardly explains the ratio
     "Probability that the true Sharpe ratio exceeds what the best of so many trials shows by luck."
+    if variance is None:
+        variances = np.asarray(sharpe_variance(returns))
+        benchmark = np.reshape([expected_maximum_sharpe(v, trials) if v >= 0 else np.nan for v in variances.flat],
+                               variances.shape)
+        return probabilistic_sharpe(returns, benchmark)
     return probabilistic_sharpe(returns, expected_maximum_sharpe(variance, trials))

@@ -141,6 +141,9 @@ def sample_hmc(
 def _halves(draws):
     "Split each chain (…, C, N) in two, (…, 2C, N//2)."
     draws = np.asarray(draws, dtype=float)
+    if draws.ndim < 2 or draws.shape[-1] < 4:
+        raise ValueError(f"draws has the shape {draws.shape}; give (…, C, N), chains by draws, and four draws or more: "
+                         "half a chain of fewer has no variance")
     n = draws.shape[-1]//2
     return np.concatenate([draws[..., :n], draws[..., -n:]], -2)
 
@@ -179,11 +182,11 @@ def _ess(x):
     positive = np.cumprod(pairs > 0, -1)
     monotone = np.minimum.accumulate(np.where(positive, pairs, 0), -1)
     tau = np.maximum(-1 + 2*monotone.sum(-1), 1/np.log10(max(C*n, 10)))
-    return C*n/tau
+    return np.where(total > 0, C*n/tau, np.nan)             # NaN: a chain with NaN, or chains that never moved
 
 def effective_size(
     draws,                      # (…, C, N), of one number
-) -> tuple[np.ndarray, np.ndarray]:     # (…) each: bulk and tail
+) -> tuple[np.ndarray, np.ndarray]:     # (…) each: bulk and tail; NaN for NaN, and where nothing moved
     "How many independent draws would be as good: for the middle, and for the 5 and 95 % quantiles."
     x = _halves(draws)
     quantiles = np.quantile(x, (.05, .95), (-2, -1))

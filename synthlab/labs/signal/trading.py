@@ -202,10 +202,10 @@ def count_trials(
     config: SignalConfig,               # where runs lie, and on which candles
     own: float,                         # Sharpe ratio a candle of this one
     exclude: Run | None = None,         # this very run
-) -> tuple[int, float]:                 # how many, and the variance of their Sharpe ratios
+) -> tuple[int, float | None]:          # how many, and the variance of their Sharpe ratios; None: only one is known
     "Strategies that were tried on these candles, or as many as were owned up to."
     ratios = [own, *earlier_ratios(config, exclude)]
-    variance = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else 0.
+    variance = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else None
     return config.evaluation.trials or len(ratios), variance
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #693b434e
