@@ -33,6 +33,13 @@ def skill(
     with np.errstate(divide="ignore", invalid="ignore"): return float(1 - score.mean()/reference.mean())
 
 # %% ../../nbs/metrics/25_skill.ipynb #91643f10
+def _block_length(block, n):
+    "Length of a block; none: cube root of the windows, rounded up."
+    block = int(np.ceil(round(n**(1/3), 9))) if block is None else block
+    if not 1 <= block <= n:
+        raise ValueError(f"block must lie between 1 and {n}, the number of windows, got {block}")
+    return int(block)
+
 def block_bootstrap(
     values,                 # in time order, `(n,)` or `(n, k)`; the `k` columns are drawn together
     block: int|None = None, # neighbours drawn together, 1 to n; none: cube root of `n`, rounded up
@@ -42,9 +49,7 @@ def block_bootstrap(
     "Means of series redrawn in circular blocks."
     values = np.asarray(values, dtype=float)
     n = len(values)
-    block = int(np.ceil(round(n**(1/3), 9))) if block is None else block
-    if not 1 <= block <= n:
-        raise ValueError(f"block must lie between 1 and {n}, the number of windows, got {block}")
+    block = _block_length(block, n)
     middle, rng = values.mean(0), np.random.default_rng(seed)
     circle = np.concatenate([values, values[:block]]) - middle
     running = np.concatenate([np.zeros_like(circle[:1]), circle]).cumsum(0)
@@ -60,16 +65,35 @@ def block_bootstrap(
 def skill_interval(
     score,                  # of the forecast, `(n,)`, lower is better, in time order
     reference,              # of the reference on the same windows, `(n,)`, same unit
-    block: int|None = None, # neighbours drawn together, at least the overlap; none: cube root of `n`
+    block: int|None = None, # neighbours drawn together, twice the overlap, 1 to n; none: cube root of `n`
     n_boot: int = 2000,     # draws
     level: float = .95,     # of the interval, 0 to 1
     seed: int = 0,          # of the draws
 ) -> tuple:                 # lower and upper skill
-    "Bootstrap interval of the skill."
+    "Interval of the skill, by a studentised block bootstrap."
     if not 0 < level < 1: raise ValueError(f"level must lie between 0 and 1, got {level}")
-    drawn = block_bootstrap(np.stack(_paired(score, reference), 1), block, n_boot, seed)
-    skills = 1 - drawn[:, 0]/drawn[:, 1]
-    return tuple(float(q) for q in np.quantile(skills, [(1 - level)/2, (1 + level)/2]))
+    pair = np.stack(_paired(score, reference), 1)
+    n, mean, block = len(pair), pair.mean(0), _block_length(block, len(pair))
+    if not np.isfinite(mean).all() or mean[1] == 0: return float("nan"), float("nan")
+    block = min(block, max(n//8, 1))
+    m = max(round(n/block), 2)                                              # blocks in a draw
+    apart = pair - mean
+    running = np.concatenate([np.zeros((1, 2)), np.concatenate([apart, apart[:block]]).cumsum(0)])
+    sums = running[block:block + n] - running[:n] + block*mean              # of every block on the circle
+    ratio = mean[0]/mean[1]
+    left = sums[:, 0] - ratio*sums[:, 1]
+    error = np.sqrt((left**2).mean()*m/(m - 1)*m)/(m*block*mean[1])
+    if not error > 1e-12*abs(ratio): return 1 - ratio, 1 - ratio            # nothing varies
+    far, rng, at_once = [], np.random.default_rng(seed), max(1, 2**20//m)
+    for i in range(0, n_boot, at_once):
+        drawn = sums[rng.integers(n, size=(min(at_once, n_boot - i), m))]
+        total = drawn.sum(1)
+        found = total[:, 0]/total[:, 1]
+        left = drawn[..., 0] - found[:, None]*drawn[..., 1]
+        own = np.sqrt((left**2).sum(1)*m/(m - 1))/np.abs(total[:, 1])
+        far.append(np.divide(np.abs(found - ratio), own, out=np.full(len(own), np.inf), where=own > 0))
+    half = float(np.quantile(np.concatenate(far), level, method="higher")*error)
+    return 1 - ratio - half, 1 - ratio + half
 
 # %% ../../nbs/metrics/25_skill.ipynb #01723ca8
 def diebold_mariano(
