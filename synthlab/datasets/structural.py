@@ -7,6 +7,7 @@ build."""
 __all__ = ['fill_matrix', 'no_solution', 'NewKeynesian', 'RealBusinessCycle']
 
 # %% ../../nbs/datasets/63_structural.ipynb #d78da52e
+import numpy as np
 import torch
 from torch import Tensor
 from .rational import MANY, NONE, Equations, determinacy, solve_rational
@@ -19,10 +20,16 @@ def fill_matrix(
     entries: dict,      # (row, column) → number or (…)
 ) -> Tensor:            # (…, rows, columns)
     "A matrix per draw from its few entries that are not zero; gradients flow into them."
-    zero = torch.zeros_like(like)
-    flat = [zero]*(shape[0]*shape[1])
-    for (i, j), value in entries.items(): flat[i*shape[1] + j] = value + zero
-    return torch.stack(flat, -1).reshape(*like.shape, *shape)
+    fixed, moving = np.zeros(shape), {}
+    for at, value in entries.items():
+        if isinstance(value, Tensor): moving[at] = value
+        else: fixed[at] = value
+    matrix = torch.from_numpy(fixed.ravel()).to(like).expand(*like.shape, fixed.size)
+    if moving:
+        at = torch.tensor([i*shape[1] + j for i, j in moving], device=like.device)
+        values = torch.broadcast_tensors(like, *moving.values())[1:]
+        matrix = matrix.index_add(-1, at, torch.stack(values, -1))
+    return matrix.reshape(*like.shape, *shape)
 
 def no_solution(
     system,             # theta (n, P) → `Equations`
