@@ -4,7 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd, pytest
-from synthlab.cli.main import CALLS, main
+from synthlab.cli.calls import CALLS
+from synthlab.cli.main import main
 from synthlab.cli.parsers import FREE_VERBS, MOVED, example, house_labs, parser, verbs_of
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments.config import settings

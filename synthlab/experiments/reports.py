@@ -98,6 +98,7 @@ mjx-container { overflow-x: auto; overflow-y: hidden; max-width: 100%; }
 {%- endblock -%}
 """
 
+# %% ../../nbs/experiments/25_reports.ipynb #2a560eab
 def mathjax(
     notebook,                       # as nbformat reads it
 ) -> str:                           # an address that holds the whole script; "" where it is not needed or not installed
@@ -108,6 +109,7 @@ def mathjax(
     script = next(f for f in files if f.name == "tex-svg.js").locate()
     return "data:text/javascript;base64," + base64.b64encode(script.read_bytes()).decode()
 
+# %% ../../nbs/experiments/25_reports.ipynb #3c460614
 def to_html(
     notebook,                       # an executed notebook, as nbformat reads it
 ) -> str:
@@ -145,6 +147,7 @@ class RunLink:
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/plain": repr(self), MIME: {"folder": self.shown(), "finding": self.finding()}}
 
+# %% ../../nbs/experiments/25_reports.ipynb #88252dec
 def findings(
     notebook,                       # an executed notebook, as nbformat reads it
 ) -> list[tuple[str, str]]:         # of each run that it shows
@@ -153,6 +156,7 @@ def findings(
     found = [run["finding"] for run in shown if run.get("finding")]
     return [(f["conclusion"], conclusion(get_lab(f["lab"]), f)) for f in found]
 
+# %% ../../nbs/experiments/25_reports.ipynb #57814d5c
 def newest_run(
     lab: str,                       # market, macro, …: a report shows runs of its own lab
     root: str | Path = "runs",      # folder of all runs
@@ -164,6 +168,7 @@ def newest_run(
         raise ConfigError(f"there is no finished run of the {lab} lab in {root}; make one with: synthlab {lab} train")
     return Path(done.sort_values("created", kind="stable")["folder"].iloc[-1])
 
+# %% ../../nbs/experiments/25_reports.ipynb #4cc6c367
 def linked_run(
     notebook,                       # an executed notebook, as nbformat reads it
     near: Path = Path(),            # where the notebook lies: a relative folder is looked for from here and above
@@ -175,6 +180,7 @@ def linked_run(
     found = [at/folder for at in (Path.cwd(), near, *near.parents) if (at/folder/"status.json").exists()]
     return found[0].resolve() if found else None
 
+# %% ../../nbs/experiments/25_reports.ipynb #39098acb
 def file_report(
     path: str | Path,               # an executed notebook
 ) -> tuple[Path, Path | None]:      # the page beside it, and the run's folder

@@ -117,6 +117,7 @@ def show_presets(
     for name, presets in list_presets(lab).items():
         for preset, says in presets.items() if group in (None, name) else (): print(f"{f'{name}={preset}':<32} {says}")
 
+# %% ../../nbs/experiments/28_terminal.ipynb #1f4c2fac
 def show_settings(
     lab: str | Lab,
     name: str | None = None,                # one setting, or the beginning of several; None all
@@ -177,6 +178,7 @@ def check_output(
         raise ConfigError(f"--output is the very file that the data come from, {output}; choose another")
     if not (parent := path.resolve().parent).is_dir(): raise ConfigError(f"there is no folder {parent}; make it first")
 
+# %% ../../nbs/experiments/28_terminal.ipynb #c8b06b8b
 def write_frames(
     frames: Mapping[str, pd.DataFrame],     # by asset
     output: str | Path,                     # a CSV file; of several, one each with the asset's name behind it
@@ -187,6 +189,7 @@ def write_frames(
     for name, to in paths.items(): atomic_write(to, frames[name].to_csv().encode())
     return list(paths.values())
 
+# %% ../../nbs/experiments/28_terminal.ipynb #6b7e7754
 def show_frames(
     frames: Mapping[str, pd.DataFrame],     # by asset
     output: str | None = None,              # where they are written, too
@@ -207,6 +210,7 @@ def installed(
     try: return version(name)
     except PackageNotFoundError: return "not installed"
 
+# %% ../../nbs/experiments/28_terminal.ipynb #01405aee
 def try_write(
     folder: Path,                           # is made where it is missing
 ) -> float:                                 # seconds
