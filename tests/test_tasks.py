@@ -99,6 +99,11 @@ def test_a_plug_in_is_loaded_only_when_it_is_given(tmp_path, plugin):
     bare = [w for w in words if w not in ("--plugin", str(plugin))]
     assert "there is no task 'count'" in subprocess.run([sys.executable, *bare], capture_output=True, text=True).stderr
 
+def test_what_starts_a_task_does_without_torch():
+    "Driver, worker of a cluster and task import this module first; torch would cost each of them seconds."
+    code = "import sys, synthlab.experiments.tasks; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
 def test_one_driver(tmp_path):
     lock = Lock(tmp_path/"lock"); lock.acquire()
     with pytest.raises(RunLocked, match="in use by"): run_tasks(counts(tmp_path), tmp_path)
