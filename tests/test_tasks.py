@@ -112,9 +112,9 @@ def test_one_driver(tmp_path):
 
 def drive(folder, **options):
     "A driver of three slow counts in a process of its own: two that are worked on and one that waits."
-    code = (f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_tasks as t\nfrom pathlib import Path\n"
-            f"if __name__ == '__main__':\n    t.load_plugin({str(folder/'counting_tasks.py')!r})\n    folder = Path({str(folder)!r})\n"
-            f"    try: t.run_tasks(t.counts(folder, 3, 30, .1), folder, 2, hint='go on with it', **{options!r})\n"
+    code = ("import sys\nfrom synthlab.experiments.plugins import load_plugin\nfrom synthlab.experiments.tasks import Task, run_tasks\n"
+            f"if __name__ == '__main__':\n    load_plugin({str(folder/'counting_tasks.py')!r})\n"
+            f"    try: run_tasks({counts(folder, 3, 30, .1)!r}, {str(folder)!r}, 2, hint='go on with it', **{options!r})\n"
             "    except KeyboardInterrupt as e: print(e, file=sys.stderr); sys.exit(130)\n")
     (folder/"counting_tasks.py").write_text(PLUGIN); (folder/"drive.py").write_text(code)
     return subprocess.Popen([sys.executable, str(folder/"drive.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
