@@ -17,7 +17,7 @@ from synthlab.labs.market.settings import KNOBS, market_config
 ROOT = Path(__file__).parent.parent
 NBS, CRYPTO = ROOT/"nbs", ROOT.parent/"shared/data/crypto_5m_usdt_2025.parquet"
 SMALL = ["training.epochs=2", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100", "tracking.mode=disabled"]
-SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.cli.main import main; sys.exit(main())"]
+pytestmark = pytest.mark.usefixtures("warm")
 
 def execute(name, tmp_path, **parameters): return in_process.execute(NBS/f"{name}.ipynb", tmp_path, **parameters)
 
@@ -114,7 +114,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     typed = ["data=mock", *SMALL, "training.epochs=10", "training.patience=0", "training.batch_size=32"]
     whole = bench.run("market", [*typed, f"runs={tmp_path}/whole"])["run"].folder
     run = tmp_path/"cut"
-    process = subprocess.Popen([*SYNTHLAB, "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "synthlab", "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (run/"checkpoints/best.safetensors").exists() and time.monotonic() < deadline and process.poll() is None: time.sleep(.02)
     time.sleep(.3); process.send_signal(signal.SIGINT)

@@ -20,6 +20,8 @@ from tiny import spawner
 
 spawner.set_forkserver_preload(["synthlab.trainers.trainer", "torch._dynamo", *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal"))])
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 HERE, NBS = Path(__file__).parent, Path(__file__).parent.parent/"nbs"
 PLUGIN = HERE/"toy_lab.py"
 TOYS = {

@@ -18,6 +18,8 @@ from synthlab.experiments.sweeps import Sweep, run_only, run_sweep, run_variant,
 from synthlab.experiments.variants import expand, pinned, variants
 from synthlab.models.registry import ConfigError
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 SMALL = ["data=mock", "model=linear", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100",
          "evaluation.baselines=[constant,ewma]", "tracking.mode=disabled"]
 QUICK = [*SMALL, "training.epochs=1", "training.batch_size=1024"]

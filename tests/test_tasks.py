@@ -99,6 +99,11 @@ def test_a_plug_in_is_loaded_only_when_it_is_given(tmp_path, plugin):
     bare = [w for w in words if w not in ("--plugin", str(plugin))]
     assert "there is no task 'count'" in subprocess.run([sys.executable, *bare], capture_output=True, text=True).stderr
 
+def test_what_starts_a_task_does_without_torch():
+    "Driver, worker of a cluster and task import this module first; torch would cost each of them seconds."
+    code = "import sys, synthlab.experiments.tasks; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
 def test_one_driver(tmp_path):
     lock = Lock(tmp_path/"lock"); lock.acquire()
     with pytest.raises(RunLocked, match="in use by"): run_tasks(counts(tmp_path), tmp_path)
@@ -107,9 +112,9 @@ def test_one_driver(tmp_path):
 
 def drive(folder, **options):
     "A driver of three slow counts in a process of its own: two that are worked on and one that waits."
-    code = (f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_tasks as t\nfrom pathlib import Path\n"
-            f"if __name__ == '__main__':\n    t.load_plugin({str(folder/'counting_tasks.py')!r})\n    folder = Path({str(folder)!r})\n"
-            f"    try: t.run_tasks(t.counts(folder, 3, 30, .1), folder, 2, hint='go on with it', **{options!r})\n"
+    code = ("import sys\nfrom synthlab.experiments.plugins import load_plugin\nfrom synthlab.experiments.tasks import Task, run_tasks\n"
+            f"if __name__ == '__main__':\n    load_plugin({str(folder/'counting_tasks.py')!r})\n"
+            f"    try: run_tasks({counts(folder, 3, 30, .1)!r}, {str(folder)!r}, 2, hint='go on with it', **{options!r})\n"
             "    except KeyboardInterrupt as e: print(e, file=sys.stderr); sys.exit(130)\n")
     (folder/"counting_tasks.py").write_text(PLUGIN); (folder/"drive.py").write_text(code)
     return subprocess.Popen([sys.executable, str(folder/"drive.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -154,7 +154,7 @@ def backtest(args):
     "Champion, challengers, baselines and the reference miner through time."
     from synthlab.experiments.terminal import show_finding
     from synthlab.labs.market.backtest import run_backtest
-    from synthlab.trainers.processes import Interrupted
+    from synthlab.trainers.interruption import Interrupted
     names, overrides = ([o for o in args.names if ("=" in o) == wanted] for wanted in (False, True))
     try: found = run_backtest(names, overrides, args.folds, args.run_dir, args.jobs, progress=sys.stderr.isatty())
     except (KeyboardInterrupt, Interrupted) as e:

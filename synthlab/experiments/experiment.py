@@ -27,7 +27,8 @@ from ..models.registry import ConfigError
 from ..trainers.checkpoints import CheckpointError, check_shapes, load_checkpoint, read_header
 from ..trainers.facts import json_text
 from ..trainers.keeper import below
-from ..trainers.processes import Interrupted, launch
+from ..trainers.interruption import Interrupted
+from ..trainers.processes import launch
 from ..trainers.tracking import Tracker
 
 # %% ../../nbs/experiments/24_experiment.ipynb #f0aa7773

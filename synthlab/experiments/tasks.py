@@ -22,7 +22,7 @@ from .plugins import load_plugin, loaded_plugins
 from .runs import Lock
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
-from ..trainers.processes import Interrupted, StopSignals
+from ..trainers.interruption import Interrupted, StopSignals
 
 # %% ../../nbs/experiments/30_tasks.ipynb #029c6c81
 @dataclass(frozen=True)
