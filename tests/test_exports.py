@@ -8,7 +8,7 @@ from synthlab.models.price_action import LSTMBaseline, PriceActionTransformer, c
 from synthlab.trainers import exports
 from synthlab.trainers.exports import export_onnx, export_program, load_onnx, load_program, plain_program
 
-ORT = pytest.importorskip("onnxruntime", reason='needs pip install "synthlab[export]"')
+ORT = pytest.importorskip("onnxruntime", reason='needs pip install ".[export]"')
 ABOUT = {"feature_names": "close volume rsi", "threshold": "0.4"}
 
 def small(**options): return create_classifier({"name": "transformer", "d_model": 8, "nhead": 2, "num_layers": 1, "dim_feedforward": 16} | options, 3, seed=0)
@@ -195,6 +195,6 @@ def test_a_failed_trace_puts_everything_back(tmp_path):
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx", "onnxscript"])
 def test_without_the_extra(files, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=missing + r' is not installed; type pip install "synthlab\[export\]"'):
+    with pytest.raises(ImportError, match=f'without {missing}; type python -m pip install "{missing}>='):
         load_onnx(files[1]) if missing == "onnxruntime" else export_onnx(small(), tmp_path/"a.onnx", 12, 3)
     if missing == "onnxruntime": export_program(small(), tmp_path/"a.pt2", 12, 3)       # torch alone is enough

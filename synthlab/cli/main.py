@@ -27,12 +27,13 @@ def take_rest(
 def mistakes() -> tuple[type[Exception], ...]:
     "Errors that are about what was typed or what was found, not about the program."
     from synthlab.datasets.bars import BarError
+    from synthlab.datasets.packages import MissingPackage
     from synthlab.datasets.store import StoreError
     from synthlab.datasets.splits import SplitError
     from synthlab.experiments.runs import RunLocked
     from synthlab.models.registry import ConfigError
     from synthlab.trainers.checkpoints import CheckpointError
-    return BarError, StoreError, SplitError, ConfigError, RunLocked, CheckpointError, OSError
+    return BarError, StoreError, SplitError, ConfigError, RunLocked, CheckpointError, MissingPackage, OSError
 
 # %% ../../nbs/cli/10_main.ipynb #25711756
 def call(

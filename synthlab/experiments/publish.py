@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
+from ..datasets.packages import MissingPackage, need
 from .config import to_schema
 from .experiment import load_model, open_run, run_config
 from .lab import Lab, get_lab
@@ -89,9 +90,8 @@ def find_published(
 # %% ../../nbs/experiments/40_publish.ipynb #80416de5
 def hub(name: str):
     "A function or class of huggingface_hub, which is installed by those who need it."
-    try: import huggingface_hub
-    except ImportError: raise ConfigError("the hub needs huggingface_hub: pip install synthlab[market]") from None
-    return getattr(huggingface_hub, name)
+    try: return getattr(need("huggingface_hub", "the hub"), name)
+    except MissingPackage as e: raise ConfigError(str(e)) from None
 
 def download(
     where: str,                         # owner/name, maybe followed by the folder in it

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from ..datasets.packages import missing
 from .config import PACKAGE, check_parameters
 from .experiment import conclusion, open_run
 from .lab import Lab, get_lab
@@ -238,7 +239,7 @@ def execute_report(
     "Execute a report of a run, and file it."
     try: import papermill
     except ImportError:
-        print('the report needs the notebook tools: pip install "synthlab[lab]", then the same line again, '
+        print(f"{missing('the report', 'papermill', 'ipykernel', 'nbconvert')}, then the same line again, "
               f"or papermill nbs/{name}.ipynb")
         return None
     made = Path(folder)/f"{filed_as}.ipynb"
