@@ -246,16 +246,16 @@ def tell_estimate(
 ) -> str:                       # Markdown
     "The finding of an estimation, a sentence for each thing that could be wrong."
     n, (var, nk), (many, few) = numbers, numbers["bic"], numbers["parameters"]
-    wrong = n["p"] < .05/n["tests"]
-    found = (f"**finds the posterior through the emulator wrong** (smallest p-value {n['p']:.2g}, {n['p_of']}, below .05/{n['tests']})"
-             if wrong else
-             f"finds nothing wrong with the posterior through the emulator (smallest of {n['tests']} p-values {n['p']:.2g}, {n['p_of']})")
+    wrong, p = n["p"] < .05/n["tests"], f"p-value {n['p']:.2g}, {n['p_of']}"
+    through = "the posterior through the emulator"
+    found = (f"**finds {through} wrong** (smallest {p}, below .05/{n['tests']})" if wrong else
+             f"finds nothing wrong with {through} (smallest of {n['tests']} p-values {n['p']:.2g}, {n['p_of']})")
     return (f"The emulator's derivatives miss the solver's by {n['slope']:.1%} for the median parameter, "
             f"{n['slope_of']} most ({n['slope_worst']:.0%}).\n"
-            f"From noisy responses it finds parameters as far from the truth as the solver does: {n['miss']:.1%} of the range against "
-            f"{n['miss_solver']:.1%} in the median.\n"
+            f"From noisy responses it finds parameters as far from the truth as the solver does: "
+            f"{n['miss']:.1%} of the range against {n['miss_solver']:.1%} in the median.\n"
             f"Simulation-based calibration with {n['simulations']} data sets {found}.\n"
-            f"On the US data the posterior means through emulator and solver are {n['apart']:.2f} posterior standard deviations apart "
-            f"at most ({n['apart_of']}).\n"
-            f"The VAR describes the data {'better' if var < nk else 'worse'} than the model by BIC ({var:.0f} against {nk:.0f}, "
-            f"lower is better), with {many:.0f} parameters against {few:.0f}.")
+            f"On the US data the posterior means through emulator and solver are {n['apart']:.2f} posterior standard "
+            f"deviations apart at most ({n['apart_of']}).\n"
+            f"The VAR describes the data {'better' if var < nk else 'worse'} than the model by BIC ({var:.0f} against "
+            f"{nk:.0f}, lower is better), with {many:.0f} parameters against {few:.0f}.")
