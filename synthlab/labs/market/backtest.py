@@ -159,8 +159,9 @@ def tell_contest(
     if len(behind): said.append(f"Worse: {tell_margins(behind, -1, level)}.")
     if len(level_): said.append(f"Not told apart from it: {', '.join(level_.index)}.")
     if best := numbers["best"]:
+        low, high = percent(best["low"]), percent(best["high"])
         said.append(f"The best model, {best['name']}, has a skill of {percent(best['skill'])} over the best baseline, "
-                    f"{best['baseline']} ({100*level:.0f} % interval {percent(best['low'])} to {percent(best['high'])}).")
+                    f"{best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
     return " ".join([*said, *(f"{name} could not be trained: {why}" for name, why in numbers["failed"])])
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #33231fe0
