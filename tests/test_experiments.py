@@ -10,7 +10,7 @@ from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource
 from synthlab.cli.main import main
-from synthlab.experiments.reports import file_report, linked_run
+from synthlab.experiments.reports import file_report, findings, linked_run
 from synthlab.experiments.runs import Run
 from synthlab.labs.market.settings import KNOBS, market_config
 
@@ -67,13 +67,15 @@ def test_backtest_report(tmp_path):
     out = execute("backtest", tmp_path, champion="default", challengers=["linear"], source="mock", folds=2, epochs=1, stride=48, run_dir="walk",
                   overrides=[*CONTEST, "evaluation.n_paths=50"])
     assert "The champion is default" in str(out) and "over the best baseline" in str(out)
+    assert (told := findings(out)) and all(then == now for then, now in told)
     assert {p.name for p in (tmp_path/"walk"/"fold_1").iterdir()} >= {"default", "linear", "ewma.scores.parquet", "default.scores.parquet"}
 
 def test_tournament_report(tmp_path):
     "Hour and day, with baselines and the reference miner, and the weights that each would earn."
     out = execute("tournament", tmp_path, hour=["default", "linear"], day=["linear"], source="mock", folds=2, stride=48, day_stride=96, epochs=1, n_paths=50,
                   run_dir="cup", overrides=CONTEST, day_overrides=["training.stride=24"])
-    text = str(out)
+    text, told = str(out), findings(out)
+    assert len(told) == 4 and all(then == now for then, now in told)        # who leads the hour, who is surely better; the same of the day
     assert "reference miner" in text and "presets beat both" in text or "no preset beats both" in text
     assert {p.name for p in (tmp_path/"cup").iterdir()} == {"hour", "day"}
 

@@ -15,7 +15,7 @@ from synthlab.experiments.parts import TorchPart
 from synthlab.labs.macro.experiment import judge_emulators as judge_all, network_training, networks
 from synthlab.labs.macro.judging import INSIDE, answers, by_model
 from synthlab.labs.macro.settings import MACRO_KNOBS, macro_config, macro_store
-from synthlab.experiments.reports import linked_run
+from synthlab.experiments.reports import findings, linked_run
 from synthlab.experiments.runs import Run
 from synthlab.metrics.responses import nrmse, response_scale
 from synthlab.models.specialists import LinearBaseline, OracleBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
@@ -250,6 +250,7 @@ def test_the_report_on_estimation(toy, tmp_path):
     small = dict(run_dir=str(toy["run"].folder), draws=6, warmup=6, chains=2, simulations=4, quarters=40, recovered=3, steps=20)
     out = execute(NBS/"estimate.ipynb", tmp_path, **small)
     assert "Simulation-based calibration with 4 data sets" in str(out)
+    assert (told := findings(out)) and all(then == now for then, now in told)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 
 def test_knobs_say_what_the_configuration_says():
