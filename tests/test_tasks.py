@@ -74,7 +74,7 @@ def test_all_is_done_once(jobs, tmp_path, capsys):
     assert len(set(pids(tmp_path))) == (1 if jobs == 1 else 3)
     assert sorted(line.split()[-1] for line in capsys.readouterr().out.splitlines()) == ["t0", "t1", "t2"]
 
-def test_what_fails_says_why_and_the_others_go_on(tmp_path):
+def test_what_fails_says_why_and_the_others_go_on(tmp_path, warm):
     "A refusal is one attempt and a sentence; a death is tried again, three times in all."
     todo = [Task("dies", "die", str(tmp_path), ("d",)), Task("refuses", "refuse", str(tmp_path)), *counts(tmp_path, 1)]
     why = run_tasks(todo, tmp_path, 2, progress=False)
@@ -141,7 +141,7 @@ def test_whoever_is_killed_all_is_done_once(victim, seed, tmp_path):
         assert run_tasks([t for t in counts(tmp_path, 3, 30, .001) if not (tmp_path/f"{t.arguments[0]}.done").exists()], tmp_path, progress=False) == {}
     assert finished(tmp_path, 3, 30) == [1]*3
 
-def test_a_store_is_simulated_by_tasks(tmp_path):
+def test_a_store_is_simulated_by_tasks(tmp_path, warm):
     "The blocks of two worlds in two processes: the bytes of one process, and nothing left beside them."
     def files(root): return {p.relative_to(root): p.read_bytes() for p in sorted(Path(root).rglob("*")) if p.is_file() and p.name != "manifest.json"}
     wanted = dict(worlds=["lss", "var"], n=dict(lss=14, var=6), T=6, horizon=5, block=10, progress=False)
@@ -152,7 +152,7 @@ def test_a_store_is_simulated_by_tasks(tmp_path):
 
 # Dask
 
-def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path):
+def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path, warm):
     "Two workers, one killed: what it had left is done by the other, each task is finished once."
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
@@ -165,7 +165,7 @@ def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path):
     assert killed and finished(tmp_path, 3, 10) == [1]*3
 
 @pytest.mark.parametrize("cluster", ["local", "address"])
-def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path):
+def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path, warm):
     "Its own workers go with it; those of a cluster that was there before stop working for it. The next driver finishes."
     distributed = pytest.importorskip("distributed")
     there = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) if cluster == "address" else None

@@ -7,11 +7,11 @@ passes signals on, ends as the fork ends, and the fork is killed when it is. The
 `__main__` of its own; what it starts in turn by `sys.executable` or `multiprocessing` is warm, too. Other than a cold process
 it has a process id that is not its starter's child, and modules of others that it did not ask for: a test that looks at these
 starts the real one."""
-import atexit, fcntl, gc, importlib, json, os, runpy, selectors, signal, socket, subprocess, sys, tempfile, threading, traceback, types
+import atexit, fcntl, gc, importlib.util, json, os, runpy, selectors, signal, socket, subprocess, sys, tempfile, threading, traceback, types
 from pathlib import Path
 
 LIBRARIES = ("numpy", "pandas", "pyarrow.parquet", "scipy.stats", "scipy.optimize", "sklearn", "matplotlib.pyplot", "hydra", "tqdm.auto",
-             "torch", "torch._dynamo", "torch.distributed.launcher.api", "torch.utils.data", "multiprocessing.spawn")
+             "torch", "torch._dynamo", "torch.distributed.launcher.api", "torch.utils.data", "multiprocessing.spawn", "zarr", "distributed")
 REAL = sys.executable
 
 class Warm:
@@ -149,6 +149,7 @@ def end(code):
     os._exit(code & 255)
 
 if __name__ == "__main__":
-    for library in LIBRARIES: importlib.import_module(library)
+    for library in LIBRARIES:
+        if importlib.util.find_spec(library.partition(".")[0]): importlib.import_module(library)        # some come with extras
     gc.collect(); gc.freeze()
     end(carry_out(become(*serve(sys.argv[1]))))
