@@ -34,7 +34,7 @@ def check_publishable(
     if run.status != "done":
         raise no(f"it was not trained to the end, its status is {run.status}; "
                  f"finish it with: synthlab resume {run.folder}")
-    result, best = run.result, run.checkpoints/"best.safetensors"
+    result, best = run.result, lab.given(run.folder)
     if result.get(lab.headline.name) is None: raise no("it has not been scored on held-out data")
     if not best.exists(): raise no("its best weights are not there")
     tensors, state = load_checkpoint(best)
