@@ -194,7 +194,7 @@ def test_a_checkpoint_alone_answers_in_a_new_process(toy, tmp_path):
     "Copied away from its run, asked by a process that has seen nothing else."
     name, folder = toy
     source = source_of(name, tmp_path)
-    shutil.copy(folder/"checkpoints/best.safetensors", tmp_path/"alone.safetensors")
+    shutil.copy(get_lab(name).given(folder), tmp_path/"alone.safetensors")
     here = predict(folder, source)
     assert here and all(len(frame) for frame in here.values()) and equal(predict(tmp_path/"alone.safetensors", source), here)
     assert equal(asked_elsewhere(name, tmp_path/"alone.safetensors", source, tmp_path/"said"), here)

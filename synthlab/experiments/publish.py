@@ -38,7 +38,8 @@ def check_publishable(
     if result.get(lab.headline.name) is None: raise no("it has not been scored on held-out data")
     if not best.exists(): raise no("its best weights are not there")
     tensors, state = load_checkpoint(best)
-    if state.get("step") == 0:
+    judged = run.checkpoints/"best.safetensors"
+    if load_checkpoint(judged)[1].get("step") == 0:
         raise no("its best weights are the untrained ones; nothing was learnt that could be shared")
     if why := lab.objection(run_config(run, lab), state["about"], result): raise no(why)
     return lab, {k: v for k, v in tensors.items() if k.startswith("model/")}, state
