@@ -46,6 +46,7 @@ def no_solution(
 class NewKeynesian(World):
     "Households that save, firms that seldom change prices, a central bank with a rule."
     name = "nk"
+    solvable = True                     # all of its box is determinate
     description = "The three-equation New Keynesian model: an IS curve, a Phillips curve and a Taylor rule."
     shocks = "monetary", "demand", "cost_push"
     # columns of the equations: output gap, inflation, rate, natural rate, cost push
@@ -110,6 +111,7 @@ class NewKeynesian(World):
 class RealBusinessCycle(World):
     "Households that work and save, firms with capital, a technology that comes and goes."
     name = "rbc"
+    solvable = True                     # all of its box is determinate
     description = "The real business cycle: capital, labour and a technology shock; no money and no frictions."
     shocks = ("technology",)
     observables = "output", "consumption growth", "return on capital"

@@ -35,11 +35,12 @@ def check_publishable(
     if run.status != "done":
         raise no(f"it was not trained to the end, its status is {run.status}; "
                  f"finish it with: synthlab resume {run.folder}")
-    result, best = run.result, run.checkpoints/"best.safetensors"
+    result, best = run.result, lab.given(run.folder)
     if result.get(lab.headline.name) is None: raise no("it has not been scored on held-out data")
     if not best.exists(): raise no("its best weights are not there")
     tensors, state = load_checkpoint(best)
-    if state.get("step") == 0:
+    judged = run.checkpoints/"best.safetensors"
+    if load_checkpoint(judged)[1].get("step") == 0:
         raise no("its best weights are the untrained ones; nothing was learnt that could be shared")
     if why := lab.objection(run_config(run, lab), state["about"], result): raise no(why)
     return lab, {k: v for k, v in tensors.items() if k.startswith("model/")}, state

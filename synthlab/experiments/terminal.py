@@ -198,6 +198,7 @@ def show_frames(
     "The end of each answer, and where all of it lies."
     for name, frame in frames.items():
         print(f"{name}: {len(frame)} {what}; the last ones:\n{frame.tail(5).to_string()}\n")
+        if frame.attrs.get("note"): print(f"{name}: {frame.attrs['note']}\n")
     for path in write_frames(frames, output) if output else (): print(f"written: {path}")
 
 # %% ../../nbs/experiments/28_terminal.ipynb #c54642f1

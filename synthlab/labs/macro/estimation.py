@@ -29,9 +29,9 @@ def from_emulator(
     emulator: Emulator,         # trained; its parameters are frozen
     world: str,                 # one that it knows
 ) -> Model:                     # (…, P) -> (…, S, H+1, 3) percent
-    "Responses by the network."
+    "Responses by the network; by the solver where it was not taught, and none where there is no solution."
     emulator.eval().requires_grad_(False)
-    return Model(emulator.worlds[world], lambda theta: emulator.impulse_responses(theta, world, guard="off"))
+    return Model(emulator.worlds[world], lambda theta: emulator.impulse_responses(theta, world, guard="fill"))
 
 # %% ../../../nbs/labs/macro/34_estimation.ipynb #a4da2706
 def sensitivities(
@@ -101,7 +101,7 @@ def fit_responses(
     misfit = lambda u: off(u).square().mean((-1, -2, -3))
     start = prior.sample((starts,), seed, "starts").expand(*target.shape[:-3], -1, -1)
     u, path = ascend(lambda u: -(misfit(u) + 1e-12).log(), start, steps, rate)
-    with torch.no_grad(): losses = misfit(u)
+    with torch.no_grad(): losses = misfit(u).nan_to_num(torch.inf, torch.inf)       # no solution, no fit
     chosen, highest = best_start(u, -losses)
     return Fit(prior.theta(chosen), -highest, prior.values(u), losses, path.neg().exp())
 
