@@ -113,7 +113,7 @@ def test_one_and_two_processes_agree(tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     "R5 at the command line: SIGINT in training, exit 130, and `synthlab resume` ends where an undisturbed run does."
-    typed = ["data=mock", *SMALL, "training.epochs=10", "training.patience=0", "training.batch_size=32"]
+    typed = ["data=mock", *SMALL, "training.epochs=5", "training.patience=0", "training.batch_size=32"]
     whole = bench.run("market", [*typed, f"runs={tmp_path}/whole"])["run"].folder
     run = tmp_path/"cut"
     process = subprocess.Popen([sys.executable, "-m", "synthlab", "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
