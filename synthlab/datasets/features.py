@@ -5,13 +5,14 @@ one bit of it."""
 
 # %% auto #0
 __all__ = ['ENGINEERS', 'ELSEWHERE', 'trailing_sum', 'trailing_mean', 'trailing_zscore', 'log_return', 'overnight_return',
-           'range_variance', 'register_engineer', 'create_engineer', 'FeatureEngineer', 'restore_engineer',
-           'ZScoreEngineer', 'RangeVolatilityEngineer']
+           'range_variance', 'bar_variance', 'judge_ranges', 'register_engineer', 'create_engineer', 'FeatureEngineer',
+           'restore_engineer', 'ZScoreEngineer', 'RangeVolatilityEngineer']
 
 # %% ../../nbs/datasets/10_features.ipynb #4e9e5dc8
 import importlib
 import numpy as np
 import pandas as pd
+from .ranges import USUAL, clip_wicks, cut_wicks, doubtful_ranges
 
 # %% ../../nbs/datasets/10_features.ipynb #a092a76a
 def trailing_sum(
@@ -69,12 +70,30 @@ def range_variance(
     estimator: str = "parkinson" # or garman_klass, rogers_satchell
 ) -> np.ndarray:        # (T,), ≥ 0
     "Variance of the log price from open to close, from the range of each bar."
-    o, h, l, c = (np.log(bars[k].to_numpy(np.float64)) for k in ("open", "high", "low", "close"))
+    high, low = clip_wicks(bars)
+    o, h, l, c = (np.log(x) for x in (bars["open"].to_numpy(np.float64), high, low, bars["close"].to_numpy(np.float64)))
     if estimator == "parkinson": return (h - l)**2/(4*np.log(2))
     if estimator == "garman_klass":
         return np.maximum(.5*(h - l)**2 - (2*np.log(2) - 1)*(c - o)**2, 0)
     if estimator == "rogers_satchell": return np.maximum((h - o)*(h - c) + (l - o)*(l - c), 0)
     raise ValueError(f"estimator {estimator!r}: use parkinson, garman_klass or rogers_satchell")
+
+# %% ../../nbs/datasets/10_features.ipynb #f526a9be
+def bar_variance(
+    bars: pd.DataFrame, # validated bars of one stretch
+    estimator: str = "parkinson" # as for `range_variance`
+) -> np.ndarray:        # (T,), ≥ 0, NaN in row 0
+    "Variance of each bar's log return by itself: overnight, and from its range."
+    variance, square = overnight_return(bars)**2 + range_variance(bars, estimator), log_return(bars)**2
+    doubt = doubtful_ranges(variance, square)
+    return np.where(doubt, square, variance) if doubt.any() else variance
+
+def judge_ranges(
+    bars: pd.DataFrame  # validated bars of one stretch
+) -> np.ndarray:        # (2, T) bool: which have a wick that is cut, whose range is not believed
+    "What is not believed of the ranges of some bars."
+    variance = overnight_return(bars)**2 + range_variance(bars)
+    return np.stack([cut_wicks(bars), doubtful_ranges(variance, log_return(bars)**2)])
 
 # %% ../../nbs/datasets/10_features.ipynb #cdfd5734
 ENGINEERS = {}
@@ -110,7 +129,7 @@ class FeatureEngineer:
     "From bars to features: fitted on train rows, then causal row by row."
     name = ""                                       # set by `register_engineer`
     names: tuple = ()                               # of the features, in order of columns
-    warmup = 66                                     # rows that a row depends on, besides itself
+    warmup = 66                                     # rows before a row, without which it has no features
     recursive = False                               # whether it depends, ever less, on all rows before it, too
     blend = {1: .1, 5: .4, 22: .4, 66: .1}          # of the scale: share of each window
     floor = .05                                     # least scale, as a share of the train level
@@ -135,6 +154,11 @@ class FeatureEngineer:
 
     @property
     def feature_dim(self) -> int: return len(self.columns)
+
+    @property
+    def context(self) -> int:
+        "Rows before a row that can move it: the warm-up, and those by which its oldest range was judged."
+        return self.warmup + 2*USUAL
 
     @property
     def kept(self) -> int:
@@ -165,7 +189,7 @@ class FeatureEngineer:
 
     def variance(self, bars) -> np.ndarray:
         "Variance of each bar by itself, (T,): overnight, and from the range."
-        return overnight_return(bars)**2 + range_variance(bars, "parkinson")
+        return bar_variance(bars)
 
     def fit(self, bars: list) -> "FeatureEngineer":
         "Learn levels, means and deviations from train rows: a list of frames, each without gaps."
@@ -278,11 +302,11 @@ class RangeVolatilityEngineer(FeatureEngineer):
         self.warmup = max(*windows, *self.blend)
 
     def raw(self, bars):
-        scale, night = self.scale(bars), overnight_return(bars)**2
+        scale = self.scale(bars)
         price = np.log(bars["close"].to_numpy(np.float64))
         columns = []
         for estimator in self.estimators:
-            variance = night + range_variance(bars, estimator)
+            variance = bar_variance(bars, estimator)
             for w in self.windows:
                 share = np.sqrt(trailing_mean(variance, w))/scale
                 columns.append(np.log(np.maximum(share, self.least)))

@@ -23,10 +23,11 @@ import pyarrow.parquet
 from .asset_files import AssetWriter, file_facts, npy_header, publish, read_manifest, write_manifest
 from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, plain
 from .calendar import calendar_features, calendar_names
-from .features import FeatureEngineer, create_engineer
+from .features import FeatureEngineer, create_engineer, judge_ranges
 from .fingerprint import facts_of
 from .gaps import FIRST, gap_limit
 from .market import Fold, static_table
+from .ranges import tell_ranges
 from .splits import SplitError, Windows, static_holdout, thin, whole_windows
 from .tables import PARQUET, DataSource, split_table
 from .times import to_length
@@ -181,9 +182,11 @@ def feature_chunks(
         x, scale = np.full((b - a, engineer.feature_dim), np.nan, np.float32), np.full(b - a, np.nan)
         for k in range(np.searchsorted(breaks, a, "right") - 1, np.searchsorted(breaks, b)):
             start, end = max(a, breaks[k]), min(b, breaks[k+1])
-            before = max(breaks[k], start - engineer.warmup)
+            before = max(breaks[k], start - engineer.context)
             if breaks[k+1] - breaks[k] <= engineer.warmup: continue         # a stretch without a single whole row
             bars, skip = mapped.bars(name, int(before), int(end)), int(start - before)
+            told = tell_ranges(bars.index, *(judge_ranges(bars) & (np.arange(len(bars)) >= skip)))
+            if told: warnings.warn(f"{name}: from row {before} on {'; '.join(told)}", BarWarning, stacklevel=2)
             here = slice(int(start - a), int(end - a))
             if not engineer.recursive: x[here] = engineer.transform(bars)[skip:]
             else:                                   # it remembers all of the stretch: chunks follow each other

@@ -10,16 +10,18 @@ __all__ = ['Fold', 'Folds', 'static_table', 'LoadedAssets', 'FeatureRows', 'Spli
 # %% ../../nbs/datasets/50_market.ipynb #2b3e9948
 import copy
 import re
+import warnings
 from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
 from .gaps import bar_step, fill_gaps
-from .bars import SPIKE, nearest
+from .bars import BarWarning, SPIKE, nearest
 from .gaps import stretches
 from .calendar import calendar_features, calendar_names, future_times
-from .features import FeatureEngineer, create_engineer
+from .features import FeatureEngineer, create_engineer, judge_ranges
 from .fingerprint import changed, fingerprint
+from .ranges import tell_ranges
 from .sources import get_source
 from .times import to_time
 from .splits import (Split, SplitError, Windows, describe_split, find_windows, hybrid_nested,
@@ -127,6 +129,7 @@ class LoadedAssets:
         self.static = None if static is None else static_table(static, self.names)
         self.split = self.engineer = None                       # of the last `static_holdout`
         self.check_lengths()
+        self.check_ranges()
         self.known = ([calendar_features(bars.index, self.future, bars.attrs["zone"]) for bars in self.bars.values()]
                       if self.future else None)
 
@@ -143,6 +146,15 @@ class LoadedAssets:
     def given_bars(self) -> dict:
         "Bars by asset without the rows that a policy for gaps has put between them."
         return {name: bars.loc[self.given[name]] for name, bars in self.bars.items()}
+
+    def check_ranges(self):
+        "Warn of ranges that are not believed, in stretches that have features."
+        for name, bars in self.bars.items():
+            doubted = np.zeros((2, len(bars)), bool)            # wicks that are cut, ranges that are doubted
+            for i, j in stretches(self.segments[name]):
+                if j - i > self.pattern.warmup: doubted[:, i:j] = judge_ranges(bars.iloc[i:j])
+            told = tell_ranges(bars.index, *doubted)
+            if told: warnings.warn(f"{name}: {'; '.join(told)}", BarWarning, stacklevel=4)
 
     def check_columns(self, loaded: dict):
         "Refuse a further column without a number, before any gap is filled."
@@ -333,7 +345,7 @@ class AskedLater:
                 raise ValueError(f"asset {name} has {held} bars since its last gap, a window needs "
                                  f"{engineer.warmup}+{self.lookback} = {need} (warm-up, history); wait, set gaps to "
                                  "ffill, or leave the asset out")
-            tail = bars.iloc[-(held if engineer.recursive else need):]
+            tail = bars.iloc[-(held if engineer.recursive else min(held, engineer.context + self.lookback)):]
             parts.append((engineer.transform(tail)[-self.lookback:], bars["close"].iloc[-1], engineer.scale(tail)[-1],
                           self.times[a][-1]))
         there = lambda x, dtype: torch.from_numpy(np.stack(x).astype(dtype)).to(self.device)

@@ -14,6 +14,7 @@ from .bars import BarError, FIELDS
 from synthlab.datasets.features import (FeatureEngineer, log_return, register_engineer, trailing_mean,
     trailing_sum)
 from .gaps import bar_step
+from .ranges import clip_wicks
 from .times import from_wall, to_length, wall_clock
 
 # %% ../../nbs/datasets/14_ohlcv.ipynb #e59bea16
@@ -166,6 +167,7 @@ class OHLCVEngineer(FeatureEngineer):
     def raw(self, bars):
         scale, n, m = self.scale(bars), self.rows, self.inner
         o, h, l, c, v = (bars[k].to_numpy(np.float64) for k in FIELDS)
+        h, l = clip_wicks(bars)
         r, logs = log_return(bars), np.log(c)
         top, bottom = trailing_extreme(h, n), trailing_extreme(l, n, np.minimum)
         start, before, unit = _before(o, n - 1), _before(logs, n), scale*np.sqrt(n)

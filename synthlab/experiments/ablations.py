@@ -15,6 +15,7 @@ from .lab import Lab, get_lab
 from .runs import folder_name
 from .sweeps import run_variants
 from .variants import Variant
+from .verdicts import write_p_value
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 
@@ -94,7 +95,7 @@ def conclude_ablation(
     first, rest, said = table.index[0], table.iloc[1:], []
     for name, r in rest[rest.verdict.isin(["better", "worse"])].sort_values("verdict", kind="stable").iterrows():
         low, high = sorted((abs(r.low), abs(r.high)))
-        chance = "< 0.001" if r.p_value < .001 else f"= {r.p_value:.2g}"
+        chance = write_p_value(r.p_value, sign=True)
         said.append(f"{name} is {r.verdict} than {first} by {abs(r.difference):.3g} {unit}".rstrip()
                     + f" (interval {low:.3g} to {high:.3g}, p {chance} among {len(rest)}).")
     ends = {"not told apart": f"cannot be told apart from {first} on these windows.", "failed": "failed.",

@@ -23,6 +23,7 @@ from .reports import keep_figures, report_run
 from .runs import list_runs
 from .settings import read_value, words as read_words
 from .settings_page import find_settings, list_presets
+from .verdicts import table_forms
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 from ..trainers.tracking import has_key
@@ -33,7 +34,8 @@ def as_text(
     index: bool = True,                     # whether rows have names
 ) -> str:
     "A table as lines of text."
-    return table.to_string(index=index, float_format=lambda v: f"{v:.4g}", na_rep="")
+    forms = table_forms(table.columns[[kind.kind == "f" for kind in table.dtypes]])
+    return table.to_string(index=index, formatters=forms, na_rep="")
 
 # %% ../../nbs/experiments/28_terminal.ipynb #f037b611
 def show_result(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['as_values', 'as_array', 'check_ensemble', 'check_alike', 'afcrps_ensemble', 'crps_ensemble', 'fair_crps_ensemble',
-           'threshold_weighted_crps', 'log_likelihood', 'sharpness']
+           'threshold_weighted_crps', 'crps_influence', 'log_likelihood', 'sharpness']
 
 # %% ../../nbs/metrics/00_crps.ipynb #80c63a6c
 from functools import reduce
@@ -287,6 +287,21 @@ def threshold_weighted_crps(
     into = lambda z, a, b: torch.minimum(torch.maximum(z, a), b)
     members = into(simulations, *(t[..., None] if t.ndim else t for t in (lower, upper)))
     return crps_ensemble(members, into(target, lower, upper), weights)
+
+# %% ../../nbs/metrics/00_crps.ipynb #c73767f7
+def crps_influence(
+    simulations: Tensor,    # simulated values, `(..., M)`, any unit
+    target: Tensor,         # what happened, `(...)`, same unit
+) -> Tensor:                # `(..., M)`, same unit; no gradient
+    "How far the score leans towards what each member says."
+    simulations, target = check_ensemble(simulations, target)
+    M = simulations.shape[-1]
+    error = (simulations - target[..., None]).detach().reshape(-1, M)
+    order = _order(error)
+    ordered = error.gather(-1, order)
+    below, rank = ordered.cumsum(-1), torch.arange(M, dtype=error.dtype, device=error.device)
+    to_others = ((2*rank + 2 - M)*ordered + below[:, -1:] - 2*below)/M
+    return torch.empty_like(error).scatter_(-1, order, ordered.abs() - to_others).view(simulations.shape)
 
 # %% ../../nbs/metrics/00_crps.ipynb #0aa89f73
 def log_likelihood(

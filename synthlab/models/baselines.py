@@ -13,7 +13,8 @@ import torch
 from scipy.signal import lfilter
 from torch import Tensor
 from .registry import registry
-from .simulate import MAX_LOG_RETURN, draw_normals, simulate_gbm_paths, student_t_scale
+from .simulate import (MAX_LOG_RETURN, draw_normals, draw_uniforms, simulate_gbm_paths,
+                                      student_t_scale)
 
 # %% ../../nbs/models/50_baselines.ipynb #c5ba7478
 def log_returns(
@@ -269,8 +270,7 @@ class BlockBootstrap(Baseline):
                 f"a decision after {count.min()} returns is too early for blocks of {self.block}")
         last = torch.tensor(count)[:, None, None]       # a stretch ends here at the latest
         first = (last - (self.window or len(r))).clamp(min=0)
-        begin = torch.rand(len(start), n_paths, -(-horizon//self.block), generator=generator,
-                           dtype=torch.float64)
+        begin = draw_uniforms((len(start), n_paths, -(-horizon//self.block)), start.double(), generator)
         begin = first + (begin*(last - self.block - first + 1)).long()
         day = (begin[..., None] + torch.arange(self.block)).flatten(2)[..., :horizon]
         x = torch.tensor(r)[day].cumsum(-1).clamp_(-MAX_LOG_RETURN, MAX_LOG_RETURN)

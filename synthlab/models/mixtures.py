@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..metrics.crps import crps_ensemble
 from .heads import Head, inverse_softplus, positive
 from .registry import registry
-from .simulate import chosen_steps, draw_normals, grow_paths, running_sum_
+from .simulate import chosen_steps, draw_normals, draw_uniforms, grow_paths, running_sum_
 
 # %% ../../nbs/models/24_mixtures.ipynb #21a09ce2
 def _paths_of_members(initial_price, mu, sigma, horizon, dt, generator, with_start, steps):
@@ -50,7 +50,7 @@ def simulate_mixture_paths(
     "Each path draws a component, then follows its geometric Brownian motion."
     _check_components(initial_price, mus, sigmas, weights)
     bounds = weights.detach().cumsum(-1)
-    uniform = torch.rand(len(mus), n_paths, dtype=mus.dtype, device=mus.device, generator=generator)
+    uniform = draw_uniforms((len(mus), n_paths), mus, generator)
     which = (uniform[..., None]*bounds[:, None, -1:] >= bounds[:, None, :-1]).sum(-1)
     mu, sigma = mus.gather(1, which), sigmas.gather(1, which)
     return _paths_of_members(initial_price, mu, sigma, horizon, dt, generator, with_start, steps)

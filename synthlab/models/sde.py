@@ -173,7 +173,8 @@ class NeuralSDEHead(Head):
         grid = sorted({*begins, *at})
         place = {k: i for i, k in enumerate(grid)}
         gaps = given.new_tensor([math.sqrt((b - a)*dt) for a, b in zip(grid, grid[1:])])
-        increments = draw_normals((len(gaps), len(given), n_paths), given, generator).mul_(gaps[:, None, None])
+        increments = draw_normals((len(gaps), len(given), n_paths), given, generator, time=0)
+        increments.mul_(gaps[:, None, None])
         unit = (torch.ones_like(given[:, 0]) if scale is None else scale.to(given))[:, None]
         diffusion = _remember(lambda t, y: self.diffusion(parameters["diffusion"], t, y))
         drift = lambda t, y: self.drift(given, t, y) - unit/2*diffusion(t, y)**2

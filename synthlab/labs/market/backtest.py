@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['fold_overrides', 'fold_configs', 'train_all', 'common_batches', 'asset_code', 'reference_simulator', 'tell_margins',
-           'tell_contest', 'Backtest', 'backtest_scorer', 'scored', 'score_fold', 'contestants', 'trainings',
-           'run_backtest']
+           'tell_contest', 'calibration_table', 'Backtest', 'backtest_scorer', 'scored', 'score_fold', 'contestants',
+           'trainings', 'run_backtest']
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #cfd58901
 import hashlib
@@ -30,8 +30,10 @@ from .contest import BacktestRunner, standings
 from .judging import Simulator, baseline_simulators, model_simulator
 from .settings import MarketConfig, market_config
 from .setup import load_market
+from ...metrics.calibration import pit_test
 from ...metrics.paths import CRPSMultiIntervalScorer
 from ...metrics.prompts import HOURLY_SIGMA, prompt_for, reference_paths
+from ...models.quasirandom import REPLICATES
 from ...models.registry import ConfigError, registry
 from ...trainers.facts import atomic_write
 
@@ -164,6 +166,19 @@ def tell_contest(
                     f"{best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
     return " ".join([*said, *(f"{name} could not be trained: {why}" for name, why in numbers["failed"])])
 
+# %% ../../../nbs/labs/market/32_backtest.ipynb #9ec2f134
+def calibration_table(
+    scores: pd.DataFrame,           # a row a window and forecaster: decided_at, simulator, pit of the last step
+    shared: int = 1,                # neighbouring decisions whose windows overlap, itself included
+) -> pd.DataFrame:                  # index simulator: coverage_50, coverage_90, pit_p_value
+    "Coverage of central intervals, and how often a calibrated forecaster looks worse."
+    rows = {}
+    for name, own in scores.sort_values("decided_at", kind="stable").groupby("simulator"):
+        far = (own["pit"] - .5).abs()
+        rows[name] = {f"coverage_{100*q:.0f}": (far <= q/2).mean() for q in (.5, .9)}
+        rows[name]["pit_p_value"] = pit_test(own["pit"].to_numpy(), times=own["decided_at"].to_numpy(), overlap=shared)[1]
+    return pd.DataFrame.from_dict(rows, "index").rename_axis("simulator")
+
 # %% ../../../nbs/labs/market/32_backtest.ipynb #33231fe0
 @dataclass
 class Backtest:
@@ -175,17 +190,26 @@ class Backtest:
     failed: dict[str, str]          # models that could not be trained, and why
     folder: Path | None = None      # where trainings and scores lie
 
+    @property
+    def shared(self) -> int:
+        "Neighbouring decisions whose windows overlap, itself included."
+        return overlap(self.config.training.horizon, self.config.evaluation.stride)
+
+    @cached_property
+    def calibration(self) -> pd.DataFrame:
+        "Everybody's honesty about the last step: coverage, and the test that transforms are uniform."
+        return calibration_table(self.scores, self.shared)
+
     def standings(self, reference: str | None = None, measure: str = "crps") -> pd.DataFrame:
         "Everybody against one, by any score."
-        e, t = self.config.evaluation, self.config.training
-        shared = overlap(t.horizon, e.stride)       # of one asset: standings average over assets first
-        return standings(self.scores, reference or self.champion, measure, shared, e.level, e.n_boot, t.seed)
+        e = self.config.evaluation
+        return standings(self.scores, reference or self.champion, measure, self.shared, e.level, e.n_boot, e.seed)
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        "Everybody against the champion by CRPS, with what the training took."
+        "Everybody against the champion by CRPS, how honest each is, and what the training took."
         known = self.trained.groupby(level="simulator").agg({"seconds": "sum", "parameters": "first"})
-        return self.standings().join(known)
+        return self.standings().join(self.calibration).join(known)
 
     @property
     def numbers(self) -> dict:
@@ -252,9 +276,9 @@ def score_fold(
     first = next(iter(configs))
     config, market = configs[first], markets[first]
     batches, scorer = common_batches(markets, config.evaluation.stride), backtest_scorer(config, market)
-    size, seed, w = (config.training.horizon, config.evaluation.n_paths), config.training.seed, batches[first].windows
+    size, seed, w = (config.training.horizon, config.evaluation.n_paths), config.evaluation.seed, batches[first].windows
     windows = hashlib.sha256(np.stack([w.decided_at, w.asset]).tobytes()).hexdigest()
-    same = [*size, seed, scorer.intervals_for(size[0]), windows]
+    same = [*size, seed, scorer.intervals_for(size[0]), windows, REPLICATES, "pit"]
     def key(*own): return hashlib.sha256(json.dumps([*own, same], default=str).encode()).hexdigest()
     def run(name, simulator, windows):
         runner = BacktestRunner({name: simulator}, windows, scorer, market.loader.names, seed=seed, progress=progress)

@@ -10,7 +10,7 @@ __all__ = ['EVIDENCE', 'window_scores', 'beside_baselines', 'result_numbers', 'b
 from collections.abc import Mapping
 from typing import Any
 import pandas as pd
-from ...experiments.verdicts import ENOUGH, percent
+from ...experiments.verdicts import ENOUGH, percent, write_p_value
 from .judging import Evaluation, calibration, overlapping_windows
 from .settings import MarketConfig
 
@@ -75,7 +75,7 @@ def tell_skill(
     told = []
     for name, r in rows.iterrows():
         low, high = sorted((sign*r.low, sign*r.high))
-        p = "< 0.001" if r.p_value < .001 else f"= {r.p_value:.2g}"
+        p = write_p_value(r.p_value, sign=True)
         interval = f"{100*level:.0f} % interval {percent(low)} to {percent(high)}"
         told.append(f"{name} by {percent(sign*r.skill)} ({interval}, p {p})")
     return "; ".join(told)
@@ -109,19 +109,23 @@ def tell_calibration(
     rejected = "rejected" if honest["rank_p_value"] < .05 else "not rejected"
     return (f"At the last step the 50 % interval held {held[0]} of the outcomes and the 90 % interval {held[1]}; "
             f"the spread is {honest['spread_skill_ratio']:.2f} times the error of the mean; "
-            f"that ranks are uniform is {rejected} (p = {honest['rank_p_value']:.2g}).")
+            f"that ranks are uniform is {rejected} (p {write_p_value(honest['rank_p_value'], sign=True)}).")
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #3e5e10e0
 def tell_drift(
     drift: float,                       # that was given, in log price a bar
     without: float | None,              # the CRPS without it; None where it was not tested
     best: str,                          # the best baseline
-    reference: float,                   # its CRPS
-) -> list[str]:                         # no or one sentence
+    other: Mapping[str, Any] | None,    # what it scores without its own drift: crps, skill, skill_interval; None: unknown
+    level: float,                       # of the interval
+) -> list[str]:                         # none, one or two sentences
     "What a given drift is worth."
     if without is None: return []
-    return [f"A drift of {drift:g} a bar was given to the model, not learnt; without it the CRPS is {without:.1f}, "
-            f"{percent(1 - without/reference)} skill over {best}."]
+    told = [f"A drift of {drift:g} a bar was given to the model, not learnt."]
+    if other is None: return [*told, f"Without it the CRPS is {without:.1f}."]
+    low, high = other["skill_interval"]
+    return [*told, f"With no drift on either side the CRPS is {without:.1f} and that of {best} {other['crps']:.1f}, "
+                   f"{percent(other['skill'])} skill ({100*level:.0f} % interval {percent(low)} to {percent(high)})."]
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #e4cb3be3
 EVIDENCE = ("crps", "baselines", "level", "windows", "independent", "horizon", "test_from", "test_to", "drift",
@@ -138,5 +142,6 @@ def conclude(
             "ten-thousandths of the price."]
     told += tell_verdicts(others, n["level"], n["independent"])
     told.append(f"The best baseline is {best} with {others.loc[best, 'crps']:.1f}.")
-    told += tell_drift(n["drift"], n["crps_without_drift"], best, others.loc[best, "crps"])
+    other = n["baselines"][best].get("without_drift")
+    told += tell_drift(n["drift"], n["crps_without_drift"], best, other, n["level"])
     return " ".join([*told, tell_calibration(n)])

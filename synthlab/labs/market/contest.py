@@ -18,6 +18,7 @@ from ...datasets.windows import Batches
 from ...experiments.verdicts import percent
 from .judging import (UNIT, Simulator, compare_scores, model_simulator, prepend_start,
                                           simulated)
+from ...metrics.calibration import pit
 from ...metrics.paths import CRPSMultiIntervalScorer, multi_interval_crps
 from ...metrics.prompts import interval_steps
 from ...trainers.objectives import path_crps
@@ -37,7 +38,7 @@ def score_paths(
     paths: Tensor,              # simulated prices of steps 1…H, (B, P, H)
     batch: dict,                # the windows: `initial_price` (B,), `target` (B, H)
     scorer: CRPSMultiIntervalScorer,    # whose intervals count
-) -> pd.DataFrame:              # a row a window: crps, total, one column an interval, spread, error
+) -> pd.DataFrame:              # a row a window: crps, total, one column an interval, spread, error, pit
     "Scores of a batch of windows."
     given = batch["initial_price"], batch["target"], paths
     price, target, paths = (x.detach().cpu().double() for x in given)
@@ -45,7 +46,7 @@ def score_paths(
     total = sum(parts.values()) if parts else torch.full_like(price, float("nan"))
     last, outcome = (paths[..., -1]/price[:, None]).log(), (target[:, -1]/price).log()
     rows = {"crps": path_crps(paths, target, price).mean(-1)/UNIT, "total": total, **parts,
-            "spread": last.std(1), "error": (last.mean(1) - outcome).abs()}
+            "spread": last.std(1), "error": (last.mean(1) - outcome).abs(), "pit": pit(last, outcome)}
     return pd.DataFrame({k: v.numpy() for k, v in rows.items()})
 
 # %% ../../../nbs/labs/market/30_contest.ipynb #25d0eace
@@ -202,7 +203,7 @@ class ChallengerVsChampion:
         "Score both, and compare the forecasts themselves."
         scores, distance = self.measure(horizon, n_paths)
         table = standings(scores, "champion", overlap=self.overlap, level=self.level)
-        measures = [c for c in scores.columns[3:] if c not in ("spread", "error")]
+        measures = [c for c in scores.columns[3:] if c not in ("spread", "error", "pit")]
         intervals = scores.groupby("simulator")[measures].mean().T
         intervals["skill"] = 1 - intervals["challenger"]/intervals["champion"]
         variance = (scores["spread"]**2).groupby(scores["simulator"]).mean()

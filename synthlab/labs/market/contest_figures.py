@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from ...experiments.figures import MODEL, SHADES, TRUTH, date_axis, new_figure
+from ...experiments.verdicts import write_p_value
 
 # %% ../../../nbs/labs/market/34_contest_figures.ipynb #a4c9e713
 def skill_limit(
@@ -44,7 +45,8 @@ def draw_standings(
 
 # %% ../../../nbs/labs/market/34_contest_figures.ipynb #3f7f0704
 FORMS = dict(score="{:.2f}", rank="{:.1f}", won="{:.0%}", skill="{:+.1%}", low="{:+.1%}", high="{:+.1%}",
-             p_value="{:.2g}", seconds="{:.0f}", parameters="{:,.0f}", smoothed="{:.2f}", best="{:.0%}",
+             p_value=write_p_value, coverage_50="{:.0%}", coverage_90="{:.0%}",
+             pit_p_value=write_p_value, seconds="{:.0f}", parameters="{:,.0f}", smoothed="{:.2f}", best="{:.0%}",
              weight="{:.1%}")
 
 def show_standings(

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from ...experiments.figures import (draw_calibration, draw_fans, draw_gain, draw_skill, draw_split, draw_spread,
                                           draw_steps, draw_training)
-from ...experiments.verdicts import overlap
+from ...experiments.verdicts import overlap, write_p_value
 from .judging import Evaluation, overlapping_windows
 from .settings import MarketConfig
 from ...metrics.calibration import (coverage_band, design_effect, rank_histogram_band, spread_skill,
@@ -41,7 +41,7 @@ def spread_figure(
     last, outcome, n = evaluation.last, evaluation.outcome, len(evaluation.outcome)
     bins, block = max(2, min(8, n//10)), min(overlapping_windows(evaluation, config), n)
     seen = spread_skill(last, outcome, bins)
-    band = spread_skill_band(last, bins, level=.9, block=block, seed=config.training.seed)
+    band = spread_skill_band(last, bins, level=.9, block=block, seed=config.evaluation.seed)
     spread, error, *band = (100*np.asarray(v) for v in (seen.spread, seen.error, *band))
     return draw_spread(spread, error, band, "% of the price")
 
@@ -69,6 +69,6 @@ def show_table(
 ):                                  # for a notebook to display
     "The skill table, ready to be read."
     shares = ["skill", "low", "high"]
-    styled = table.rename_axis(None).style.format("{:.1f}", subset="crps").format("{:+.1%}", subset=shares, na_rep="")
-    styled = styled.format("{:.2g}", subset="p_value", na_rep="")
+    styled = table.rename_axis(None).style.format("{:.1f}", subset="crps").format("{:.2f}", subset="noise", na_rep="")
+    styled = styled.format("{:+.1%}", subset=shares, na_rep="").format(write_p_value, subset="p_value", na_rep="")
     return styled.set_properties(subset=["skill"], **{"font-weight": "bold"})

@@ -15,6 +15,7 @@ import pandas as pd
 from ...datasets.features import restore_engineer
 from ...experiments.lab import LabSharing
 from ...experiments.runs import folder_name
+from ...experiments.verdicts import write_p_value
 from ...models.synth import SynthModel, recipe_hash
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #62e4500e
@@ -76,7 +77,7 @@ def baseline_rows(
     for name, b in sorted(result["baselines"].items(), key=lambda item: item[1]["crps"]):
         low, high = b["skill_interval"]
         skill = f"{100*b['skill']:+.1f} % | {100*low:+.1f} to {100*high:+.1f} %"
-        rows.append(f"| {name} | {b['crps']:.2f} | {skill} | {b['p_value']:.2g} |")
+        rows.append(f"| {name} | {b['crps']:.2f} | {skill} | {write_p_value(b['p_value'])} |")
     return "\n".join(rows)
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #716b2e12

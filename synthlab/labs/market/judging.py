@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Simulator', 'UNIT', 'model_simulator', 'fit_baseline', 'baseline_simulator', 'baseline_simulators', 'judged_windows',
-           'judged_batches', 'simulated', 'step_scores', 'prepend_start', 'Evaluation', 'fan_positions', 'take_fan',
-           'evaluate', 'overlapping_windows', 'compare_scores', 'skill_table', 'calibration']
+           'judged_batches', 'simulated', 'without_drift', 'step_scores', 'sampling_variance', 'prepend_start',
+           'Evaluation', 'fan_positions', 'take_fan', 'evaluate', 'overlapping_windows', 'compare_scores',
+           'skill_table', 'calibration']
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #882e0d18
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
@@ -20,9 +21,10 @@ from ...experiments.setup import Market
 from ...experiments.verdicts import overlap, reach
 from .settings import MarketConfig
 from ...metrics.calibration import pit, rank_histogram, rank_test, ranks, spread_skill
-from ...metrics.crps import sharpness
+from ...metrics.crps import crps_influence, sharpness
 from ...metrics.skill import diebold_mariano, skill, skill_interval
 from ...models.baselines import Baseline
+from ...models.quasirandom import QuasiGenerator, replicate_size
 from ...models.registry import ConfigError, create
 from ...models.synth import covariates
 from ...trainers.objectives import path_crps
@@ -34,10 +36,11 @@ def model_simulator(
     model: torch.nn.Module,             # what was trained
     horizon: int,                       # steps H
     n_paths: int,                       # members P
+    source: type[torch.Generator] = QuasiGenerator,     # of the noise; `torch.Generator`: members are independent
 ) -> Simulator:
     "A model as a simulator."
     def simulate(batch, rows, seed):
-        generator = torch.Generator(batch["history"].device).manual_seed(seed)
+        generator = source(batch["history"].device).manual_seed(seed)
         given = dict(scale=batch["scale"], generator=generator, **covariates(batch))
         return model(batch["history"], batch["initial_price"], horizon, n_paths, **given)[0]
     return simulate
@@ -62,10 +65,11 @@ def baseline_simulator(
     fitted: Sequence[Baseline],         # one fitted baseline an asset, in the loader's order
     horizon: int,                       # steps H
     n_paths: int,                       # members P
+    source: type[torch.Generator] = QuasiGenerator,     # of the noise, as for `model_simulator`
 ) -> Simulator:
     "Fitted baselines as a simulator."
     def simulate(batch, rows, seed):
-        generator, asset = torch.Generator().manual_seed(seed), batch["asset"].cpu().numpy()
+        generator, asset = source().manual_seed(seed), batch["asset"].cpu().numpy()
         paths = torch.empty(len(rows), n_paths, horizon)
         for a in np.unique(asset):
             name, mine = loader.names[a], np.flatnonzero(asset == a)
@@ -80,12 +84,13 @@ def baseline_simulators(
     market: Market,                     # the data and its split
     config: MarketConfig,               # which baselines, horizon and members
     names: Sequence[str] | None = None, # of baselines, default the configuration's
+    source: type[torch.Generator] = QuasiGenerator,     # of the noise, as for `model_simulator`
 ) -> dict[str, Simulator]:              # name -> simulator, fitted on every bar before the first test decision
     "The baselines that a test is asked for."
     loader, size = market.loader, (config.training.horizon, config.evaluation.n_paths)
     first_test = loader.windows.decided_at[market.fold.split.test].min()
     names = config.evaluation.baselines if names is None else names
-    return {n: baseline_simulator(loader, fit_baseline(loader, n, first_test), *size) for n in names}
+    return {n: baseline_simulator(loader, fit_baseline(loader, n, first_test), *size, source) for n in names}
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #7407290d
 def judged_windows(
@@ -125,6 +130,16 @@ def simulated(
             with torch.inference_mode(): paths = simulate(batch, rows, seed*1_000_003 + lo).cpu()
             yield lo, rows, batch, name, paths
 
+# %% ../../../nbs/labs/market/14_judging.ipynb #7ca5b15c
+def without_drift(
+    simulator: Simulator,           # any
+) -> Simulator:
+    "The same paths, their mean price held at the price of the decision."
+    def simulate(batch, rows, seed):
+        paths, price = simulator(batch, rows, seed).cpu(), batch["initial_price"].cpu().double()
+        return paths*(price[:, None, None]/paths.double().mean(1, keepdim=True)).to(paths)
+    return simulate
+
 # %% ../../../nbs/labs/market/14_judging.ipynb #1d4ec56f
 UNIT = 1e-4     # scores are given in ten-thousandths of the price at the decision
 
@@ -135,6 +150,18 @@ def step_scores(
     "CRPS of every window at every step."
     price, target = batch["initial_price"].cpu(), batch["target"].cpu()
     return path_crps(paths.double(), target.double(), price.double())/UNIT
+
+# %% ../../../nbs/labs/market/14_judging.ipynb #e30768fe
+def sampling_variance(
+    paths: Tensor,          # simulated prices of steps 1…H, (B, P, H)
+    batch: dict,            # the windows: `initial_price` (B,), `target` (B, H)
+) -> Tensor:                # (B,), squares of ten-thousandths of the price at the decision
+    "Variance of every window's score, the mean over its steps, over draws of its members."
+    price = batch["initial_price"].cpu().double()[:, None]
+    members = (paths.double()/price[..., None]).transpose(1, 2)/UNIT
+    leaning = crps_influence(members, batch["target"].cpu().double()/price/UNIT).mean(1)
+    means = torch.stack([part.mean(-1) for part in leaning.split(replicate_size(paths.shape[1]), -1)], -1)
+    return means.var(-1)/means.shape[-1]
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #c867d8c0
 def prepend_start(
@@ -156,6 +183,7 @@ class Evaluation:
     outcome: Tensor             # what happened at the last step, over the price at the decision, (N,)
     asset: np.ndarray           # name of each window's asset, (N,)
     fans: list                  # (past, paths, future, title) of some windows, evenly spaced
+    noise: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))    # standard error of each mean score
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #18b2fd54
 def fan_positions(
@@ -184,18 +212,19 @@ def take_fan(
 def evaluate(
     market: Market,                         # the data and its split
     simulators: Mapping[str, Simulator],    # the model first, then the baselines
-    config: MarketConfig,                   # members, stride, seed
+    config: MarketConfig,                   # members, stride, `evaluation.seed`
     n_fans: int = 6,                        # windows kept for fan charts
 ) -> Evaluation:
     "Score every simulator on the same test windows."
     loader, batches, first = market.loader, judged_batches(market, config), next(iter(simulators))
     w, asset = batches.windows, np.array(loader.names)[batches.windows.asset]
-    by_window, by_step = {n: [] for n in simulators}, {n: 0. for n in simulators}
+    by_window, by_step, luck = {n: [] for n in simulators}, dict.fromkeys(simulators, 0.), dict.fromkeys(simulators, 0.)
     shown, fans, own = fan_positions(len(batches.index), n_fans), [], []
-    for lo, rows, batch, name, paths in simulated(simulators, batches, config.training.seed):
+    for lo, rows, batch, name, paths in simulated(simulators, batches, config.evaluation.seed):
         score = step_scores(paths, batch)
         by_window[name].append(score.mean(-1))
         by_step[name] = by_step[name] + score.sum(0)
+        luck[name] += float(sampling_variance(paths, batch).sum())
         if name != first: continue
         price, target = batch["initial_price"].cpu(), batch["target"].cpu()
         own.append((pit(paths.transpose(1, 2), target), paths[..., -1]/price[:, None], target[:, -1]/price))
@@ -206,7 +235,8 @@ def evaluate(
     numbers = pd.RangeIndex(1, config.training.horizon + 1, name="step")
     steps = pd.DataFrame({n: (s/len(batches.index)).numpy() for n, s in by_step.items()}, numbers)
     pits, last, outcome = (torch.cat(part) for part in zip(*own))
-    return Evaluation(scores, steps, pits.numpy(), last, outcome, asset, fans)
+    noise = pd.Series(luck)**.5/len(batches.index)
+    return Evaluation(scores, steps, pits.numpy(), last, outcome, asset, fans, noise)
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #8ead7f8e
 def overlapping_windows(
@@ -234,17 +264,19 @@ def compare_scores(
 def skill_table(
     evaluation: Evaluation,             # what `evaluate` found
     config: MarketConfig,               # level, draws, seed, overlap
-) -> pd.DataFrame:                      # index simulator; crps, and against each baseline skill, low, high, p_value
+) -> pd.DataFrame:                      # index simulator; crps, noise; over each baseline skill, low, high, p_value
     "Mean scores, and the model's skill over each baseline with interval and p-value."
     scores, e, shared = evaluation.scores, config.evaluation, overlapping_windows(evaluation, config)
     model = scores.iloc[:, 0].to_numpy()
     rows = {scores.columns[0]: dict(crps=model.mean())}
+    noise = evaluation.noise.reindex(scores.columns)
     for name in scores.columns[1:]:
         other = scores[name].to_numpy()
-        compared = compare_scores(model, other, shared, e.level, e.n_boot, config.training.seed)
+        compared = compare_scores(model, other, shared, e.level, e.n_boot, e.seed)
         rows[name] = dict(crps=other.mean()) | compared
-    columns = ["crps", "skill", "low", "high", "p_value"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("simulator")
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["crps", "skill", "low", "high", "p_value"])
+    table.insert(1, "noise", noise)
+    return table.rename_axis("simulator")
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #035a7ba3
 def calibration(

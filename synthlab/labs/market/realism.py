@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 from ...datasets.windows import Batches, Windows
 from ...experiments.config import to_yaml
@@ -328,11 +329,12 @@ def run_realism(
     "Train, draw, compare."
     if records < 20: raise ConfigError(f"records={records}: a range of fewer than 20 says nothing")
     config, named = realism_config(model, overrides, test_share)
-    folder, market, seed = Path(folder or named), load_market(config), config.training.seed
+    folder, market, seed = Path(folder or named), load_market(config), config.evaluation.seed
     test = Batches(market.fold.test.gather, market.loader.windows, market.fold.split.test, 64)
     windows = spread_windows(test, n_windows)
     net, known = train("market", config, folder, market, overrides)
     asked = replace(config, evaluation=replace(config.evaluation, n_paths=records))
-    own = {"model": model_simulator(net, config.training.horizon, records)}
-    returns = take_returns(own | baseline_simulators(market, asked), windows, seed)
+    alone = torch.Generator                 # a range of records needs records that know nothing of each other
+    own = {"model": model_simulator(net, config.training.horizon, records, alone)}
+    returns = take_returns(own | baseline_simulators(market, asked, source=alone), windows, seed)
     return replace(compare_returns(returns, level, seed=seed), known=known, market=market, folder=folder)

@@ -37,7 +37,7 @@ def learn_recalibration(
     kind, loader, known = config.evaluation.conformal, market.loader, []
     index = thin(loader.windows, market.fold.split.val, config.evaluation.stride)
     batches = Batches(market.fold.val.gather, loader.windows, index, 64)
-    for _, rows, batch, _, paths in simulated({"model": simulator}, batches, config.training.seed):
+    for _, rows, batch, _, paths in simulated({"model": simulator}, batches, config.evaluation.seed):
         ends = torch.from_numpy(ends_of(market, batch, rows))
         known.append((paths, *(batch[k].cpu() for k in ("target", "initial_price", "decided_at")), ends))
     paths, target, price, decided, ends = (torch.cat(part) for part in zip(*known))

@@ -60,9 +60,10 @@ class EvaluationConfig:
         default_factory=lambda: ["constant", "bootstrap", "ewma", "garch", "gjr"])
     level: float = .95                  # of the confidence intervals
     n_boot: int = 2000                  # block-bootstrap draws
+    seed: int = 7                       # of all that a test draws, whatever the training was seeded with
 
     def __post_init__(self):
-        for name, least in (("n_paths", 2), ("stride", 1), ("n_boot", 100)):
+        for name, least in (("n_paths", 2), ("stride", 1), ("n_boot", 100), ("seed", 0)):
             value = getattr(self, name)
             if value < least: raise ValueError(f"evaluation.{name} is {value}; use {least} or more")
         if self.conformal not in ("none", "split", "adaptive"):
