@@ -81,3 +81,8 @@ def checks():
 def test_cell(path, cell, monkeypatch):
     monkeypatch.setenv("IN_TEST", "1")              # what `nbdev-test` sets: `nbdev_export()` in a notebook does nothing
     run(path).upto(cell)
+
+def test_a_notebook_stays_on_one_worker(request):
+    "Torn apart, each worker would run it from its first cell: twice the time. The worker of a test is chosen by the end of its name."
+    for item in request.session.items[:200]:
+        if hasattr(request.config, "workerinput"): assert item.nodeid.endswith(f"@{item.get_closest_marker('xdist_group').args[0]}")
