@@ -9,7 +9,7 @@ costs of groups as they were measured last; groups start in that order, dearest 
 `make test ARGS=--write-costs` measures them anew."""
 import gc, json, math, os, sys, time
 from collections import Counter
-from multiprocessing import forkserver
+from multiprocessing import forkserver, spawn
 from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # as many workers as cores, so more threads would only take turns
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
@@ -31,12 +31,32 @@ def group(item): return item.get_closest_marker("xdist_group").args[0]
 
 def known(): return json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.exists() else {}
 
+servers = []        # process ids of those that fork for the tests of this process
+
+def forks(pid): return [int(child) for f in Path(f"/proc/{pid}/task").glob("*/children") for child in f.read_text().split()]
+
 def spent():
-    "CPU seconds of this process and of the children that it or its fork server has waited for."
-    server = forkserver._forkserver._forkserver_pid
-    stat = Path(f"/proc/{server}/stat")
-    ticks = stat.read_text().rpartition(")")[2].split()[11:15] if server and stat.exists() else []
-    return sum(os.times()[:4]) + sum(map(int, ticks))/os.sysconf("SC_CLK_TCK")
+    "CPU seconds of this process, of the children that it has waited for, of the servers that fork for it and of their forks."
+    known = [forkserver._forkserver._forkserver_pid or 0, *servers, *(fork for pid in servers for fork in forks(pid))]
+    stats = [stat.read_text() for pid in set(known) if (stat := Path(f"/proc/{pid}/stat")).exists()]
+    return sum(os.times()[:4]) + sum(int(n) for s in stats for n in s.rpartition(")")[2].split()[11:15])/os.sysconf("SC_CLK_TCK")
+
+@pytest.fixture(scope="session")
+def warm_server():
+    import warm
+    server = warm.Warm()
+    servers.append(server.process.pid)
+    yield server
+    server.close()
+
+@pytest.fixture
+def warm(warm_server, monkeypatch):
+    "What this test starts by `sys.executable` or `multiprocessing` has its libraries loaded already."
+    monkeypatch.setattr(sys, "executable", str(warm_server.executable))
+    before = spawn.get_executable()
+    spawn.set_executable(sys.executable)
+    yield
+    spawn.set_executable(before)
 
 @pytest.fixture(autouse=True, scope="module")
 def own_plugins():

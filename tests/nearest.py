@@ -90,7 +90,7 @@ def near(paths):
         own = 0 if p in paths or far.get(exports(p)) == 0 else None
         out[p] = own if own is not None else None if reach(p) is None else 1 + reach(p)
     for p in files():
-        uses = any(re.search(rf"\b(import|from) {s}\b", code(p)) for s in shared)
+        uses = any(p.stem == f"test_{s}" or re.search(rf"\b(import|from) {s}\b", code(p)) for s in shared)
         uses |= any(re.search(rf'"{r}(\.ipynb)?"', code(p)) for r in reports)
         out[p] = 0 if p in paths else .5 if uses else None if reach(p) is None else .5 + reach(p)
     return {p: d for p, d in out.items() if d is not None and p.name != "test_site.py"}

@@ -105,6 +105,8 @@ def test_torch_goes_in():
     (lambda: classification_scores([.1, .2], [0, 1], weights=[1.]), "last axis"), (lambda: classification_scores([.1, .2], [0, 1], np.nan), "threshold is NaN"),
     (lambda: classification_table([.1, .2], [0, 1], level=95), "between 0 and 1"), (lambda: classification_table([.1, .2], [0, 1], block=3), "between 1 and 2"),
     (lambda: calibration_error([.1, .2], [0, 1], bins=0), "bins is 0"), (lambda: reliability([.1, .2], [0, 1], block=0), "1 or more"),
+    (lambda: auc([.1, .2], [0, 1], [1., -1.]), "weights must not be negative, got -1"), (lambda: average_precision([.1, .2], [0, 1], [1., np.nan]), "weights must be finite, got nan"),
+    (lambda: calibration_error([.1, .2], [0, 1], weights=[[1., 1.], [np.inf, 1.]]), "weights must be finite, got inf"),
     (lambda: best_threshold([.1], [1.], 0), "min_signals is 0"), (lambda: best_threshold([.1], [np.inf]), "finite"), (lambda: payoff_threshold(math.nan, 0.), "both classes"),
     (lambda: create_recalibration("sigmoid"), "platt"), (lambda: create_recalibration("platt").fit([1., 2.], [1, 1]), "all 2 outcomes are 1"),
     (lambda: create_recalibration("platt", -1.), "pos_weight is -1"), (lambda: create_recalibration("isotonic").probability([1.]), "has not been fitted"),

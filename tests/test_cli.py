@@ -4,7 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd, pytest
-from synthlab.cli.main import CALLS, main
+from synthlab.cli.calls import CALLS
+from synthlab.cli.main import main
 from synthlab.cli.parsers import FREE_VERBS, MOVED, example, house_labs, parser, verbs_of
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments.config import settings
@@ -54,7 +55,7 @@ class LineLab(Lab):
 TINY = dict(
     market=["data=mock", "model=linear", "training.epochs=1", "training.stride=50", "evaluation.n_paths=20", "evaluation.stride=50",
             "evaluation.baselines=[constant]", "evaluation.n_boot=100"],
-    macro=["data.worlds=[rbc]", "data.n=40", "data.T=8", "data.horizon=8", "model=small", "training.epochs=1", "evaluation.baselines=[]",
+    macro=["data.worlds=[rbc]", "training.final_epochs=1", "evaluation.calibration_draws=40", "evaluation.certificate_draws=60", "data.n=40", "data.T=8", "data.horizon=8", "model=small", "training.epochs=1", "evaluation.baselines=[]",
            "evaluation.alone=[]", "evaluation.leave_out=[]", "evaluation.timing_draws=2"],
     signal=["model=small", "model.d_model=8", "model.dim_feedforward=16", "training.epochs=1", "training.stride=24",
             "data.lookback=16", "evaluation.random_draws=20", "evaluation.n_boot=100"])

@@ -19,7 +19,8 @@ from synthlab.models.simulate import simulate_gbm_paths
 from synthlab.models.synth import create_model
 from synthlab.trainers.checkpoints import load_checkpoint
 
-SMALL = ["data=mock", "training.epochs=1", "training.n_paths=8", "training.batch_size=512", "evaluation.n_paths=32", "evaluation.stride=48",
+EPOCHS = "training.epochs=1"
+SMALL = ["data=mock", EPOCHS, "training.n_paths=8", "training.batch_size=512", "evaluation.n_paths=32", "evaluation.stride=48",
          "evaluation.n_boot=100", "evaluation.baselines=[constant]"]
 
 def walk(sigma, horizon=288, P=40, seed=0, B=3):
@@ -146,11 +147,15 @@ def test_a_failure_is_reported_and_the_others_go_on(tmp_path):
     assert set(found.failed) == {"impossible"} and found.champion == "linear"
     assert "impossible could not be trained" in found.conclusion and "take a longer lookback" in found.conclusion
 
-def test_jobs_change_nothing_and_no_worker_outlives_its_driver(backtest, tmp_path):
+def alive(pid):
+    try: return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError: return False
+
+def test_jobs_change_nothing_and_no_worker_outlives_its_driver(backtest, warm, tmp_path):
     "Two trainings that never end keep both workers busy when the driver is killed: neither lives on, and what they had finished is used, to the bit."
     folder = tmp_path/"walk"
-    models = {"default": ["model=default"], "linear": ["model=linear"], "endless": ["model=linear", "training.epochs=100000", "training.patience=0"]}
-    call = f"run_backtest({models!r}, {SMALL!r}, folds=2, folder={str(folder)!r}, jobs=2, progress=False)"
+    models = {"default": ["model=default", EPOCHS], "linear": ["model=linear", EPOCHS], "endless": ["model=linear", "training.epochs=100000", "training.patience=0"]}
+    call = f"run_backtest({models!r}, {[o for o in SMALL if o != EPOCHS]!r}, folds=2, folder={str(folder)!r}, jobs=2, progress=False)"
     (tmp_path/"drive.py").write_text(f"from synthlab.labs.market.backtest import run_backtest\nif __name__ == '__main__': {call}")
     driver = subprocess.Popen([sys.executable, str(tmp_path/"drive.py")])
     runs = [Run(folder/f"fold_{k}"/name) for k in (0, 1) for name in ("default", "linear")]
@@ -158,14 +163,14 @@ def test_jobs_change_nothing_and_no_worker_outlives_its_driver(backtest, tmp_pat
     for _ in range(3000):
         if driver.poll() is not None or all(b.exists() for b in begun) and all(r.status == "done" for r in runs): break
         time.sleep(.1)
-    children = subprocess.run(["pgrep", "-P", str(driver.pid)], capture_output=True, text=True).stdout.split()
-    assert driver.poll() is None and len(children) >= 2 and [r.status for r in runs] == ["done"]*4
+    assert driver.poll() is None and [r.status for r in runs] == ["done"]*4
+    workers = [Run(b.parents[1]).read_status()["owner"]["pid"] for b in begun]
+    assert len(set(workers)) == 2 and all(map(alive, workers))
     driver.kill(); driver.wait()
     for _ in range(150):
-        left = [c for c in children if Path(f"/proc/{c}").exists() and "Z" not in Path(f"/proc/{c}/stat").read_text().split(")")[-1].split()[0]]
-        if not left: break
+        if not any(map(alive, workers)): break
         time.sleep(.1)
-    assert not left, left
+    assert not any(map(alive, workers)), workers
     weights = [r.checkpoints/"best.safetensors" for r in runs]
     before = [w.stat().st_mtime_ns for w in weights]
     found = run_backtest(["default", "linear"], SMALL, folds=2, folder=folder, progress=False)

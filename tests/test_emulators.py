@@ -1,11 +1,14 @@
 """Emulators answer each parameter by its name, each shock by its own, each row of a batch as if it were alone, and each question only where they have learnt."""
 import math
+from dataclasses import replace
 
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 
+from synthlab.datasets.responses import regions
 from synthlab.datasets.world import MatrixForm, Parameters, StateSpace
 from synthlab.datasets.worlds import ORDER, get_world
+from synthlab.models.emulator_domain import plain_domain, read_domain, world_domain
 from synthlab.models.emulators import Emulator
 from synthlab.models.response_decoders import MatrixReader, PoleDecoder, cascade
 from synthlab.models.universal import UniversalEmulator, token_features
@@ -286,16 +289,82 @@ def test_the_guard(emulator):
     assert left.isnan().flatten(1).all(1).tolist() == [False, True, False] and left.isnan().flatten(1).any(1).tolist() == [False, True, False]
     off = ask([.1, .9, .2], "off")
     assert off.isfinite().all() and torch.equal(off[[0, 2]], left[[0, 2]]) and torch.allclose(ask([.1, .2], "error"), off[[0, 2]], rtol=1e-5)
-    with pytest.raises(ValueError, match="use error, nan or off"): ask(.1, "of")
+    solved = ask([.1, .9, .2], "solver")
+    assert torch.equal(solved[[0, 2]], left[[0, 2]]) and torch.allclose(solved[1], get_world("nk").impulse_responses({"kappa": .9}, H).float(), atol=1e-6)
+    assert torch.equal(emulator.impulse_responses({"kappa": [.1, .9, .2]}, "nk").detach(), solved)      # what happens unless one says otherwise
+    with pytest.raises(ValueError, match="use solver, error, nan, fill or off"): ask(.1, "of")
     with pytest.raises(ValueError, match="answers in percent"): emulator.impulse_responses({}, "nk", units="model")
     with pytest.raises(ValueError, match="it knows rbc, nk, lss, switching"): emulator.impulse_responses({}, "zlb")
 
 @pytest.mark.parametrize("name", ORDER)
 def test_the_guard_lets_the_whole_prior_pass(name):
-    "Draws of the world, its default and the ends of its box are inside, also when they were rounded to 32 bits."
-    emulator, p = network([name]), get_world(name).parameters
-    for theta in (get_world(name).sample(50, seed=7).float(), {}, torch.stack(p.box()), torch.stack(p.box()).float()):
-        assert emulator.impulse_responses(theta, name).isfinite().all()
+    "Draws of the world, its default and the ends of its box are inside, also when they were rounded to 32 bits; but for ends where the model has no solution."
+    emulator, world, ends = network([name]), get_world(name), torch.stack(get_world(name).parameters.box())
+    for theta in (world.sample(50, seed=7).float(), {}): assert emulator.impulse_responses(theta, name, guard="error").isfinite().all()
+    for theta in (ends, ends.float()):
+        assert emulator.outside(theta, name).tolist() == (~world.valid(ends)).tolist()
+        answers = emulator.impulse_responses(theta, name, guard="nan").isfinite().flatten(1).all(1)
+        assert answers.tolist() == world.valid(ends).tolist()
+
+@pytest.mark.parametrize("name", ["nk", "rbc", "zlb", "switching"])
+def test_nothing_is_answered_in_silence_where_nothing_was_taught(name):
+    "Draws of a region that was kept from training, or without a solution, are solved, refused or left out; the network's own answer never comes but when it is forced."
+    emulator, world = network([name]), get_world(name)
+    lower, upper = world.parameters.box()
+    boxed = lower + (upper - lower)*torch.rand(300, len(world.parameters), generator=torch.Generator().manual_seed(0)).double()
+    theta = torch.cat([world.sample(150 if name != "zlb" else 60, seed=3), boxed[:40 if name == "zlb" else None]])
+    whole, good = emulator.outside(theta, name), world.valid(theta)
+    assert whole.tolist() == (~good).tolist()
+    emulator.domains[name] = world_domain(world, everywhere=False)
+    out, inside = emulator.outside(theta, name), regions(world, theta)
+    assert out.tolist() == (~good | torch.from_numpy(inside["slice"] | inside["corner"])).tolist() and (out & good).any()
+    forced, filled, left = (emulator.impulse_responses(theta, name, guard=g).detach() for g in ("off", "fill", "nan"))
+    rows = lambda x: x.flatten(1)
+    assert torch.allclose(filled[~out], forced[~out], rtol=1e-5, atol=1e-6) and left[out].isnan().all() and filled[~good].isnan().all()
+    exact = world.impulse_responses(theta[out & good], H).float()
+    assert torch.allclose(filled[out & good], exact, rtol=1e-5, atol=1e-6) and (rows(forced[out & good] - exact).abs().amax(1) > 1e-4).all()
+    with pytest.raises(ValueError, match="was kept from training|there is|must be|lies outside|spiral|no path|explosive|determinate"): emulator.impulse_responses(theta[out], name, guard="error")
+    if not good.all():
+        with pytest.raises(ValueError, match="nor has the solver an answer"): emulator.impulse_responses(theta, name)
+
+@pytest.mark.parametrize("name", ["nk", "rbc"])
+def test_a_box_that_is_said_to_be_solvable_is(name):
+    "Its corners, its edges and what lies between; so the guard need not ask."
+    world = get_world(name)
+    lower, upper = world.parameters.box()
+    place = torch.rand(6000, len(world.parameters), generator=torch.Generator().manual_seed(0)).double()
+    place[:4000] = place[:4000].round()                     # corners
+    place[4000:5000] = torch.where(place[4000:5000] < .3, 0., torch.where(place[4000:5000] > .7, 1., place[4000:5000]))
+    assert world.solvable and not get_world("zlb").solvable and world.valid(lower + (upper - lower)*place).all()
+    wider = replace(world_domain(world), lower=tuple(v - .6 if n == "phi_pi" else v for n, v in zip(world.parameters.names, world.parameters.lower)))
+    if name == "nk": assert wider.outside(world, world.parameters.tensor({"phi_pi": [.5, 1.5]})).tolist() == [True, False]
+
+def test_gradients_pass_through_the_solver():
+    "A sampler that strays from the domain is led by the slope of the solver, and stopped by nothing at all."
+    emulator = network(["nk"])
+    emulator.domains["nk"] = world_domain(get_world("nk"), everywhere=False)
+    theta = get_world("nk").parameters.tensor({"phi_pi": [1.5, 3.45, .5]}).requires_grad_()
+    emulator.impulse_responses(theta, "nk", guard="fill")[:2].sum().backward()
+    assert theta.grad.isfinite().all() and (theta.grad[:2].abs().amax(1) > 0).all() and not theta.grad[2].any()
+    exact = get_world("nk").parameters.tensor({"phi_pi": 3.45}).requires_grad_()
+    get_world("nk").impulse_responses(exact, H).sum().backward()
+    assert torch.allclose(theta.grad[1], exact.grad, rtol=1e-4)
+
+def test_a_history_cannot_be_solved():
+    "Who is told no parameters refuses where nothing was learnt."
+    emulator = network(["nk"], regime="B1")
+    with pytest.raises(ValueError, match="kappa = 0.9 lies outside"): emulator.impulse_responses({"kappa": .9}, "nk", history=torch.zeros(20, 3))
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=4), lambda x: st.lists(x, max_size=8) | st.dictionaries(st.sampled_from(["lower", "upper", "regions", "taught", "slice"]), x, max_size=4), max_leaves=12))
+@quick
+def test_a_domain_from_a_stranger_is_read_or_refused(said):
+    "Whatever stands in a checkpoint as a domain: one sentence, or a domain that can be asked."
+    world = get_world("rbc")
+    whole = plain_domain(world_domain(world, everywhere=False))
+    for found in (said, whole | dict(regions=said), whole | dict(lower=said), whole | dict(taught=said), whole | dict(regions=dict(slice=[["rho_a", "above", said]]))):
+        try: domain = read_domain(world, found)
+        except ValueError as e: assert "domain of rbc" in str(e) and "\n" not in str(e); continue
+        assert domain.outside(world, world.sample(2)).dtype == torch.bool
 
 def test_a_world_that_is_not_proportional_refuses_other_sizes():
     "At the bound twice the shock is not twice the answer, and an emulator that has learnt one size says so; a linear world's answer is scaled."
@@ -349,17 +418,48 @@ def test_bands_hold_what_they_promise():
     "Calibrated on some draws, whole responses of fresh draws lie inside as often as was asked; without calibration there are none."
     emulator = Rough(["rbc", "nk"], H).learn_scales({n: draws(n, 100, seed=1) for n in ("rbc", "nk")})
     with pytest.raises(ValueError, match="the error bars of rbc are not calibrated"): emulator.bands({}, "rbc")
+    emulator.calibrate(mixed({n: draws(n, 600, seed=2) for n in ("rbc", "nk")}, emulator))
     for level in (.9, .6):
-        emulator.calibrate(mixed({n: draws(n, 600, seed=2) for n in ("rbc", "nk")}, emulator), level)
         for name in "rbc", "nk":
             fresh = draws(name, 1000, seed=3)
-            lower, upper = emulator.bands(fresh["theta"], name)
+            lower, upper = emulator.bands(fresh["theta"], name, level=level)
             inside = ((lower <= fresh["irf"]) & (fresh["irf"] <= upper)).flatten(1).all(1).float().mean().item()
             assert (lower <= upper).all() and abs(inside - level) < 4*(level*(1 - level)*(1/600 + 1/1000))**.5
+            low, high = emulator.bands(fresh["theta"], name, level=level, pointwise=True)
+            single = ((low <= fresh["irf"]) & (fresh["irf"] <= high)).float().mean().item()
+            assert abs(single - level) < 4*(level*(1 - level)*(1/600 + 1/1000))**.5 and (high - low).median() < (upper - lower).median()
     lower, upper = emulator.bands({"kappa": [.1, .9]}, "nk", guard="nan")
     assert lower.isnan().flatten(1).all(1).tolist() == upper.isnan().flatten(1).all(1).tolist() == [False, True]
     low, high = emulator.bands({}, "nk", shock_size=-2.)
     assert (low <= high).all() and torch.allclose(high - low, 2*torch.stack(emulator.bands({}, "nk")).diff(dim=0)[0], rtol=1e-4)
+
+def test_bands_hold_in_every_tenth_of_every_parameter():
+    "Errors that grow with one parameter are held at both of its ends, and at those of all others; one width for all would hold them in the middle only."
+    name, world = "rbc", get_world("rbc")
+    fair = lambda theta: world.parameters.normalise(theta.double())[:, 5]           # rho_a
+    class Uneven(Emulator):
+        def respond(self, theta, world, history=None):
+            known = self.worlds[world]
+            noise = torch.randn(len(theta), 1, self.horizon + 1, 3, generator=torch.Generator().manual_seed(len(theta))).double()
+            exact = known.impulse_responses(theta.double(), self.horizon)/self.scale[0, :1, None]
+            return exact + .01*noise*(1.5*fair(theta)).exp()[:, None, None, None], torch.full_like(exact, math.log(.01))
+    emulator, fresh = Uneven([name], H).double(), draws(name, 6000, seed=3)
+    emulator.calibrate(mixed({name: draws(name, 4000, seed=2)}, emulator))
+    lower, upper = emulator.bands(fresh["theta"], name, guard="off")
+    held = ((lower <= fresh["irf"]) & (fresh["irf"] <= upper)).flatten(1).all(1).double()
+    assert abs(held.mean() - .9) < .02
+    ends = torch.stack([held[order[part]].mean() for order in fresh["theta"].argsort(0).T for part in (slice(600), slice(-600, None))])
+    assert ((ends > .85) & (ends < .95)).all(), ends
+    flat = (upper - lower).flatten(1).amax(1).median()/2
+    plain = ((emulator.impulse_responses(fresh["theta"], name, guard="off") - fresh["irf"]).abs().flatten(1).amax(1) <= flat).double()
+    assert plain[fair(fresh["theta"]).argsort()[-600:]].mean() < .5
+
+@pytest.mark.parametrize("level", [0, 1, 90, -.1, .9999, math.nan])
+def test_a_level_that_no_band_has_is_refused(level, data):
+    emulator = network().learn_scales(data)
+    emulator.calibrate(mixed(data, emulator))
+    with pytest.raises(ValueError, match="such as .9"): emulator.bands({}, "nk", level=level)
+    with pytest.raises(ValueError, match="too few calibration draws"): emulator.bands({}, "nk", level=.99)
 
 def test_the_spread_never_touches_the_answer(data):
     "Learning error bars moves no weight that an answer depends on."

@@ -217,7 +217,7 @@ def test_the_engineer_is_the_transform_of_each_window():
 
 def test_without_pywavelets_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "pywt", None)
-    with pytest.raises(ImportError, match=r"wavelets need PyWavelets; pip install synthlab\[market\]"): create_engineer("wavelet")
+    with pytest.raises(ImportError, match=r'wavelets cannot be had without PyWavelets; type python -m pip install "PyWavelets>='): create_engineer("wavelet")
 
 def test_importing_the_module_does_not_import_pywavelets():
     code = "import sys, synthlab.datasets.wavelets, synthlab.datasets.regimes; print([m for m in ('pywt', 'sklearn') if m in sys.modules])"

@@ -10,14 +10,14 @@ from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
 from synthlab.datasets.sources import MockDataSource
 from synthlab.cli.main import main
-from synthlab.experiments.reports import file_report, linked_run
+from synthlab.experiments.reports import file_report, findings, linked_run
 from synthlab.experiments.runs import Run
 from synthlab.labs.market.settings import KNOBS, market_config
 
 ROOT = Path(__file__).parent.parent
 NBS, CRYPTO = ROOT/"nbs", ROOT.parent/"shared/data/crypto_5m_usdt_2025.parquet"
 SMALL = ["training.epochs=2", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100", "tracking.mode=disabled"]
-SYNTHLAB = [sys.executable, "-c", "import sys; from synthlab.cli.main import main; sys.exit(main())"]
+pytestmark = pytest.mark.usefixtures("warm")
 
 def execute(name, tmp_path, **parameters): return in_process.execute(NBS/f"{name}.ipynb", tmp_path, **parameters)
 
@@ -67,13 +67,15 @@ def test_backtest_report(tmp_path):
     out = execute("backtest", tmp_path, champion="default", challengers=["linear"], source="mock", folds=2, epochs=1, stride=48, run_dir="walk",
                   overrides=[*CONTEST, "evaluation.n_paths=50"])
     assert "The champion is default" in str(out) and "over the best baseline" in str(out)
+    assert (told := findings(out)) and all(then == now for then, now in told)
     assert {p.name for p in (tmp_path/"walk"/"fold_1").iterdir()} >= {"default", "linear", "ewma.scores.parquet", "default.scores.parquet"}
 
 def test_tournament_report(tmp_path):
     "Hour and day, with baselines and the reference miner, and the weights that each would earn."
     out = execute("tournament", tmp_path, hour=["default", "linear"], day=["linear"], source="mock", folds=2, stride=48, day_stride=96, epochs=1, n_paths=50,
                   run_dir="cup", overrides=CONTEST, day_overrides=["training.stride=24"])
-    text = str(out)
+    text, told = str(out), findings(out)
+    assert len(told) == 4 and all(then == now for then, now in told)        # who leads the hour, who is surely better; the same of the day
     assert "reference miner" in text and "presets beat both" in text or "no preset beats both" in text
     assert {p.name for p in (tmp_path/"cup").iterdir()} == {"hour", "day"}
 
@@ -111,10 +113,10 @@ def test_one_and_two_processes_agree(tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     "R5 at the command line: SIGINT in training, exit 130, and `synthlab resume` ends where an undisturbed run does."
-    typed = ["data=mock", *SMALL, "training.epochs=10", "training.patience=0", "training.batch_size=32"]
+    typed = ["data=mock", *SMALL, "training.epochs=5", "training.patience=0", "training.batch_size=32"]
     whole = bench.run("market", [*typed, f"runs={tmp_path}/whole"])["run"].folder
     run = tmp_path/"cut"
-    process = subprocess.Popen([*SYNTHLAB, "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "synthlab", "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (run/"checkpoints/best.safetensors").exists() and time.monotonic() < deadline and process.poll() is None: time.sleep(.02)
     time.sleep(.3); process.send_signal(signal.SIGINT)

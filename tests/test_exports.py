@@ -8,7 +8,7 @@ from synthlab.models.price_action import LSTMBaseline, PriceActionTransformer, c
 from synthlab.trainers import exports
 from synthlab.trainers.exports import export_onnx, export_program, load_onnx, load_program, plain_program
 
-ORT = pytest.importorskip("onnxruntime", reason='needs pip install "synthlab[export]"')
+ORT = pytest.importorskip("onnxruntime", reason='needs pip install ".[export]"')
 ABOUT = {"feature_names": "close volume rsi", "threshold": "0.4"}
 
 def small(**options): return create_classifier({"name": "transformer", "d_model": 8, "nhead": 2, "num_layers": 1, "dim_feedforward": 16} | options, 3, seed=0)
@@ -33,13 +33,18 @@ def files(tmp_path_factory):
     with torch.no_grad(): model.model.head[3].weight.mul_(20)   # an untrained network says nearly the same of every window
     return model, export_onnx(model, folder/"a.onnx", 64, 14, ABOUT), export_program(model, folder/"a.pt2", 64, 14, ABOUT)
 
-def test_the_same_probabilities(files):
-    model, onnx, program = files
+@pytest.fixture(scope="module")
+def read(files):
+    "Both files, as somebody has read them: reading a program takes seconds."
+    return load_onnx(files[1]), load_program(files[2])
+
+def test_the_same_probabilities(files, read):
+    model, onnx, _ = files
     for n in (1, 2, 300):
         x = 100 + 3*windows(n, 64, 14, seed=n)
         truth = says(model, x)
-        for load, file in ((load_onnx, onnx), (load_program, program)):
-            said = load(file)(x)
+        for there in read:
+            said = there(x)
             assert said.shape == (n,) and said.dtype == np.float32 and np.abs(said - truth).max() < 1e-5
     assert truth.std() > .05                                    # windows that differ
     assert onnx.stat().st_size < 1.1*4*406_785 + 100_000        # numbers once, and no table of places for longer windows
@@ -50,9 +55,8 @@ def test_the_recurrent_one_too(tmp_path):
     truth = says(model, x)
     assert np.abs(load_onnx(export_onnx(model, tmp_path/"l.onnx", 4, 3))(x) - truth).max() < 1e-5
 
-def test_what_a_file_says_of_itself(files):
-    _, onnx, program = files
-    for there in (load_onnx(onnx), load_program(program)):
+def test_what_a_file_says_of_itself(read):
+    for there in read:
         assert there.about == {"window": "64", "features": "14"} | ABOUT and (there.window, there.features) == (64, 14)
         assert there(np.zeros((0, 64, 14))).shape == (0,)
         with pytest.raises(ValueError, match=r"reads \(B, 64, 14\), got \(2, 64, 13\)"): there(np.zeros((2, 64, 13)))
@@ -195,6 +199,6 @@ def test_a_failed_trace_puts_everything_back(tmp_path):
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx", "onnxscript"])
 def test_without_the_extra(files, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=missing + r' is not installed; type pip install "synthlab\[export\]"'):
+    with pytest.raises(ImportError, match=f'without {missing}; type python -m pip install "{missing}>='):
         load_onnx(files[1]) if missing == "onnxruntime" else export_onnx(small(), tmp_path/"a.onnx", 12, 3)
     if missing == "onnxruntime": export_program(small(), tmp_path/"a.pt2", 12, 3)       # torch alone is enough

@@ -135,7 +135,9 @@ def test_small_ones_by_hand():
     typical = np.array([1., 2, 6]); d = 3.          # mean 3, mean deviation (2 + 1 + 3)/3 = 2
     assert cci(typical, typical, typical, 3)[-1] == pytest.approx(d/(.015*2))
 
-@pytest.mark.parametrize("call", [lambda: ema(CLOSE, 0), lambda: sma(CLOSE, 0), lambda: ema(CLOSE, 3, smoothing="spam"), lambda: rsi(CLOSE, 3, start="frist")])
+@pytest.mark.parametrize("call", [lambda: ema(CLOSE, 0), lambda: sma(CLOSE, 0), lambda: ema(CLOSE, 3, smoothing="spam"), lambda: rsi(CLOSE, 3, start="frist"),
+                                  lambda: momentum(CLOSE, -1), lambda: momentum(CLOSE, 0), lambda: volume_ratio(CLOSE, -1), lambda: bollinger(CLOSE, -1), lambda: cci(CLOSE, CLOSE, CLOSE, -1),
+                                  lambda: adx(CLOSE, CLOSE, CLOSE, -1), lambda: williams_r(CLOSE, CLOSE, CLOSE, 0), lambda: stochastic_oscillator(CLOSE, CLOSE, CLOSE, -2)])
 def test_a_size_that_makes_no_sense_is_refused(call):
     with pytest.raises(ValueError, match="use|1 row"): call()
 

@@ -20,6 +20,8 @@ from tiny import spawner
 
 spawner.set_forkserver_preload(["synthlab.trainers.trainer", "torch._dynamo", *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal"))])
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 HERE, NBS = Path(__file__).parent, Path(__file__).parent.parent/"nbs"
 PLUGIN = HERE/"toy_lab.py"
 TOYS = {
@@ -27,7 +29,8 @@ TOYS = {
                         "evaluation.n_boot=100", "evaluation.baselines=[constant,ewma]"],
                    taught="training.lr=3", other="training.lr", wrong=("training.horizn=24", "training.horizon"), word="training.n_windows", varied="training.lr=0.001,0.002"),
     "macro": dict(toy=["data.worlds=[nk,rbc]", "data.n=60", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", "training.epochs=2", "training.batch_size=24",
-                       "evaluation.epochs=1", "evaluation.alone=[nk]", "evaluation.leave_out=[]", "evaluation.timing_draws=4"],
+                       "evaluation.epochs=1", "evaluation.alone=[nk]", "evaluation.leave_out=[]", "evaluation.timing_draws=4",
+                       "training.final_epochs=1", "evaluation.calibration_draws=40", "evaluation.certificate_draws=60"],
                   taught="data.n=50", wrong=("data.world=[nk]", "data.worlds"), word="model.trunk_dim", varied="training.lr=0.001,0.002"),
     "signal": dict(toy=["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=24", "data.lookback=16",
                         "evaluation.random_draws=20", "evaluation.n_boot=100", "evaluation.trials=1"],
@@ -193,7 +196,7 @@ def test_a_checkpoint_alone_answers_in_a_new_process(toy, tmp_path):
     "Copied away from its run, asked by a process that has seen nothing else."
     name, folder = toy
     source = source_of(name, tmp_path)
-    shutil.copy(folder/"checkpoints/best.safetensors", tmp_path/"alone.safetensors")
+    shutil.copy(get_lab(name).given(folder), tmp_path/"alone.safetensors")
     here = predict(folder, source)
     assert here and all(len(frame) for frame in here.values()) and equal(predict(tmp_path/"alone.safetensors", source), here)
     assert equal(asked_elsewhere(name, tmp_path/"alone.safetensors", source, tmp_path/"said"), here)

@@ -15,7 +15,7 @@ from synthlab.experiments.parts import TorchPart
 from synthlab.labs.macro.experiment import judge_emulators as judge_all, network_training, networks
 from synthlab.labs.macro.judging import INSIDE, answers, by_model
 from synthlab.labs.macro.settings import MACRO_KNOBS, macro_config, macro_store
-from synthlab.experiments.reports import linked_run
+from synthlab.experiments.reports import findings, linked_run
 from synthlab.experiments.runs import Run
 from synthlab.metrics.responses import nrmse, response_scale
 from synthlab.models.specialists import LinearBaseline, OracleBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
@@ -24,8 +24,8 @@ from synthlab.trainers.trainer import Trainer
 
 NBS = Path(__file__).parent.parent/"nbs"
 TOY = ["data.worlds=[nk,rbc]", "data.n=60", "data.T=12", "data.horizon=12", "data.processes=1", "model=small", "training.epochs=3", "training.batch_size=24",
-       "evaluation.epochs=2", "evaluation.alone=[nk]", "evaluation.leave_out=[nk]", "evaluation.leave_out_epochs=1", "evaluation.timing_draws=4", "tracking.mode=disabled"]
-BARE = ["evaluation.baselines=[]", "evaluation.alone=[]", "evaluation.leave_out=[]"]
+       "evaluation.epochs=2", "evaluation.alone=[nk]", "evaluation.leave_out=[nk]", "evaluation.leave_out_epochs=1", "evaluation.timing_draws=4", "training.final_epochs=1", "evaluation.calibration_draws=40", "evaluation.certificate_draws=60", "tracking.mode=disabled"]
+BARE = ["evaluation.baselines=[]", "evaluation.alone=[]", "evaluation.leave_out=[]", "training.final_epochs=1", "evaluation.calibration_draws=40", "evaluation.certificate_draws=60"]
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory):
@@ -40,13 +40,13 @@ def test_a_run_is_complete(toy):
     folder = toy["run"].folder
     assert Run(folder).status == "done" and Run(folder).read_status()["lab"] == "macro"
     assert {p.name for p in folder.iterdir()} >= {"config.yaml", "overrides.yaml", "status.json", "lock", "facts", "checkpoints", "result.json", "parts"}
-    assert {p.name for p in (folder/"parts").iterdir()} == {"pooled", "mlp", "alone_nk", "without_nk"}
+    assert {p.name for p in (folder/"parts").iterdir()} == {"shipped", "pooled", "mlp", "alone_nk", "without_nk"}
     result = json.loads((folder/"result.json").read_text())
     rows = {(r["model"], r["world"], r["split"], r["shock"], r["variable"]) for r in result["errors"]}
     for shock in ("monetary", "demand", "cost_push", "all"): assert ("universal", "nk", INSIDE, shock, "all" if shock == "all" else "rate") in rows
     assert {r[0] for r in rows} == {"universal", "linear", "pooled", "mlp", "alone"}
     assert {"p50", "p99", "max", "mean"} <= set(result["errors"][0])
-    assert set(result["trainings"]) == {"universal", "pooled", "mlp", "alone_nk", "without_nk"} and [r["world"] for r in result["left_out"]] == ["nk"]
+    assert set(result["trainings"]) == {"universal", "shipped", "pooled", "mlp", "alone_nk", "without_nk"} and [r["world"] for r in result["left_out"]] == ["nk"]
     assert "median error" in result["conclusion"] and "Without ever having seen nk" in result["conclusion"]
     assert "oracle" not in json.dumps(result)
 
@@ -72,19 +72,24 @@ def test_the_oracle_makes_no_error_and_others_do(toy):
 
 def test_a_rebuilt_emulator_says_the_same(toy):
     "From best.safetensors alone, error bars included, bit for bit; parts too."
-    again, model = bench.load_model(toy["run"].folder)[0], toy["model"]
-    for world in model.names:
-        theta = model.worlds[world].sample(5, seed=3)
-        with torch.no_grad():
-            assert torch.equal(again.impulse_responses(theta, world), model.impulse_responses(theta, world))
-            if model.band.isfinite().all(): assert all(torch.equal(a, b) for a, b in zip(again.bands(theta, world), model.bands(theta, world)))
-    assert not again.band.isnan().any() and torch.equal(again.band, model.band)
+    for model, judged in ((toy["models"]["shipped"], False), (toy["model"], True)):
+        again = bench.load_model(toy["run"].folder, judged=judged)[0]
+        for world in model.names:
+            theta = model.worlds[world].sample(5, seed=3)
+            with torch.no_grad():
+                assert torch.equal(again.impulse_responses(theta, world), model.impulse_responses(theta, world))
+                assert all(torch.equal(a, b) for a, b in zip(again.bands(theta, world), model.bands(theta, world)))
+        assert all(again.calibrated(w) for w in again.names) and torch.equal(again.band_single.nan_to_num(), model.band_single.nan_to_num())
+        assert again.domains == model.domains and again.certificates == model.certificates
     for part, kind in dict(mlp=PerWorldMLPBaseline, pooled=PooledMLPBaseline).items():
         one = bench.load_model(toy["run"].folder/"parts"/part)[0]
         assert isinstance(one, kind) and torch.equal(one(theta.float(), "rbc"), toy["models"][part](theta.float(), "rbc"))
 
 def test_outside_the_prior_it_refuses(toy):
-    with pytest.raises(ValueError, match="phi_pi = 9 lies outside the prior"): toy["model"].impulse_responses({"phi_pi": 9.}, "nk")
+    with pytest.raises(ValueError, match="phi_pi = 9 lies outside the prior"): toy["model"].impulse_responses({"phi_pi": 9.}, "nk", guard="error")
+    exact = toy["model"].worlds["nk"].impulse_responses({"phi_pi": 9.}, 12)
+    assert torch.allclose(toy["model"].impulse_responses({"phi_pi": 9.}, "nk").detach(), exact.float(), atol=1e-5)     # the solver, unless one refuses
+    with pytest.raises(ValueError, match="nor has the solver an answer"): toy["model"].impulse_responses({"phi_pi": .5}, "nk")
     assert toy["model"].impulse_responses({"phi_pi": 9.}, "nk", guard="nan").isnan().all()
     with pytest.raises(ValueError, match="knows no world 'zlb'"): toy["model"].impulse_responses(None, "zlb")
 
@@ -112,7 +117,7 @@ def test_a_damaged_checkpoint_is_an_error(toy, tmp_path, capsys):
     try: assert main(["evaluate", str(toy["run"].folder)]) == 2 and "not a whole checkpoint" in capsys.readouterr().err
     finally: path.write_bytes(kept)
 
-@pytest.mark.parametrize("where", ["universal", "mlp", "without_nk", "test"])
+@pytest.mark.parametrize("where", ["universal", "shipped", "mlp", "without_nk", "test"])
 def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, monkeypatch):
     "Cut in the emulator's training, in a part, before the test; finished parts are not trained again."
     config, folder = [*TOY, f"runs={toy['run'].folder.parent}"], tmp_path/"cut"
@@ -132,7 +137,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(where, toy, tmp_path, m
         again = bench.resume(folder, quiet=True)
     assert Run(folder).status == "done"
     if where == "test": assert not trained
-    if where in ("mlp", "without_nk"): assert "cut" not in trained and trained[0] == where
+    if where in ("shipped", "mlp", "without_nk"): assert "cut" not in trained and trained[0] == where
     mine, theirs = bits(folder), bits(toy["run"].folder)
     assert mine.keys() == theirs.keys() and all(mine[k] == theirs[k] for k in mine)
     assert (folder/"facts/scalars.csv").read_text() == (toy["run"].folder/"facts/scalars.csv").read_text()
@@ -174,7 +179,7 @@ def test_regimes_that_read_a_history_learn(regime, tmp_path):
         same = torch.equal(said, model.impulse_responses(data["theta"].flip(0), "nk", history=data["history"]))
     assert same == (regime == "B1")         # B1 is not told the parameters
     with pytest.raises(ValueError, match="reads a history"): model.impulse_responses(None, "nk")
-    again = bench.load_model(result["run"].folder)[0]
+    again = bench.load_model(result["run"].folder, judged=True)[0]
     with torch.no_grad(): assert torch.equal(again.impulse_responses(data["theta"], "nk", history=data["history"]), said)
 
 def test_a_world_that_is_left_out_teaches_nothing(toy):
@@ -241,7 +246,7 @@ def test_report(tmp_path):
     out = execute(NBS/"emulate.ipynb", tmp_path, worlds=["nk", "rbc"], n=60, model="small", epochs=2, overrides=TOY[2:5] + TOY[7:])
     folder = linked_run(out, tmp_path)
     assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
-    assert {p.stem for p in (folder/"figures").iterdir()} == {"training", "median", "bad", "quantiles", "horizons", "splits", "coverage", "left_out"}
+    assert {p.stem for p in (folder/"figures").iterdir()} == {"training", "median", "bad", "quantiles", "horizons", "splits", "coverage", "left_out"}     # 60 draws certify nothing by slices
     assert "Without ever having seen nk" in str(out)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 
@@ -250,6 +255,7 @@ def test_the_report_on_estimation(toy, tmp_path):
     small = dict(run_dir=str(toy["run"].folder), draws=6, warmup=6, chains=2, simulations=4, quarters=40, recovered=3, steps=20)
     out = execute(NBS/"estimate.ipynb", tmp_path, **small)
     assert "Simulation-based calibration with 4 data sets" in str(out)
+    assert (told := findings(out)) and all(then == now for then, now in told)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 
 def test_knobs_say_what_the_configuration_says():
@@ -284,7 +290,7 @@ def test_a_mixed_batch_has_the_answers_of_its_worlds(kind):
 def test_the_emulator_beats_a_line(tmp_path):
     "A few hundred draws and some dozen epochs are enough on the New Keynesian world."
     result = bench.run("macro", ["data.worlds=[nk,rbc]", "data.n=600", "data.T=8", "data.processes=1", "training.epochs=20", "training.batch_size=64", "evaluation.baselines=[linear]",
-                            "evaluation.alone=[]", "evaluation.leave_out=[]", "evaluation.timing_draws=8", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
+                            "evaluation.alone=[]", "evaluation.leave_out=[]", "training.final_epochs=1", "evaluation.calibration_draws=40", "evaluation.certificate_draws=60", "evaluation.timing_draws=8", "tracking.mode=disabled", f"runs={tmp_path}"], quiet=True)
     seen = by_model(result["table"], "p50")
     assert (seen["universal"] < .5*seen["linear"]).all()
     assert result["promised"].met.iloc[0]

@@ -11,7 +11,7 @@ from scipy import stats
 
 import synthlab.metrics.crps as crps
 from synthlab.metrics.calibration import (brier, central_interval, coverage, coverage_band, design_effect, effective_size, interval_score,
-    interval_score_band, pinball, pit, pit_test, rank_histogram, rank_histogram_band, rank_test, ranks, spread_skill, spread_skill_band)
+    interval_score_band, pinball, pit, pit_band, pit_test, rank_histogram, rank_histogram_band, rank_test, ranks, spread_skill, spread_skill_band)
 from synthlab.metrics.crps import (afcrps_ensemble, check_ensemble, crps_ensemble, fair_crps_ensemble, log_likelihood, sharpness,
     threshold_weighted_crps)
 from synthlab.metrics.joint import energy_score, variogram_score
@@ -684,3 +684,24 @@ def test_interval_covers_with_twenty_independent_windows(n, H, stride, assets):
         low, high = skill_interval(abs(y + a/2), abs(y + b/2), 2*share, 300, seed=seed)
         hits.append(low <= 0 <= high)
     assert .92 <= np.mean(hits) <= .985, np.mean(hits)
+
+LEARNING = torch.tensor([.1, .9, .4, .6, .2, .8, .3, .7], dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("call", [
+    lambda x: pit_test(x), lambda x: pit_test(x, times=[0, 0, 1, 1, 2, 2, 3, 3], overlap=2), lambda x: rank_test(x, 7), lambda x: effective_size(x), lambda x: design_effect(x),
+    lambda x: block_bootstrap(x, 2, 5).tolist(), lambda x: skill_interval(x, 1 - x, n_boot=20), lambda x: diebold_mariano(x, 1 - x), lambda x: coverage_band(x, 50, 9)[0].tolist(),
+    lambda x: pit_band(x, 50)[0].tolist()])
+def test_what_still_learns_is_a_number_too(call):
+    "A tensor with a gradient (or on another device) is taken by its numbers, as an array is."
+    assert call(LEARNING) == call(LEARNING.detach().numpy())
+
+@pytest.mark.parametrize("call,message", [
+    (lambda: pit_test([.2, 1.2, .4]), "from 0 to 1, got 1.2"), (lambda: pit_test([.2, math.nan, .4]), "from 0 to 1, got nan"),
+    (lambda: rank_test([5, -1, 5], 2), "not negative, got -1"), (lambda: rank_test([5, math.nan, 5], 2), "not negative, got nan"), (lambda: rank_test([0, 0, 0], 2), "no case"),
+    (lambda: design_effect([1., math.nan]), "nan"), (lambda: pit_band(1.2, 50), "from 0 to 1, got 1.2")])
+def test_values_that_no_forecast_has_are_refused(call, message):
+    with pytest.raises(ValueError, match=message): call()
+
+@pytest.mark.parametrize("value", [.1, 1e9 + .1, 1e-9/3])
+def test_a_constant_series_is_constant_at_any_level(value):
+    "Rounding in its mean is no dependence."
+    assert effective_size(np.full(50, value)) == effective_size(np.zeros(50)) == 50

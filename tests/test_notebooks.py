@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from execnb.shell import CaptureShell
+from matplotlib.figure import Figure
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.test import nb_test_cells
@@ -27,11 +28,17 @@ def taken():
     "Take the package's modules out of `sys.modules`."
     return {k: sys.modules.pop(k) for k in list(sys.modules) if k.split(".")[0] == "synthlab"}
 
+def drawn(figure):
+    "A figure is drawn once, with its layout and its words; a page would lay it out and draw it again, and pack the picture."
+    figure.canvas.draw()
+    return b""
+
 class Run:
     "One notebook's live shell with its own copy of the package, and how far it has got."
     def __init__(self, path):
         self.path, self.done, self.failed, self.main, self.modules = path, 0, None, sys.modules["__main__"], {}
         self.shell = CaptureShell(path, profile=False)      # takes the place of `__main__`
+        self.shell.display_formatter.formatters["image/png"].for_type(Figure, drawn)
 
     @contextmanager
     def inside(self):

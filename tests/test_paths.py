@@ -514,3 +514,13 @@ def test_reference_miner():
     assert abs(float(change.mean())) < 4*float(change.std())/change.numel()**.5
     unknown, number = (reference_paths(x, torch.tensor([1., 2.]), 60, 3, 5, gen()) for x in ("DOGE", .005))
     assert torch.equal(unknown, number) and unknown.shape == (2, 5, 4) and len(HOURLY_SIGMA) == 12
+
+def test_prices_that_are_no_tensor_are_taken_by_position():
+    rng = np.random.default_rng(0)
+    sim, real = 100 + rng.standard_normal((2, 5, 7)), 100 + rng.standard_normal((2, 7))
+    expected = multi_interval_crps(torch.from_numpy(sim), torch.from_numpy(real), {"a": 2, "b_abs": 3})
+    assert torch.equal(multi_interval_crps(sim, pd.DataFrame(real, index=[1, 0]), {"a": 2, "b_abs": 3}), expected)
+    w = rng.random((2, 5)) + .1
+    assert torch.equal(multi_interval_crps(sim, real, {"a": 2}, weights=w), multi_interval_crps(*map(torch.from_numpy, (sim, real)), {"a": 2}, weights=torch.from_numpy(w)))
+    price = pd.Series([100., 200.], index=[1, 0])
+    assert reference_paths("BTC", price, 300, 4, 3)[:, 0, 0].tolist() == [100., 200.]

@@ -435,3 +435,35 @@ def test_the_matrix_sign():
 def test_inverses_by_two_ways():
     X = torch.randn(4, 4, 20, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 4*torch.eye(4)[..., None]
     for found, expected in zip(swept(X), factored(X)): assert torch.allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+# a handful of draws goes another way
+
+def test_a_model_is_judged_alike_alone_and_among_many():
+    "Two hundred models of all kinds; each alone, in fours, and all at once."
+    generator = torch.Generator().manual_seed(4)
+    make = lambda: torch.randn(200, 3, 3, generator=generator, dtype=torch.float64)
+    F, G, H = .6*make(), -torch.eye(3) + .3*make(), .6*make()
+    H[:, :, 2], F[:, 2], H[:, 2, :2], G[:, 2, :2] = 0, 0, 0, 0
+    together = determinacy(F, G, H)
+    assert set(together.tolist()) == {-1, 0, 1}
+    assert [int(determinacy(F[i], G[i], H[i])) for i in range(200)] == together.tolist()
+    assert torch.equal(torch.cat([determinacy(*(x[i:i + 4] for x in (F, G, H))) for i in range(0, 200, 4)]), together)
+    good = (together == 0).nonzero().flatten()
+    M = torch.ones(200, 3, 1).double()
+    P, Q = solve_rational(*(x[good] for x in (F, G, H, M)))
+    for k, i in enumerate(good.tolist()):
+        alone = solve_rational(F[i], G[i], H[i], M[i])
+        assert torch.allclose(alone[0], P[k], atol=1e-9) and torch.allclose(alone[1], Q[k], atol=1e-9)
+    for i in (together != 0).nonzero().flatten().tolist()[:20]:
+        with pytest.raises(IndeterminateError, match="indeterminate" if together[i] > 0 else "explosive"):
+            solve_rational(F[i], G[i], H[i], M[i])
+
+def test_one_draw_has_the_slopes_of_many():
+    theta = NK.parameters.tensor(None)[None].requires_grad_()
+    many = theta.detach().repeat(9, 1).requires_grad_()
+    alone, among = (torch.autograd.grad(NK.impulse_responses(t)[0].square().sum(), t)[0][0] for t in (theta, many))
+    torch.testing.assert_close(alone, among, rtol=1e-9, atol=1e-9)
+
+def test_numbers_that_are_none_have_no_roots():
+    bad = torch.full((1, 2, 2), torch.nan).double()
+    assert determinacy(bad, bad, bad).shape == (1,)

@@ -8,7 +8,7 @@ from papermill.exceptions import PapermillExecutionError
 from in_process import execute
 from synthlab.labs.market.realism import (PairedReturns, compare_returns, conclude_realism, run_realism,
                                           spread_windows, take_returns)
-from synthlab.experiments.reports import linked_run
+from synthlab.experiments.reports import findings, linked_run
 from synthlab.experiments.runs import Run
 from synthlab.labs.market.settings import market_config
 from synthlab.labs.market.setup import load_market
@@ -114,6 +114,7 @@ def test_report_on_a_random_walk(tmp_path):
     again = run_realism("linear", ["data=mock", "training.horizon=48", "training.epochs=1", "training.seed=7", *TOY], records=20, folder=tmp_path/"walk")
     shown = [o["data"].get("text/markdown") for c in out.cells for o in c.get("outputs", []) if "data" in o]
     assert conclude_realism(again, again.beside_known()) in shown
+    assert (told := findings(out)) and all(then == now for then, now in told)
 
 def test_a_misspelt_parameter_of_the_report_is_refused(tmp_path):
     with pytest.raises(PapermillExecutionError, match="did you mean records"): execute(NBS/"stylised_facts.ipynb", tmp_path, recods=4)

@@ -13,6 +13,8 @@ from tiny import cases, spawner
 from synthlab.experiments.runs import Run
 from synthlab.trainers.checkpoints import newest_checkpoint
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 def started(function, *args, **kwargs):
     child = spawner.Process(target=function, args=args, kwargs=kwargs, daemon=True)
     child.start()

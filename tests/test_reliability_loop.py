@@ -124,7 +124,7 @@ def test_another_seed_is_another_run(tmp_path):
     Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG | dict(seed=1)), tmp_path/"two").fit(*tiny.train_val())
     assert "rows" in tiny.differs(tiny.left_by(tmp_path/"one"), tiny.left_by(tmp_path/"two"))
 
-def test_one_and_two_processes(tmp_path):
+def test_one_and_two_processes(tmp_path, warm):
     "Two processes agree with one to 1e-4 relative after 50 steps (float32, no noise), also on a last batch of a single sample."
     launch(tiny.train_plain, 2, tmp_path/"two")
     tiny.train_plain(tmp_path/"one")

@@ -11,6 +11,8 @@ from tiny import cases, spawner
 from synthlab.experiments import runs
 from synthlab.experiments.runs import Lock, Run, RunLocked, list_runs
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 # R10
 
 def hold(folder, ready, seconds=60.):

@@ -129,7 +129,7 @@ def test_a_pickle_in_a_repository_is_not_read(tmp_path, monkeypatch):
     ("ccxt", lambda: CcxtSource().load())])
 def test_without_the_package_one_sentence(package, use, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"this source needs {package}; pip install synthlab\[market\]"): use()
+    with pytest.raises(ImportError, match=rf'this source cannot be had without {package}; type python -m pip install "{package}>='): use()
 
 def test_importing_the_module_imports_neither():
     import subprocess

@@ -2,7 +2,7 @@
 import math
 from statistics import NormalDist
 
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from scipy import signal, stats
 
@@ -169,6 +169,14 @@ def test_inputs_of_any_kind():
     assert nrmse(torch.ones(3, 2).bfloat16(), torch.zeros(3, 2).bfloat16(), 1.).dtype == torch.float32
     assert nrmse(np.ones((3, 2), int), np.zeros((3, 2), int), 2).tolist() == [.5, .5]
 
+def test_units_are_read_by_position():
+    "A Series whose labels run down is the numbers that it holds."
+    pred, true, unit = np.arange(12.).reshape(4, 3), np.ones((4, 3)), np.array([1., 2., 4.])
+    label = pd.Series(unit, index=[2, 1, 0])
+    for score in (nrmse, peak_value_error, lambda p, t, u: sign_at_impact(p, t, 3, u), lambda p, t, u: band_coverage(p, u, t, [.5, .9])):
+        assert torch.equal(score(pred, true, label), score(pred, true, unit))
+    assert torch.equal(gap_metric(label, unit), gap_metric(unit, unit)) and half_width(pd.Series([.5, .9], index=[1, 0])).tolist() == half_width([.5, .9]).tolist()
+
 @pytest.mark.parametrize("call,says", [
     (lambda: nrmse(np.ones((5, 2, 41, 3)), np.ones((5, 41, 3)), 1.), "give the same responses"),
     (lambda: nrmse(np.ones((41, 3)), np.ones((41, 3)), [1., 0., 1.]), "scale must be > 0"),
@@ -177,6 +185,10 @@ def test_inputs_of_any_kind():
     (lambda: sign_at_impact(np.ones((2, 3)), np.ones((2, 3))), "use 1 to 2"),
     (lambda: horizon_weights(-1), "0 or more"), (lambda: horizon_weights(4, tau=0), "tau"), (lambda: horizon_weights(4, "ipmact"), "there are uniform"),
     (lambda: hf_ratio(np.ones((4, 1)), 1), "2 quarters"), (lambda: overshoot_ratio(np.ones((4, 1)), 0), "share of the peak"),
+    (lambda: gap_metric(np.ones(4), np.ones((4, 1))), "same errors"), (lambda: gap_metric([-1.], [1.]), "0 or more"), (lambda: band_coverage(np.ones((4, 3)), np.ones(4), np.ones((4, 3)), [.5]), "spread has the shape"),
+    (lambda: band_coverage(np.ones(4), np.ones((4, 1)), np.ones(4), [.5]), "spread has the shape"), (lambda: band_coverage([1.], [0.], [1.], [.5]), "spread must be > 0"),
+    (lambda: peak_value_error(np.ones((41, 3)), np.ones((41, 3)), 0.), "scale must be > 0"), (lambda: peak_value_error(np.ones((41, 3)), np.ones((41, 3)), [1., -1., 1.]), "scale must be > 0"),
+    (lambda: nrmse(np.ones((41, 3)), np.ones((41, 3)), np.ones((2, 3))), "scale has the shape"), (lambda: sign_at_impact(np.ones((41, 3)), np.ones((41, 3)), 3, -1.), "tolerance must be"),
     (lambda: summarise([]), "one or more samples"), (lambda: conformal_factor([], .9), "one or more"), (lambda: conformal_factor([1., math.nan], .5), "none NaN"),
     (lambda: conformal_factor([1.], 1.), "between 0 and 1"), (lambda: band_coverage([1.], 1., [1., 2.], [.5]), "same responses")])
 def test_wrong_input_is_refused_in_a_sentence(call, says):

@@ -38,7 +38,7 @@ OTHERS = {
     "data.label": ("first_touch",), "data.smoothing": ("span",), "data.target_offset": ("1",), "training.pos_weight": ("3",), "training.focal": ("2",),
     "training.label_smoothing": ("0.1",), "evaluation.recalibration": ("isotonic",), "evaluation.threshold": ("0.4",),
     "evaluation.threshold_rule": ("search",), "evaluation.rule": ("slots", "evaluation.threshold=0.3"), "evaluation.stop": ("1", "evaluation.threshold=0.3"),
-    "evaluation.target": ("1", "evaluation.threshold=0.3"), "evaluation.trials": ("1000",),
+    "evaluation.slow_draws": ("12", "data.worlds=[zlb]", "evaluation.alone=[]"), "evaluation.target": ("1", "evaluation.threshold=0.3"), "evaluation.trials": ("1000",),
 }
 
 def other(name, setting, kind, default, places):

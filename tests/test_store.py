@@ -207,7 +207,7 @@ def test_no_store(tmp_path, root):
 # --- R17 -------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("seed", cases(4, 200))
-def test_eight_readers(seed, root):
+def test_eight_readers(seed, root, warm):
     "Eight processes, forked or spawned, read one open store at once: equal bytes, no hang."
     store, method = open_store(root), ("fork", "fork", "fork", "spawn")[seed % 4]
     want = store.read("lss", "irfs").tobytes()                  # read here first, so that a fork inherits whatever reading leaves behind

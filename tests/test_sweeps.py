@@ -18,6 +18,8 @@ from synthlab.experiments.sweeps import Sweep, run_only, run_sweep, run_variant,
 from synthlab.experiments.variants import expand, pinned, variants
 from synthlab.models.registry import ConfigError
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 SMALL = ["data=mock", "model=linear", "training.n_paths=8", "evaluation.n_paths=50", "evaluation.stride=24", "evaluation.n_boot=100",
          "evaluation.baselines=[constant,ewma]", "tracking.mode=disabled"]
 QUICK = [*SMALL, "training.epochs=1", "training.batch_size=1024"]
@@ -183,7 +185,7 @@ def test_a_sweep_knows_its_lab_and_its_plug_ins(tmp_path):
     (tmp_path/"s/sweep.json").write_text(json.dumps(said | dict(plugins=[dict(name="mine.py", sha256="0"*64)])))
     with pytest.raises(ConfigError, match="made with the plug-in mine.py"): run_sweep(folder=tmp_path/"s")
 
-MACRO = ["data.worlds=[rbc]", "data.n=40", "training.epochs=1", "evaluation.epochs=1", "evaluation.baselines=[linear]",
+MACRO = ["data.worlds=[rbc]", "training.final_epochs=1", "evaluation.calibration_draws=40", "evaluation.certificate_draws=60", "data.n=40", "training.epochs=1", "evaluation.epochs=1", "evaluation.baselines=[linear]",
          "evaluation.timing_draws=8", "tracking.mode=disabled"]
 
 def test_other_labs_are_swept_and_compared_too(tmp_path):

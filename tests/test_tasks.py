@@ -74,7 +74,7 @@ def test_all_is_done_once(jobs, tmp_path, capsys):
     assert len(set(pids(tmp_path))) == (1 if jobs == 1 else 3)
     assert sorted(line.split()[-1] for line in capsys.readouterr().out.splitlines()) == ["t0", "t1", "t2"]
 
-def test_what_fails_says_why_and_the_others_go_on(tmp_path):
+def test_what_fails_says_why_and_the_others_go_on(tmp_path, warm):
     "A refusal is one attempt and a sentence; a death is tried again, three times in all."
     todo = [Task("dies", "die", str(tmp_path), ("d",)), Task("refuses", "refuse", str(tmp_path)), *counts(tmp_path, 1)]
     why = run_tasks(todo, tmp_path, 2, progress=False)
@@ -99,6 +99,11 @@ def test_a_plug_in_is_loaded_only_when_it_is_given(tmp_path, plugin):
     bare = [w for w in words if w not in ("--plugin", str(plugin))]
     assert "there is no task 'count'" in subprocess.run([sys.executable, *bare], capture_output=True, text=True).stderr
 
+def test_what_starts_a_task_does_without_torch():
+    "Driver, worker of a cluster and task import this module first; torch would cost each of them seconds."
+    code = "import sys, synthlab.experiments.tasks; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
 def test_one_driver(tmp_path):
     lock = Lock(tmp_path/"lock"); lock.acquire()
     with pytest.raises(RunLocked, match="in use by"): run_tasks(counts(tmp_path), tmp_path)
@@ -107,9 +112,9 @@ def test_one_driver(tmp_path):
 
 def drive(folder, **options):
     "A driver of three slow counts in a process of its own: two that are worked on and one that waits."
-    code = (f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_tasks as t\nfrom pathlib import Path\n"
-            f"if __name__ == '__main__':\n    t.load_plugin({str(folder/'counting_tasks.py')!r})\n    folder = Path({str(folder)!r})\n"
-            f"    try: t.run_tasks(t.counts(folder, 3, 30, .1), folder, 2, hint='go on with it', **{options!r})\n"
+    code = ("import sys\nfrom synthlab.experiments.plugins import load_plugin\nfrom synthlab.experiments.tasks import Task, run_tasks\n"
+            f"if __name__ == '__main__':\n    load_plugin({str(folder/'counting_tasks.py')!r})\n"
+            f"    try: run_tasks({counts(folder, 3, 30, .1)!r}, {str(folder)!r}, 2, hint='go on with it', **{options!r})\n"
             "    except KeyboardInterrupt as e: print(e, file=sys.stderr); sys.exit(130)\n")
     (folder/"counting_tasks.py").write_text(PLUGIN); (folder/"drive.py").write_text(code)
     return subprocess.Popen([sys.executable, str(folder/"drive.py")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -136,7 +141,7 @@ def test_whoever_is_killed_all_is_done_once(victim, seed, tmp_path):
         assert run_tasks([t for t in counts(tmp_path, 3, 30, .001) if not (tmp_path/f"{t.arguments[0]}.done").exists()], tmp_path, progress=False) == {}
     assert finished(tmp_path, 3, 30) == [1]*3
 
-def test_a_store_is_simulated_by_tasks(tmp_path):
+def test_a_store_is_simulated_by_tasks(tmp_path, warm):
     "The blocks of two worlds in two processes: the bytes of one process, and nothing left beside them."
     def files(root): return {p.relative_to(root): p.read_bytes() for p in sorted(Path(root).rglob("*")) if p.is_file() and p.name != "manifest.json"}
     wanted = dict(worlds=["lss", "var"], n=dict(lss=14, var=6), T=6, horizon=5, block=10, progress=False)
@@ -147,7 +152,7 @@ def test_a_store_is_simulated_by_tasks(tmp_path):
 
 # Dask
 
-def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path):
+def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path, warm):
     "Two workers, one killed: what it had left is done by the other, each task is finished once."
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
@@ -160,7 +165,7 @@ def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path):
     assert killed and finished(tmp_path, 3, 10) == [1]*3
 
 @pytest.mark.parametrize("cluster", ["local", "address"])
-def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path):
+def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path, warm):
     "Its own workers go with it; those of a cluster that was there before stop working for it. The next driver finishes."
     distributed = pytest.importorskip("distributed")
     there = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) if cluster == "address" else None

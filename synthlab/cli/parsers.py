@@ -69,7 +69,7 @@ class Verb:
     options: tuple = ()                 # what `option` gave, in order
     takes: str = ""                     # the list that further words belong to
     plain: bool = False                 # whether such words may be without =
-    call: str = ""                      # function of `main`; default the name
+    call: str = ""                      # function of `calls`; default the name
 
 # %% ../../nbs/cli/00_parsers.ipynb #e1ebbcf3
 MANY = RUN_DIR, JOBS, CLUSTER

@@ -153,6 +153,7 @@ def slump_start(
 class ZeroLowerBound(NewKeynesian):
     "The New Keynesian economy with a rate that cannot fall below zero; shocks strike in a slump."
     name = "zlb"
+    solvable = False                    # some slumps never end
     linear = False                      # nor is it a law of motion without a kink
     scales = False                      # twice the shock may bring the bound nearer, or leave it behind
     description = ("The New Keynesian model with an interest rate that is never negative; "

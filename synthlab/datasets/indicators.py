@@ -45,7 +45,9 @@ class Lag:
     "The value so many rows ago."
     def __init__(self,
         rows: int = 1,      # how many, 1 or more
-    ): self.held = np.full(whole_rows(rows), np.nan)
+    ):
+        if whole_rows(rows) < 1: raise ValueError(f"a lag of {rows} rows looks at no past; use 1 row or more")
+        self.held = np.full(whole_rows(rows), np.nan)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         both = np.concatenate([self.held, x])

@@ -20,16 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet
 from tqdm.auto import tqdm
 from .bars import BarError, FIELDS, SPELLINGS, nearest, plain
+from .packages import need
 from .tables import DataSource, read_table, split_table
 from .times import to_length, to_time
 
 # %% ../../nbs/datasets/06_remote.ipynb #7982b394
-def _package(name):
-    "An optional package, or a sentence."
-    try: return importlib.import_module(name)
-    except ImportError as e:
-        raise ImportError(f"this source needs {name}; pip install synthlab[market]") from e
-
 def _first(error):
     "The beginning of what another library has to say."
     return (str(error).splitlines() or [""])[0][:150] or type(error).__name__
@@ -44,7 +39,7 @@ def fetch_file(
     offline: bool = False,  # take it from the cache or not at all
 ) -> Path:                  # of the local copy
     "One file of a repository on the Hugging Face hub."
-    hub = _package("huggingface_hub")
+    hub = need("huggingface_hub", "this source")
     errors, what = importlib.import_module("huggingface_hub.errors"), f"{repo_id}/{filename}"
     try:
         return Path(hub.hf_hub_download(repo_id, filename, repo_type=repo_type, revision=revision,
@@ -172,7 +167,7 @@ def list_files(
     offline: bool = False,  # ask the cache alone
 ) -> list:                  # their paths in the repository
     "The files of a repository, or those of them in the cache."
-    hub = _package("huggingface_hub")
+    hub = need("huggingface_hub", "this source")
     if not offline:
         try: return hub.HfApi().list_repo_files(repo_id, revision=revision, repo_type=repo_type)
         except Exception as e:
@@ -258,7 +253,7 @@ class CcxtSource(DataSource):
     @cached_property
     def client(self):
         "The exchange, speaking no faster than it allows."
-        ccxt = _package("ccxt")
+        ccxt = need("ccxt", "this source")
         if self.exchange not in ccxt.exchanges:
             raise BarError(f"ccxt knows no exchange {self.exchange!r}; {nearest(self.exchange, ccxt.exchanges)}")
         return getattr(ccxt, self.exchange)({"enableRateLimit": True})
@@ -304,7 +299,7 @@ class CcxtSource(DataSource):
         if self.offline:
             if not rows: raise BarError("it is not in the cache; load it once with a network", self.label(name))
             return rows
-        ccxt, client, had = _package("ccxt"), self.client, len(rows)
+        ccxt, client, had = need("ccxt", "this source"), self.client, len(rows)
         try:
             client.load_markets()
             now = client.fetch_time() if client.has.get("fetchTime") else client.milliseconds()

@@ -7,6 +7,7 @@ build."""
 __all__ = ['fill_matrix', 'no_solution', 'NewKeynesian', 'RealBusinessCycle']
 
 # %% ../../nbs/datasets/63_structural.ipynb #d78da52e
+import numpy as np
 import torch
 from torch import Tensor
 from .rational import MANY, NONE, Equations, determinacy, solve_rational
@@ -19,10 +20,16 @@ def fill_matrix(
     entries: dict,      # (row, column) → number or (…)
 ) -> Tensor:            # (…, rows, columns)
     "A matrix per draw from its few entries that are not zero; gradients flow into them."
-    zero = torch.zeros_like(like)
-    flat = [zero]*(shape[0]*shape[1])
-    for (i, j), value in entries.items(): flat[i*shape[1] + j] = value + zero
-    return torch.stack(flat, -1).reshape(*like.shape, *shape)
+    fixed, moving = np.zeros(shape), {}
+    for at, value in entries.items():
+        if isinstance(value, Tensor): moving[at] = value
+        else: fixed[at] = value
+    matrix = torch.from_numpy(fixed.ravel()).to(like).expand(*like.shape, fixed.size)
+    if moving:
+        at = torch.tensor([i*shape[1] + j for i, j in moving], device=like.device)
+        values = torch.broadcast_tensors(like, *moving.values())[1:]
+        matrix = matrix.index_add(-1, at, torch.stack(values, -1))
+    return matrix.reshape(*like.shape, *shape)
 
 def no_solution(
     system,             # theta (n, P) → `Equations`
@@ -39,6 +46,7 @@ def no_solution(
 class NewKeynesian(World):
     "Households that save, firms that seldom change prices, a central bank with a rule."
     name = "nk"
+    solvable = True                     # all of its box is determinate
     description = "The three-equation New Keynesian model: an IS curve, a Phillips curve and a Taylor rule."
     shocks = "monetary", "demand", "cost_push"
     # columns of the equations: output gap, inflation, rate, natural rate, cost push
@@ -103,6 +111,7 @@ class NewKeynesian(World):
 class RealBusinessCycle(World):
     "Households that work and save, firms with capital, a technology that comes and goes."
     name = "rbc"
+    solvable = True                     # all of its box is determinate
     description = "The real business cycle: capital, labour and a technology shock; no money and no frictions."
     shocks = ("technology",)
     observables = "output", "consumption growth", "return on capital"

@@ -12,15 +12,9 @@ import numpy as np
 from .bars import nearest
 from .features import FeatureEngineer, log_return, register_engineer, trailing_sum
 from .ohlcv import trailing_moments
+from .packages import need
 
 # %% ../../nbs/datasets/16_wavelets.ipynb #303ca071
-def _pywt():
-    "PyWavelets, or a sentence."
-    try: import pywt
-    except ImportError as e:
-        raise ImportError("wavelets need PyWavelets; pip install synthlab[market]") from e
-    return pywt
-
 def wavelet_filters(
     wavelet: str = "db4",   # a discrete wavelet that PyWavelets knows
     level: int = 4,         # octaves
@@ -28,7 +22,7 @@ def wavelet_filters(
     mode: str = "symmetric" # how the window goes on beyond its ends: symmetric | periodization | …
 ) -> np.ndarray:            # weight of rows t, t-1, …: approximation, detail level, …, detail 1: (level + 1, window)
     "What each part of the transform of a window makes of the window's last value."
-    pywt = _pywt()
+    pywt = need("pywt", "wavelets", "PyWavelets")
     for kind, given, known in (("wavelet", wavelet, pywt.wavelist(kind="discrete")), ("mode", mode, pywt.Modes.modes)):
         if given not in known: raise ValueError(f"no {kind} is called {given!r}; {nearest(given, known)}")
     if level < 1 or 2**level > window:

@@ -184,6 +184,7 @@ class World:
     shocks: tuple[str, ...] = ()        # S names
     observables: tuple[str, ...] = VARIABLES    # names of the three variables that it tells
     measures: tuple[str, ...] = MEASURES        # their units, when they are given in percent
+    solvable: bool = False              # whether every point of the prior's box is known to have a solution
     linear: bool = True                 # whether a law of motion, `solve`, tells all that can happen
     form: MatrixForm | None = None      # where parameters stand in matrices, if they do
     scales: bool = True                 # whether twice the shock gives twice the answer

@@ -27,7 +27,8 @@ from ..models.registry import ConfigError
 from ..trainers.checkpoints import CheckpointError, check_shapes, load_checkpoint, read_header
 from ..trainers.facts import json_text
 from ..trainers.keeper import below
-from ..trainers.processes import Interrupted, launch
+from ..trainers.interruption import Interrupted
+from ..trainers.processes import launch
 from ..trainers.tracking import Tracker
 
 # %% ../../nbs/experiments/24_experiment.ipynb #f0aa7773
@@ -234,10 +235,12 @@ def check_widths(
 def load_model(
     path: str | Path,                   # the folder of a run or of one of its parts, or a checkpoint
     lab: str | Lab | None = None,       # whose model is expected; None takes any
+    judged: bool = False,               # of a run: what its result is about, even if another part is given away
 ) -> tuple[Any, dict[str, Any]]:        # ready to be asked, on the CPU; what the checkpoint says about it
     "Rebuild a model from its best checkpoint alone."
     path, own = Path(path), Path(path).is_dir()
     if not path.exists(): raise ConfigError(f"there is no run and no checkpoint at {path}")
+    folder = path
     if own: path = path/"checkpoints"/"best.safetensors"
     if not path.exists(): raise CheckpointError(f"{path} is not there: this run has not trained yet")
     tensors, state = load_checkpoint(path)
@@ -246,6 +249,8 @@ def load_model(
     require_plugins(about.get("plugins", []), path)
     if lab is not None and about["lab"] != get_lab(lab).name:
         raise CheckpointError(f"{path} holds a model of the {about['lab']} lab, not of the {get_lab(lab).name} lab")
+    if own and not judged and (other := get_lab(about["lab"]).given(folder)) != path:
+        return load_model(other.parent.parent, lab)
     try:
         if not own: check_widths(about.get("recipe"), tensors)
         model = get_lab(about["lab"]).build(about, below("model/", tensors))
@@ -269,7 +274,7 @@ def train(
     lab, run_dir = get_lab(lab), Path(run_dir)
     there = goes_on(run_dir, config, lab)
     if there and Run(run_dir).status == "done":
-        model, device = load_model(run_dir, lab)[0], get_device(config.device)
+        model, device = load_model(run_dir, lab, judged=True)[0], get_device(config.device)
         return (model.to(device) if hasattr(model, "to") else model), Run(run_dir).result
     with computing_threads(config.threads):
         data = lab.load(config, quiet=True) if data is None else data
@@ -319,7 +324,7 @@ def evaluate(
     assets = [assets] if isinstance(assets, str) else assets
     config = override(lab.elsewhere(run_config(run, lab), source, assets), overrides)
     with computing_threads(config.threads):
-        model, about = load_model(run.folder, lab)
+        model, about = load_model(run.folder, lab, judged=True)
         data = lab.load(config, about, quiet)
         parts = lab.parts(config, data)
         experiment = Experiment(lab, config, data, run, parts, about=about, fresh=False, source=source, quiet=quiet)

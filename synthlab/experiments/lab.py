@@ -120,6 +120,12 @@ class LabFitting:
         "What is fitted, the model in question first."
         raise NotImplementedError(f"the {self.name} lab does not say what is fitted")
 
+    def given(self,
+        folder: Path,                   # of a run, or of one of its parts
+    ) -> Path:                          # a checkpoint
+        "What is asked, published and served: the part in question, unless a lab trains another one for that."
+        return Path(folder)/"checkpoints"/"best.safetensors"
+
     def build(self,
         about: Mapping[str, Any],       # what the checkpoint says of the model; `training`: the settings of its loop
         tensors: Mapping[str, Tensor],  # its numbers, for widths that only they know

@@ -24,6 +24,7 @@ class Plugin:
 
 _loaded: dict[str, Plugin] = {}
 
+# %% ../../nbs/experiments/16_plugins.ipynb #0bc0043a
 def load_plugin(
     path: str | Path,           # of a Python file
 ) -> Plugin:
@@ -52,11 +53,13 @@ def loaded_plugins(
     "What has been loaded in this process."
     return list(_loaded.values())
 
+# %% ../../nbs/experiments/16_plugins.ipynb #9282386f
 def recorded_plugins(
 ) -> list[dict[str, str]]:      # name and hash of each
     "What a run that begins now depends on."
     return [dict(name=p.name, sha256=p.sha256) for p in _loaded.values()]
 
+# %% ../../nbs/experiments/16_plugins.ipynb #880eda6d
 def require_plugins(
     recorded: Sequence[Mapping[str, str]],  # what a run wrote down
     where: str | Path,          # the run, for the message

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
+from ..datasets.packages import MissingPackage, need
 from .config import to_schema
 from .experiment import load_model, open_run, run_config
 from .lab import Lab, get_lab
@@ -34,11 +35,12 @@ def check_publishable(
     if run.status != "done":
         raise no(f"it was not trained to the end, its status is {run.status}; "
                  f"finish it with: synthlab resume {run.folder}")
-    result, best = run.result, run.checkpoints/"best.safetensors"
+    result, best = run.result, lab.given(run.folder)
     if result.get(lab.headline.name) is None: raise no("it has not been scored on held-out data")
     if not best.exists(): raise no("its best weights are not there")
     tensors, state = load_checkpoint(best)
-    if state.get("step") == 0:
+    judged = run.checkpoints/"best.safetensors"
+    if load_checkpoint(judged)[1].get("step") == 0:
         raise no("its best weights are the untrained ones; nothing was learnt that could be shared")
     if why := lab.objection(run_config(run, lab), state["about"], result): raise no(why)
     return lab, {k: v for k, v in tensors.items() if k.startswith("model/")}, state
@@ -89,9 +91,8 @@ def find_published(
 # %% ../../nbs/experiments/40_publish.ipynb #80416de5
 def hub(name: str):
     "A function or class of huggingface_hub, which is installed by those who need it."
-    try: import huggingface_hub
-    except ImportError: raise ConfigError("the hub needs huggingface_hub: pip install synthlab[market]") from None
-    return getattr(huggingface_hub, name)
+    try: return getattr(need("huggingface_hub", "the hub"), name)
+    except MissingPackage as e: raise ConfigError(str(e)) from None
 
 def download(
     where: str,                         # owner/name, maybe followed by the folder in it

@@ -108,12 +108,13 @@ def settings_page(
     "Everything that a lab can be told."
     lab, table = get_lab(lab), settings_table(lab)
     plain = lambda text: text.replace("|", "\\|")
+    said = lambda text: plain(text).replace('""', '`""`')      # straight, as it is typed
     parts = [f"## {lab.name}\n\n{lab.title[0].upper()}{lab.title[1:]}."]
     def section(heading, columns, lines):
         head = [f"### {lab.name}: {heading}\n", f"| {' | '.join(columns)} |", "|---"*len(columns) + "|"]
         parts.append("\n".join([*head, *lines]))
     for group, rows in table.groupby(table.index.str.rpartition(".").get_level_values(0), sort=False):
-        lines = [f"| `{n}` | {plain(r.type)} | `{plain(r.default)}` | {plain(r.meaning)} |" for n, r in rows.iterrows()]
+        lines = [f"| `{n}` | {plain(r.type)} | `{plain(r.default)}` | {said(r.meaning)} |" for n, r in rows.iterrows()]
         section(group or "the run", ("setting", "type", "default", "meaning"), lines)
     for group, presets in list_presets(lab).items():
         lines = [f"| `{group}={name}` | {plain(says)} |" for name, says in presets.items()]

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['ATTEMPTS', 'PATIENCE', 'ONE_THREAD', 'SLURM', 'HTCONDOR', 'Task', 'register_task', 'task_kinds', 'get_task',
            'command', 'sentence', 'perform', 'follow_driver', 'main', 'run_process', 'carry_out', 'log_of', 'error_of',
-           'run_here', 'run_in_processes', 'packages_of', 'missing_packages', 'need_cluster', 'on_worker',
-           'cluster_client', 'queue_options', 'run_on_cluster', 'lost', 'run_tasks', 'condor_word', 'submit_files']
+           'run_here', 'run_in_processes', 'missing_packages', 'need_cluster', 'on_worker', 'cluster_client',
+           'queue_options', 'run_on_cluster', 'lost', 'run_tasks', 'condor_word', 'submit_files']
 
 # %% ../../nbs/experiments/30_tasks.ipynb #9fd209f0
-import argparse, contextlib, importlib, importlib.metadata, importlib.util, logging
+import argparse, contextlib, importlib, logging
 import os, re, shlex, signal, subprocess, sys, threading, time, traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from tqdm.auto import tqdm
+from ..datasets.packages import missing, packages_of
 from .config import nearest
 from .plugins import load_plugin, loaded_plugins
 from .runs import Lock
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
-from ..trainers.processes import Interrupted, StopSignals
+from ..trainers.interruption import Interrupted, StopSignals
 
 # %% ../../nbs/experiments/30_tasks.ipynb #029c6c81
 @dataclass(frozen=True)
@@ -202,27 +203,16 @@ def run_in_processes(
             pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/experiments/30_tasks.ipynb #7746be5e
-def packages_of(
-    extra: str,                     # cluster, …
-) -> list[str]:                     # as they can be typed after `pip install`
-    "What the package's own facts name for an extra."
-    said = importlib.metadata.requires("synthlab") or []
-    mine = [r.partition(";") for r in said]
-    return [what.strip() for what, _, when in mine if re.search(rf"extra == ['\"]{extra}['\"]", when)]
-
 def missing_packages(
     name: str,                      # the one that was missed
 ) -> ConfigError:
     "What to type, by the packages' own names."
-    names = " ".join(f'"{p}"' for p in packages_of("cluster") or [name])
-    return ConfigError(f"a cluster needs packages that are not here; type python -m pip install {names}")
+    return ConfigError(missing("a cluster", *packages_of("cluster") or [name]))
 
 def need_cluster() -> Any:
     "The module `distributed`, or a sentence about what to install."
-    if importlib.util.find_spec("dask") is None: raise missing_packages("dask")
-    try: import distributed
+    try: return [importlib.import_module(name) for name in ("dask", "distributed")][-1]
     except ImportError as e: raise missing_packages(e.name) from None
-    return distributed
 
 # %% ../../nbs/experiments/30_tasks.ipynb #49962498
 def on_worker(

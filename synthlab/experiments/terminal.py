@@ -119,6 +119,7 @@ def show_presets(
     for name, presets in list_presets(lab).items():
         for preset, says in presets.items() if group in (None, name) else (): print(f"{f'{name}={preset}':<32} {says}")
 
+# %% ../../nbs/experiments/28_terminal.ipynb #1f4c2fac
 def show_settings(
     lab: str | Lab,
     name: str | None = None,                # one setting, or the beginning of several; None all
@@ -179,6 +180,7 @@ def check_output(
         raise ConfigError(f"--output is the very file that the data come from, {output}; choose another")
     if not (parent := path.resolve().parent).is_dir(): raise ConfigError(f"there is no folder {parent}; make it first")
 
+# %% ../../nbs/experiments/28_terminal.ipynb #c8b06b8b
 def write_frames(
     frames: Mapping[str, pd.DataFrame],     # by asset
     output: str | Path,                     # a CSV file; of several, one each with the asset's name behind it
@@ -189,6 +191,7 @@ def write_frames(
     for name, to in paths.items(): atomic_write(to, frames[name].to_csv().encode())
     return list(paths.values())
 
+# %% ../../nbs/experiments/28_terminal.ipynb #6b7e7754
 def show_frames(
     frames: Mapping[str, pd.DataFrame],     # by asset
     output: str | None = None,              # where they are written, too
@@ -197,6 +200,7 @@ def show_frames(
     "The end of each answer, and where all of it lies."
     for name, frame in frames.items():
         print(f"{name}: {len(frame)} {what}; the last ones:\n{frame.tail(5).to_string()}\n")
+        if frame.attrs.get("note"): print(f"{name}: {frame.attrs['note']}\n")
     for path in write_frames(frames, output) if output else (): print(f"written: {path}")
 
 # %% ../../nbs/experiments/28_terminal.ipynb #c54642f1
@@ -209,6 +213,7 @@ def installed(
     try: return version(name)
     except PackageNotFoundError: return "not installed"
 
+# %% ../../nbs/experiments/28_terminal.ipynb #01405aee
 def try_write(
     folder: Path,                           # is made where it is missing
 ) -> float:                                 # seconds

@@ -15,9 +15,16 @@ import torch
 from scipy import special, stats
 from torch import Tensor
 
-from .crps import as_values, check_alike, check_ensemble
+from .crps import as_array, as_values, check_alike, check_ensemble
 
 # %% ../../nbs/metrics/20_calibration.ipynb #52634b71
+def _shares_of_one(values, name):
+    "Numbers from 0 to 1, checked."
+    values = as_array(values, name)
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any(): raise ValueError(f"{name} lies from 0 to 1, got {values[bad][0]:g}")
+    return values
+
 def _binomial_band(
     probability,            # of a case to fall there, any shape, 0 to 1
     n: float,               # cases
@@ -28,7 +35,7 @@ def _binomial_band(
     if not 0 < level < 1: raise ValueError(f"level must lie between 0 and 1, got {level}")
     block = np.asarray(block, dtype=float)
     if not (block >= 1).all() or n < 1: raise ValueError(f"n and block must be 1 or more, got {n} and {block}")
-    n, probability = np.maximum(1, np.rint(n/block)), np.asarray(probability, dtype=float)
+    n, probability = np.maximum(1, np.rint(n/block)), _shares_of_one(probability, "a probability")
     tails = (1 - level)/2, (1 + level)/2
     return tuple(torch.as_tensor(stats.binom.ppf(q, n, probability)/n) for q in tails)
 
@@ -37,9 +44,10 @@ def effective_size(
     values,                 # a series in time order, `(n,)`
 ) -> float:                 # independent values with as certain a mean, 1 to `n`
     "How many independent values a dependent series is worth."
-    x = np.asarray(values, dtype=float)
+    x = as_array(values)
     if x.ndim != 1 or not len(x): raise ValueError(f"values must be one series, got shape {x.shape}")
-    n, x = len(x), x - x.mean()
+    n, x = len(x), x - x[0]                                     # exactly 0 where all are equal
+    x = x - x.mean()
     spectrum = np.abs(np.fft.rfft(x, 2*n))**2
     covariance = np.fft.irfft(spectrum)[:n + n % 2]
     if not covariance[0] > 0: return float("nan" if np.isnan(covariance[0]) else n)
@@ -80,8 +88,9 @@ def design_effect(
     overlap: int = 1,       # decision times in a row that share outcomes, itself included
 ):                          # 1 to `n`, a number or `(k,)`
     "How many cases count as one."
-    cases = np.asarray(cases, dtype=float)
+    cases = as_array(cases, "cases")
     if cases.ndim not in (1, 2) or not len(cases): raise ValueError(f"cases must be (n,) or (n, k), got {cases.shape}")
+    if not np.isfinite(cases).all(): raise ValueError(f"cases hold {cases[~np.isfinite(cases)][0]}: leave those out")
     apart = cases.reshape(len(cases), -1) - cases.mean(0)
     sums, single = _by_time(apart, times), (apart*apart).sum(0)
     most = min(len(cases)/len(sums)*(_reach(len(sums), overlap) + 1), len(cases))
@@ -139,7 +148,7 @@ def pit_test(
     overlap: int = 1,       # decision times in a row that share outcomes, itself included
 ) -> tuple:                 # statistic, p-value: how often a calibrated forecast looks worse
     "Cramér-von Mises test that transforms are uniform."
-    values = np.asarray(values, dtype=float)
+    values = _shares_of_one(values, "a transform")
     if values.ndim != 1: raise ValueError(f"values must be one series, got shape {values.shape}")
     values, times = values[::block], None if times is None else np.asarray(times)[::block]
     found = stats.cramervonmises(values, "uniform")
@@ -216,7 +225,10 @@ def rank_test(
     overlap: int = 1,       # decision times in a row that share outcomes, itself included; needs counts of each
 ) -> tuple:                 # statistic, p-value: how often a calibrated forecast looks worse
     "Chi-squared test that ranks are uniform."
-    counts = np.asarray(counts, dtype=float)
+    counts = as_array(counts, "counts")
+    bad = ~((counts >= 0) & (counts < np.inf))
+    if bad.any(): raise ValueError(f"counts are not negative, got {counts[bad][0]:g}")
+    if not counts.any(): raise ValueError("there is no case to test")
     if counts.ndim == 1 and overlap > 1: raise ValueError("overlap is measured: give counts of each decision time")
     at, counts = np.atleast_2d(counts), counts if counts.ndim == 1 else counts.sum(0)
     share = np.bincount(_rank_bins(members, len(counts)))/(members + 1)

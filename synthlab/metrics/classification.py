@@ -12,13 +12,12 @@ import math
 import numpy as np
 import pandas as pd
 from scipy import stats
+from .crps import _bad_weights, _unusable, as_array
 
 # %% ../../nbs/metrics/40_classification.ipynb #0258559e
-def _series(x): return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x, dtype=np.float64)
-
 def _binary(outcome, n, of):
     "Outcomes, checked."
-    y = _series(outcome)
+    y = as_array(outcome)
     if y.shape != (n,): raise ValueError(f"{of} has {n} rows and outcome the shape {y.shape}; give one outcome a row")
     if not ((y == 0) | (y == 1)).all():
         raise ValueError("outcome must be 0 or 1 in every row; leave out the rows without a label")
@@ -30,14 +29,15 @@ def _forecasts(
     weights=None,           # how often each row counts, (…, n), ≥ 0; None: once
 ) -> tuple:                 # the three as float64
     "Forecasts and outcomes, checked."
-    p = _series(probability)
+    p = as_array(probability)
     if p.ndim != 1 or not len(p): raise ValueError(f"probability has the shape {p.shape}; give one series, (n,)")
     if not ((p >= 0) & (p <= 1)).all():
         at = int(np.argmin((p >= 0) & (p <= 1)))
         raise ValueError(f"probability is {p[at]:g} in row {at}; give numbers from 0 to 1 (of logits, the sigmoid)")
-    w = np.ones(len(p)) if weights is None else _series(weights)
+    w = np.ones(len(p)) if weights is None else as_array(weights)
     if w.shape[-1:] != p.shape:
         raise ValueError(f"weights have the shape {w.shape}; the last axis must have the {len(p)} rows")
+    if _unusable(w).any(): raise _bad_weights(w)
     return p, _binary(outcome, len(p), "probability"), w
 
 # %% ../../nbs/metrics/40_classification.ipynb #b31868cb
@@ -140,7 +140,7 @@ SCORES = ("accuracy", "precision", "recall", "specificity", "f1", "auc", "averag
 
 def _payoffs(utility, n):
     "Payoffs, checked."
-    u = _series(utility)
+    u = as_array(utility)
     missing = int((~np.isfinite(u)).sum())
     if u.shape != (n,) or missing:
         raise ValueError(f"utility must be {n} finite payoffs, one a row; "

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from .crps import as_values
 
 # %% ../../nbs/metrics/08_prompts.ipynb #f1570a1d
 def interval_steps(
@@ -178,7 +179,7 @@ def reference_paths(
 ) -> Tensor:                # prices from step 0 on, `(n_paths, horizon + 1)` or `(B, n_paths, horizon + 1)`, float64
     "The paths of the subnet's reference miner."
     hourly = HOURLY_SIGMA.get(asset, .005) if isinstance(asset, str) else float(asset)
-    price = torch.as_tensor(initial_price, dtype=torch.float64)
+    price = as_values(initial_price, "initial_price").double()
     device = price.device if generator is None else generator.device
     noise = torch.randn(*price.shape, n_paths, horizon, generator=generator, dtype=torch.float64, device=device)
     growth = (1 + hourly*(time_increment/3600)**.5*noise.to(price.device)).cumprod(-1)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from scipy import optimize, special
 from torch import Tensor
-from .classification import _binary, _series
+from .classification import _binary
+from .crps import as_array
 
 # %% ../../nbs/metrics/42_recalibration.ipynb #15720e39
 def _logits(
@@ -21,7 +22,7 @@ def _logits(
     outcome,                # what happened, (n,), 0 or 1
 ) -> tuple:                 # both as float64
     "What a recalibration is fitted to, checked."
-    z = _series(logits)
+    z = as_array(logits)
     if z.ndim != 1 or not len(z): raise ValueError(f"logits have the shape {z.shape}; give one series, (n,)")
     if not np.isfinite(z).all():
         raise ValueError(f"{int((~np.isfinite(z)).sum())} of {len(z)} logits are NaN or infinite; leave those rows out")

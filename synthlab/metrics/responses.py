@@ -23,12 +23,24 @@ def _floating(x):
     if not x.is_floating_point(): return x.double()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
+def _unit(value, against, name, shape=None):
+    "A positive unit by position, which broadcasts to a shape and does not enlarge it."
+    value, shape = _floating(value).to(against), against.shape if shape is None else shape
+    try: fits = torch.broadcast_shapes(value.shape, shape) == shape
+    except RuntimeError: fits = False
+    if not fits: raise ValueError(f"{name} has the shape {tuple(value.shape)}; give one that broadcasts to "
+                                  f"{tuple(shape)}")
+    if not (value > 0).all(): raise ValueError(f"{name} must be > 0 everywhere")
+    return value
+
 def _response(y):
     "One set of responses, checked."
     y = _floating(y)
     if y.ndim < 2 or 0 in y.shape[-2:]:
         raise ValueError(f"a response has the shape (…, H+1, V), got {tuple(y.shape)}; one series y is y[:, None]")
     return y
+
+def _each(y): return y.shape[:-2] + y.shape[-1:]
 
 def _pair(pred, true):
     "Two sets of responses of one shape."
@@ -88,10 +100,8 @@ def nrmse(
 ) -> Tensor:                # (…, V), or (…) of means over variables; 0 is exact, 1 is as bad as answering zero
     "Root of the weighted mean squared error over horizons, in units of the typical response."
     pred, true = _pair(pred, true)
-    scale, n = torch.as_tensor(scale).to(pred), pred.shape[-2]
-    if not (scale > 0).all():
-        raise ValueError("scale must be > 0 everywhere; `response_scale` of the training responses is")
-    w = horizon_weights(n - 1) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+    scale, n = _unit(scale, pred, "scale", _each(pred)), pred.shape[-2]
+    w = horizon_weights(n - 1) if weights is None else _floating(weights).double()
     if w.shape != (n,) or (w < 0).any() or not w.sum() > 0:
         raise ValueError(f"weights have the shape {tuple(w.shape)}; give {n} numbers ≥ 0, one for each horizon, as "
                          f"`horizon_weights({n - 1})` does")
@@ -120,7 +130,8 @@ def sign_at_impact(
     if not 1 <= window <= pred.shape[-2]:
         raise ValueError(f"a window of {window} horizons does not fit a response of {pred.shape[-2]}; use 1 to "
                          f"{pred.shape[-2]}")
-    tolerance = torch.as_tensor(tolerance).to(pred)
+    tolerance = _floating(tolerance).to(pred)
+    if not (tolerance >= 0).all(): raise ValueError("tolerance must be 0 or more everywhere")
     if tolerance.ndim: tolerance = tolerance.unsqueeze(-2)
     pred, true = pred[..., :window, :], true[..., :window, :]
     small = (pred.abs() <= tolerance) & (true.abs() <= tolerance)
@@ -155,7 +166,7 @@ def peak_value_error(
 ) -> Tensor:                # (…, V), ≥ 0, in units of scale
     "How far the height of the peak is off."
     pred, true = _pair(pred, true)
-    return (peak_value(pred) - peak_value(true)).abs()/torch.as_tensor(scale).to(pred)
+    return (peak_value(pred) - peak_value(true)).abs()/_unit(scale, pred, "scale", _each(pred))
 
 # %% ../../nbs/metrics/30_responses.ipynb #533c86ab
 def hf_ratio(
@@ -197,10 +208,14 @@ def sign_flip_count(
 # %% ../../nbs/metrics/30_responses.ipynb #978b0e48
 def gap_metric(
     universal,              # error of the universal emulator, any shape, ≥ 0
-    specialist,             # error of the specialist, the same, > 0
+    specialist,             # error of the specialist, the same or one number, ≥ 0
 ) -> Tensor:                # percent; infinite beside a perfect specialist
     "By how many percent the universal emulator is worse than the specialist."
     u, s = _floating(universal).double(), _floating(specialist).double()
+    if u.shape != s.shape and u.ndim and s.ndim:
+        raise ValueError(f"universal has the shape {tuple(u.shape)} and specialist {tuple(s.shape)}; "
+                         "give the same errors")
+    if (u < 0).any() or (s < 0).any(): raise ValueError("an error is 0 or more")
     return 100*(u - s)/s
 
 # %% ../../nbs/metrics/30_responses.ipynb #f0358b0f
@@ -244,7 +259,7 @@ def half_width(
     kind: str = "gaussian", # gaussian: the spread is a standard deviation | laplace: it is the mean absolute deviation
 ) -> Tensor:                # float64, > 0
     "Half the width of a band, in spreads."
-    p = torch.as_tensor(level, dtype=torch.float64)
+    p = _floating(level).double()
     if not ((p > 0) & (p < 1)).all(): raise ValueError(f"a level lies between 0 and 1, got {level}")
     if kind == "gaussian": return 2**.5*torch.erfinv(p)
     if kind == "laplace": return -torch.log1p(-p)
@@ -263,7 +278,7 @@ def band_coverage(
         raise ValueError(f"pred has the shape {tuple(pred.shape)} and true {tuple(true.shape)}; "
                          "give the same responses")
     if not pred.numel(): raise ValueError("there are no values to count")
-    off = ((pred - true).abs()/torch.as_tensor(spread).to(pred)).double()
+    off = ((pred - true).abs()/_unit(spread, pred, "spread")).double()
     return torch.stack([(off <= w).double().mean() for w in half_width(levels, kind).to(off.device).reshape(-1)])
 
 # %% ../../nbs/metrics/30_responses.ipynb #96e0f413

@@ -8,6 +8,7 @@ __all__ = ['skill', 'block_bootstrap', 'skill_interval', 'diebold_mariano']
 # %% ../../nbs/metrics/25_skill.ipynb #f7c4b71c
 import numpy as np
 from scipy import stats
+from .crps import as_array
 
 # %% ../../nbs/metrics/25_skill.ipynb #ecc6f811
 def _paired(
@@ -15,8 +16,7 @@ def _paired(
     reference,              # of the reference on the same windows, `(n,)`
 ) -> tuple:                 # both as float64 arrays
     "Two series of scores, checked."
-    host = lambda x: x.detach().cpu() if hasattr(x, "detach") else x
-    score, reference = (np.asarray(host(x), dtype=float) for x in (score, reference))
+    score, reference = as_array(score, "score"), as_array(reference, "reference")
     if score.ndim != 1 or score.shape != reference.shape:
         raise ValueError(f"score and reference must be two series over the same windows, "
                          f"got shapes {score.shape} and {reference.shape}")
@@ -47,7 +47,7 @@ def block_bootstrap(
     seed: int = 0,          # of the draws
 ) -> np.ndarray:            # means of the drawn series, `(n_boot,)` or `(n_boot, k)`
     "Means of series redrawn in circular blocks."
-    values = np.asarray(values, dtype=float)
+    values = as_array(values)
     n = len(values)
     block = _block_length(block, n)
     middle, rng = values.mean(0), np.random.default_rng(seed)

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from scipy.spatial.distance import cdist, pdist
+from .crps import as_array
 
 # %% ../../nbs/metrics/15_stylised.ipynb #31ff1f95
 def _windows(returns):
     "Returns as windows `(N, H)`, float64, without missing values."
-    x = np.asarray(returns.detach().cpu() if hasattr(returns, "detach") else returns, dtype=np.float64)
+    x = as_array(returns, "returns")
     x = x[None] if x.ndim == 1 else x
     if x.ndim != 2 or not x.size:
         raise ValueError(f"returns must be a series (N,) or windows (N, H), got shape {x.shape}")
@@ -99,7 +100,7 @@ def signature(
     paths,                  # points of paths, `(n, T, d)`
 ) -> np.ndarray:            # levels one to three, `(n, d + d^2 + d^3)`
     "Signature of piecewise linear paths, truncated at level three."
-    x = np.asarray(paths, dtype=np.float64)
+    x = as_array(paths, "paths")
     if x.ndim != 3 or x.shape[1] < 2:
         raise ValueError(f"paths must have shape (n, T, d) with two points or more, got {x.shape}")
     n, _, d = x.shape
@@ -218,7 +219,7 @@ def compare_facts(
         apart.append(max(share@alike@share, 0)**.5)
     table.loc["signature distance"] = [0., 0., float(np.quantile(apart, level)) if apart else np.nan]
     for name, paths in simulated.items():
-        x = np.asarray(paths.detach().cpu() if hasattr(paths, "detach") else paths, dtype=np.float64)
+        x = as_array(paths, name)
         x = x[:, None] if x.ndim == 2 else x
         if x.ndim != 3 or x.shape[2] != real.shape[1]:
             raise ValueError(f"{name!r} has shape {x.shape}: give (N, P, {real.shape[1]}), windows of the real length")

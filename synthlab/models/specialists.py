@@ -16,6 +16,8 @@ from .emulators import Emulator
 # %% ../../nbs/models/64_specialists.ipynb #955f997c
 class Standardised(Emulator):
     "An emulator that reads parameters in units of their spread in training."
+    states_spread = False
+
     def __init__(self,
         worlds: Sequence[str] | Mapping[str, Mapping],  # names, or names to options of `get_world`
         horizon: int = 40,              # H, quarters after the impact
@@ -156,6 +158,8 @@ class PooledMLPBaseline(Standardised):
 # %% ../../nbs/models/64_specialists.ipynb #fe6f01f5
 class OracleBaseline(Emulator):
     "The worlds themselves, as an emulator."
+    states_spread = False
+
     def __init__(self,
         worlds: Sequence[str] | Mapping[str, Mapping],  # names, or names to options of `get_world`
         horizon: int = 40,              # H

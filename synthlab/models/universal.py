@@ -7,6 +7,7 @@ __all__ = ['REGIMES', 'token_features', 'token_names', 'shock_names', 'required_
 
 # %% ../../nbs/models/62_universal.ipynb #78765e1b
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from ..datasets.world import Parameters, World
@@ -94,7 +95,9 @@ class UniversalEmulator(Emulator):
         super().__init__(worlds, horizon)
         self.regime, self.use_world, self.held_out = regime, use_world, tuple(held_out)
         self.needs = required_inputs(regime)
-        for name in self.held_out: self.index(name)
+        for name in self.held_out:
+            self.index(name)
+            self.domains[name] = replace(self.domains[name], taught=False)
         taught = [w for n, w in self.worlds.items() if n not in self.held_out]
         unique = lambda lists: list(dict.fromkeys(x for xs in lists for x in xs))
         self.tokens = unique(token_names(w) for w in self.worlds.values())

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from ..datasets.packages import need
 from .facts import atomic_write
 
 # %% ../../nbs/trainers/50_exports.ipynb #2b13f0fe
@@ -89,11 +90,6 @@ class ExportedClassifier:
         return np.asarray(self.run(history), dtype=np.float32) if len(history) else np.zeros(0, np.float32)
 
 # %% ../../nbs/trainers/50_exports.ipynb #50c53e4e
-def _needs(name):
-    "A package of the extra, or how to get it."
-    try: return __import__(name)
-    except ImportError: raise ImportError(f'{name} is not installed; type pip install "synthlab[export]"') from None
-
 def export_onnx(
     model: nn.Module,           # (B, window, features) float32 to a probability, (B,) or (B,1)
     path: str | Path,           # file to write or replace, ends in .onnx
@@ -103,7 +99,7 @@ def export_onnx(
 ) -> Path:                      # the same path
     "Write a classifier for onnxruntime, whole or not at all."
     path, about, frozen = _path(path, ".onnx"), _about(about, window, features), _frozen(model, window, features)
-    for name in ("onnx", "onnxscript"): _needs(name)
+    for name in ("onnx", "onnxscript"): need(name, "an ONNX file")
     with _tracing():
         program = torch.onnx.export(frozen, (torch.zeros(2, window, features),), input_names=["history"],
                                     output_names=["probability"], dynamic_shapes=({0: "batch"},), dynamo=True,
@@ -121,7 +117,7 @@ def load_onnx(
     path: str | Path,           # what `export_onnx` wrote
 ) -> ExportedClassifier:
     "A classifier that onnxruntime runs on the CPU."
-    runtime = _needs("onnxruntime")
+    runtime = need("onnxruntime", "reading an ONNX file")
     data = Path(path).read_bytes()
     try: session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     except Exception as error:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 import synthlab
 from .keeper import Keeper
-from .processes import Interrupted, StopSignals
+from .interruption import Interrupted, StopSignals
 from .steps import NonFinite, TrainingConfig, lr_factor
 
 # %% ../../nbs/trainers/30_trainer.ipynb #249cd695

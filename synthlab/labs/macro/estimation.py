@@ -5,10 +5,11 @@ posterior that is checked against truths it had to find."""
 
 # %% auto #0
 __all__ = ['from_emulator', 'sensitivities', 'gradient_error', 'usual_size', 'Fit', 'fit_responses', 'draw_recovery',
-           'Identified', 'identification', 'draw_monetary', 'Calibration', 'calibrate_posterior', 'draw_ranks']
+           'Identified', 'identification', 'draw_monetary', 'Calibration', 'calibrate_posterior', 'draw_ranks',
+           'estimate_numbers', 'tell_estimate']
 
 # %% ../../../nbs/labs/macro/34_estimation.ipynb #67453607
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from ...datasets.world import VARIABLES, World
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, new_figure
+from ...experiments.reports import teller
 from .observations import TAIL, FittedVAR, Model, simulate_data
 from .posterior import Likelihood, Posterior, Prior, ascend, best_start, sample_posterior
 from ...models.emulators import Emulator
@@ -27,9 +29,9 @@ def from_emulator(
     emulator: Emulator,         # trained; its parameters are frozen
     world: str,                 # one that it knows
 ) -> Model:                     # (…, P) -> (…, S, H+1, 3) percent
-    "Responses by the network."
+    "Responses by the network; by the solver where it was not taught, and none where there is no solution."
     emulator.eval().requires_grad_(False)
-    return Model(emulator.worlds[world], lambda theta: emulator.impulse_responses(theta, world, guard="off"))
+    return Model(emulator.worlds[world], lambda theta: emulator.impulse_responses(theta, world, guard="fill"))
 
 # %% ../../../nbs/labs/macro/34_estimation.ipynb #a4da2706
 def sensitivities(
@@ -99,7 +101,7 @@ def fit_responses(
     misfit = lambda u: off(u).square().mean((-1, -2, -3))
     start = prior.sample((starts,), seed, "starts").expand(*target.shape[:-3], -1, -1)
     u, path = ascend(lambda u: -(misfit(u) + 1e-12).log(), start, steps, rate)
-    with torch.no_grad(): losses = misfit(u)
+    with torch.no_grad(): losses = misfit(u).nan_to_num(torch.inf, torch.inf)       # no solution, no fit
     chosen, highest = best_start(u, -losses)
     return Fit(prior.theta(chosen), -highest, prior.values(u), losses, path.neg().exp())
 
@@ -219,3 +221,41 @@ def draw_ranks(
     for ax in axes.flat[len(names):]: ax.set_axis_off()
     axes[0, 0].set_ylabel("simulations")
     return fig
+
+# %% ../../../nbs/labs/macro/34_estimation.ipynb #2f633f3e
+def estimate_numbers(
+    slopes: pd.DataFrame,       # of `gradient_error`
+    miss: pd.DataFrame,         # index parameter; emulator, solver: median distances from the truth, share of the range
+    ranks: pd.DataFrame,        # of `rank_test`
+    apart: pd.Series,           # by parameter: posterior means through emulator and solver, in posterior sd
+    fits: pd.DataFrame,         # of `compare_fits`, with a VAR(2) and the New Keynesian model
+    simulations: int,           # data sets of the calibration test
+) -> dict:                      # plain
+    "All that the conclusion of an estimation is computed from."
+    apart, p, error = apart.abs(), ranks["p-value"], slopes["error"]
+    return dict(slope=error.median(), slope_worst=error.max(), slope_of=error.idxmax(),
+                miss=miss["emulator"].median(), miss_solver=miss["solver"].median(), simulations=simulations,
+                p=p.min(), p_of=p.idxmin(), tests=len(p), apart=apart.max(), apart_of=apart.idxmax(),
+                bic=fits["BIC"][["VAR(2)", "New Keynesian"]].tolist(),
+                parameters=fits["parameters"][["VAR(2)", "New Keynesian"]].tolist())
+
+# %% ../../../nbs/labs/macro/34_estimation.ipynb #fd699d05
+@teller
+def tell_estimate(
+    numbers: Mapping,           # what `estimate_numbers` gives, as a file holds them
+) -> str:                       # Markdown
+    "The finding of an estimation, a sentence for each thing that could be wrong."
+    n, (var, nk), (many, few) = numbers, numbers["bic"], numbers["parameters"]
+    wrong, p = n["p"] < .05/n["tests"], f"p-value {n['p']:.2g}, {n['p_of']}"
+    through = "the posterior through the emulator"
+    found = (f"**finds {through} wrong** (smallest {p}, below .05/{n['tests']})" if wrong else
+             f"finds nothing wrong with {through} (smallest of {n['tests']} p-values {n['p']:.2g}, {n['p_of']})")
+    return (f"The emulator's derivatives miss the solver's by {n['slope']:.1%} for the median parameter, "
+            f"{n['slope_of']} most ({n['slope_worst']:.0%}).\n"
+            f"From noisy responses it finds parameters as far from the truth as the solver does: "
+            f"{n['miss']:.1%} of the range against {n['miss_solver']:.1%} in the median.\n"
+            f"Simulation-based calibration with {n['simulations']} data sets {found}.\n"
+            f"On the US data the posterior means through emulator and solver are {n['apart']:.2f} posterior standard "
+            f"deviations apart at most ({n['apart_of']}).\n"
+            f"The VAR describes the data {'better' if var < nk else 'worse'} than the model by BIC ({var:.0f} against "
+            f"{nk:.0f}, lower is better), with {many:.0f} parameters against {few:.0f}.")

@@ -6,8 +6,8 @@ figure flatters whoever has a few disasters."""
 # %% auto #0
 __all__ = ['COLOURS', 'LABELS', 'REGIONS', 'PALE', 'STATISTICS', 'in_order', 'error_axis', 'world_panels', 'legend_above',
            'draw_response', 'draw_responses', 'draw_quantiles', 'draw_horizons', 'draw_splits', 'draw_left_out',
-           'draw_coverage', 'store_table', 'two_digits', 'show_errors', 'show_responses', 'show_promised', 'show_speed',
-           'draw_learning', 'macro_figures']
+           'draw_coverage', 'draw_slices', 'show_certificate', 'store_table', 'two_digits', 'show_errors',
+           'show_responses', 'show_promised', 'show_speed', 'draw_learning', 'macro_figures']
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #412e1964
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +21,7 @@ from pandas.io.formats.style import Styler
 from ...datasets.store import ResponseStore
 from ...datasets.worlds import variables_of
 from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, draw_training, new_figure
+from .certificate import ROOM, judged_slices
 from .judging import INSIDE, LEVELS, TESTS, by_model
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #fcbdb6d0
@@ -226,6 +227,51 @@ def draw_coverage(
     right.legend(frameon=False, fontsize=8)
     return fig
 
+# %% ../../../nbs/labs/macro/22_figures.ipynb #72251d05
+def draw_slices(
+    slices: pd.DataFrame,               # rows of `slice_coverage`
+    level: float = .9,                  # nominal, in (0, 1)
+) -> Figure:
+    "Coverage of whole draws in the regions and at both ends of each parameter, a panel a world."
+    seen = judged_slices(slices)
+    worlds = list(dict.fromkeys(seen.world))
+    columns = min(3, len(worlds))
+    rows = -(-len(worlds)//columns)
+    fig, axes = new_figure(7.4, .4 + 1.9*rows, rows=rows, columns=columns, squeeze=False, sharey=True)
+    for ax in axes.flat[len(worlds):]: ax.set_visible(False)
+    for ax in axes[:, 0]: ax.set_ylabel("whole draws inside", fontsize=9)
+    for ax, world in zip(axes.flat, worlds):
+        own = seen[seen.world == world]
+        names = [n for n in dict.fromkeys(own.slice) if n != "all"]
+        ax.axhspan(level - ROOM, level + ROOM, color="0.92", zorder=0)
+        ax.axhline(float(own[own.slice == "all"].whole.iloc[0]), color="0.3", lw=.8, zorder=1)
+        for end, mark in (("", "s"), ("lowest", "v"), ("highest", "^")):
+            part = own[(own.end == end) & (own.slice != "all")]
+            at = [names.index(n) for n in part.slice]
+            ax.plot(at, part.whole, mark, ms=3.5, color=MODEL, mfc="white" if end == "" else MODEL,
+                    label=dict(lowest="lowest tenth", highest="highest tenth").get(end, "a region"))
+        few = len(names) <= 14
+        ax.set_xticks(range(len(names)) if few else range(0, len(names), 10), names if few else range(0, len(names), 10),
+                      rotation=90 if few else 0, fontsize=7)
+        ax.set_title(world, fontsize=9)
+        ax.tick_params(axis="y", labelsize=8)
+    axes.flat[0].set_ylim(min(.78, float(seen.whole.min()) - .01), 1.005)
+    legend_above(fig, axes.flat[:len(worlds)], 3)
+    return fig
+
+# %% ../../../nbs/labs/macro/22_figures.ipynb #3e740445
+def show_certificate(
+    certificate: Sequence[Mapping],     # rows of a result: world, draws, error, median, share, worst
+) -> Styler:                            # for a notebook to display
+    "The largest error on fresh draws, how much of the prior may be worse, and where it was."
+    shown = pd.DataFrame({"draws": [r["draws"] for r in certificate],
+                          "median error, %": [100*r["median"] for r in certificate],
+                          "largest error, %": [100*r["error"] for r in certificate],
+                          "at most above it, %": [100*r["share"] for r in certificate],
+                          "worst draw": [", ".join(f"{k} {v:.3g}" for k, v in list(r["worst"].items())[:12])
+                                         for r in certificate]}, index=[r["world"] for r in certificate])
+    return shown.style.format({"median error, %": "{:.2g}", "largest error, %": "{:.2g}", "at most above it, %": "{:.2g}"})
+
 # %% ../../../nbs/labs/macro/22_figures.ipynb #1abdf75d
 def store_table(
     store: ResponseStore,
@@ -306,7 +352,7 @@ def draw_learning(
 def macro_figures(
     result: dict[str, Any],             # what `run` or `evaluate` gave
 ) -> dict[str, Figure]:                 # name → figure
-    "Training, responses, quantiles, horizons, splits, error bars, worlds left out."
+    "Training, responses, quantiles, horizons, splits, error bars, their slices, worlds left out."
     judgement, config = result["judgement"], result["config"]
     found = dict(training=draw_learning(result["history"], config.training.loss_fn),
                  median=draw_responses(judgement.examples, judgement.shocks),
@@ -314,5 +360,6 @@ def macro_figures(
                  quantiles=draw_quantiles(judgement.errors), horizons=draw_horizons(judgement.horizons),
                  splits=draw_splits(result["table"]))
     if len(judgement.coverage): found["coverage"] = draw_coverage(judgement.coverage, config.evaluation.level)
+    if len(judged_slices(result["slices"])): found["slices"] = draw_slices(result["slices"], config.evaluation.level)
     if len(result["left_out"]): found["left_out"] = draw_left_out(result["left_out"])
     return found

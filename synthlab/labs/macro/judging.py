@@ -5,8 +5,8 @@ by itself: an average over worlds can hide whatever it likes."""
 
 # %% auto #0
 __all__ = ['TESTS', 'INSIDE', 'LEVELS', 'needs_history', 'typical_size', 'answers', 'Judgement', 'horizon_errors', 'shape_row',
-           'coverage_row', 'draws_at', 'example', 'world_examples', 'judge', 'judgement_table', 'by_model', 'gap_table',
-           'left_out_table', 'median_time', 'solver_time', 'speed_table']
+           'coverage_row', 'band_half', 'draws_at', 'example', 'world_examples', 'judge', 'judgement_table', 'by_model',
+           'gap_table', 'left_out_table', 'median_time', 'solver_time', 'speed_table']
 
 # %% ../../../nbs/labs/macro/14_judging.ipynb #be1cc574
 import time
@@ -105,13 +105,31 @@ def coverage_row(
     answer: Tensor,             # responses (n, S, H+1, 3), percent
     spread: Tensor,             # mean absolute error as stated, the same shape
     exact: Tensor,              # what the world does, the same
-    width: Tensor,              # () half the calibrated band, in spreads; NaN: not calibrated
+    half: Tensor | None,        # half the calibrated band, percent, the same shape; None: not calibrated
 ) -> dict[str, float]:
     "How often error bars hold."
     inside = band_coverage(answer, spread, exact, LEVELS, kind="laplace").tolist()
-    held = ((answer - exact).abs() <= width*spread).flatten(1).all(1).double().mean()
-    whole = float("nan") if width.isnan() else float(held)
-    return {f"{100*p:g} %": v for p, v in zip(LEVELS, inside)} | dict(whole=whole, width=float(width), draws=len(exact))
+    whole = width = float("nan")
+    if half is not None:
+        whole = float(((answer - exact).abs() <= half).flatten(1).all(1).double().mean())
+        width = float((half/spread).median())
+    return {f"{100*p:g} %": v for p, v in zip(LEVELS, inside)} | dict(whole=whole, width=width, draws=len(exact))
+
+# %% ../../../nbs/labs/macro/14_judging.ipynb #2d270769
+def band_half(
+    emulator: Emulator,
+    world: str,                 # its name
+    data: Mapping[str, Tensor], # theta (n, P)
+    spread: Tensor,             # (n, S, H+1, 3) percent, as `answers` gives it
+    level: float = .9,          # share that is held
+    pointwise: bool = False,    # of single values, instead of whole draws
+) -> Tensor | None:             # the same shape, percent; None: no band is calibrated
+    "Half the band around an emulator's answers."
+    if not emulator.calibrated(world): return None
+    unit = typical_size(emulator, world)[:, None]
+    with torch.no_grad():
+        half = emulator.half_width(data["theta"].to(unit), (spread.to(unit)/unit).log(), world, level, pointwise)
+    return (half*unit).cpu()
 
 # %% ../../../nbs/labs/macro/14_judging.ipynb #213863a8
 def draws_at(
@@ -128,11 +146,14 @@ def example(
     world: str,                 # its name
     data: Mapping[str, Tensor], # of a split, see `load_split`
     row: int,                   # which draw
+    level: float = .9,          # of the band
 ) -> dict:                      # draw (number in the store); exact, answer, half (or None): (S, H+1, 3) percent
     "One draw: what the world does, what an emulator answers, and half its band."
-    answer, spread = answers(emulator, world, {k: v[row:row + 1] for k, v in data.items()})
-    half = None if spread is None else (emulator.band[emulator.index(world)].cpu()*spread)[0]
-    return dict(draw=int(data["index"][row]), exact=data["irf"][row], answer=answer[0], half=half)
+    one = {k: v[row:row + 1] for k, v in data.items()}
+    answer, spread = answers(emulator, world, one)
+    half = None if spread is None else band_half(emulator, world, one, spread, level)
+    return dict(draw=int(data["index"][row]), exact=data["irf"][row], answer=answer[0],
+                half=None if half is None else half[0])
 
 # %% ../../../nbs/labs/macro/14_judging.ipynb #7d96cbdd
 def world_examples(
@@ -142,10 +163,11 @@ def world_examples(
     found: Mapping[str, Tensor],        # what each of them answers, (n, S, H+1, 3), percent
     errors: Tensor,                     # of the first, (n, S, 3)
     beside: str = "mlp",                # the model that is drawn beside the first, if there is one
+    level: float = .9,                  # of the band
 ) -> list[dict]:                        # what `example` gives, with quantile, error, and answers of the other model
     "The draws of a world that are shown."
     name, by_draw = next(iter(models)), errors.mean((1, 2))
-    return [dict(quantile=q, error=float(by_draw[row]), **example(models[name], world, data, row),
+    return [dict(quantile=q, error=float(by_draw[row]), **example(models[name], world, data, row, level),
                  beside={beside: found[beside][row]} if beside in found and beside != name else {})
             for q, row in draws_at(by_draw).items()]
 
@@ -156,6 +178,7 @@ def judge(
     worlds: Sequence[str] | None = None,# default those of the first emulator
     tests: Sequence[str] = TESTS,       # splits
     beside: str = "mlp",                # the model that is drawn beside the first, if there is one
+    level: float = .9,                  # of its bands, in (0, 1)
 ) -> Judgement:
     "Ask every model about every test draw."
     name, first = next(iter(models.items()))
@@ -170,7 +193,8 @@ def judge(
             found = {n: answers(m, world, data) for n, m in asked.items()}
             for n, (answer, _) in found.items(): errors[n][world, split] = nrmse(answer, exact.to(answer), scale)
             if name in found and found[name][1] is not None:
-                row = coverage_row(*found[name], exact, first.band[first.index(world)].cpu())
+                half = band_half(first, world, data, found[name][1], level)
+                row = coverage_row(*found[name], exact, half)
                 coverage.append(dict(world=world, split=split) | row)
             if split != INSIDE or not found: continue
             for n, (answer, _) in found.items():
@@ -178,7 +202,7 @@ def judge(
                 shapes.append(dict(world=world, model=n) | shape_row(answer, exact.to(answer), scale))
             shapes.append(dict(world=world, model="exact") | shape_row(exact, exact, scale))
             examples[world] = world_examples(asked, world, data, {n: a for n, (a, _) in found.items()},
-                                             errors[next(iter(asked))][world, split], beside)
+                                             errors[next(iter(asked))][world, split], beside, level)
     return Judgement(errors, horizons, pd.DataFrame(shapes), pd.DataFrame(coverage), examples,
                      {w: first.worlds[w].shocks for w in first.names})
 

@@ -127,6 +127,10 @@ class Likelihood:
             raise ValueError("the data have gaps, which responses alone cannot bridge; give the solver of a world with "
                              "a law of motion")
         noise, cut = self.noise if noise is None else noise, False
+        lost = ~responses.detach().isfinite().flatten(-3).all(-1)       # no solution: any decaying response stands in
+        if lost.any():
+            usual = .5**torch.arange(responses.shape[-2]).to(responses)[:, None]
+            responses = torch.where(lost[..., None, None, None], usual, responses)
         if self.tail < math.inf:
             cut = tail_share(responses.detach()) > self.tail
             responses = with_tail(responses)
@@ -137,7 +141,7 @@ class Likelihood:
         logs = L.diagonal(dim1=-2, dim2=-1).log() + math.log(2*math.pi)/2
         squares = new.square().sum((-1, -2)) + first.square().sum(-1)
         value = -squares/2 - logs[..., :-3].sum(-1) - logs[..., -3:].sum(-1)*new.shape[-2]
-        return value.masked_fill((failed > 0) | cut, -torch.inf)
+        return value.masked_fill((failed > 0) | cut | lost, -torch.inf)
 
     def under(self,
         model: Callable,            # (…, P) -> (…, S, H+1, 3); a `Model` with a law of motion is asked for that

@@ -22,6 +22,7 @@ def named_worlds(
     try: return [get_world(name) for name in names or world_names()]
     except ValueError as e: raise ConfigError(str(e)) from None
 
+# %% ../../../nbs/labs/macro/36_terminal.ipynb #c0959c8c
 def show_worlds(
     names: Sequence[str] | None = None,     # default all
 ) -> None:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['fold_overrides', 'fold_configs', 'train_all', 'common_batches', 'asset_code', 'reference_simulator',
-           'calibration_table', 'Backtest', 'backtest_scorer', 'scored', 'score_fold', 'contestants', 'trainings',
-           'run_backtest']
+           'calibration_table', 'tell_margins', 'tell_contest', 'Backtest', 'backtest_scorer', 'scored', 'score_fold',
+           'contestants', 'trainings', 'run_backtest']
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #cfd58901
 import hashlib
@@ -21,6 +21,7 @@ import torch
 from ...datasets.windows import Batches
 from ...experiments.config import as_override, to_yaml
 from ...experiments.experiment import train
+from ...experiments.reports import Finding, teller
 from ...experiments.runs import Run, folder_name
 from ...experiments.setup import Market, fold_dates
 from ...experiments.tasks import Task, run_tasks
@@ -141,6 +142,43 @@ def calibration_table(
         rows[name]["pit_p_value"] = pit_test(own["pit"].to_numpy(), times=own["decided_at"].to_numpy(), overlap=shared)[1]
     return pd.DataFrame.from_dict(rows, "index").rename_axis("simulator")
 
+# %% ../../../nbs/labs/market/32_backtest.ipynb #e2f92da5
+def tell_margins(
+    rivals: pd.DataFrame,           # index name; skill, low, high, as shares
+    sign: int,                      # 1: by how much they are better than the reference; −1: by how much worse
+    level: float,                   # of the interval, 0 to 1
+) -> str:                           # "a by 1.0 % (95 % interval 0.2 % to 1.8 %); b by …"
+    "Each with its margin and the interval of it."
+    def one(name, r):
+        low, high = sorted((sign*r.low, sign*r.high))
+        return f"{name} by {percent(sign*r.skill)} ({100*level:.0f} % interval {percent(low)} to {percent(high)})"
+    return "; ".join(one(name, r) for name, r in rivals.iterrows())
+
+# %% ../../../nbs/labs/market/32_backtest.ipynb #c16e405e
+@teller
+def tell_contest(
+    numbers: Mapping,               # what `Backtest.numbers` gives, as a file holds them
+) -> str:                           # Markdown
+    "The finding of a walk in sentences."
+    level, champion = numbers["level"], numbers["champion"]
+    columns = ["name", "score", "skill", "low", "high", "p_value"]
+    rest = pd.DataFrame(numbers["rivals"], columns=columns).set_index("name")
+    sure = rest.p_value < 1 - level             # interval and test agree
+    ahead, behind = rest[(rest.low > 0) & sure], rest[(rest.high < 0) & sure]
+    level_ = rest.drop(ahead.index).drop(behind.index)
+    said = [f"{len(rest) + 1} forecasters answered the same {numbers['windows']} windows in {numbers['stretches']} "
+            f"stretches, {numbers['horizon']} steps each.",
+            f"The champion is {champion} with a CRPS of {numbers['score']:.2f}.",
+            f"Better than it, with an interval clear of zero: {tell_margins(ahead, 1, level)}." if len(ahead) else
+            "Nobody is better than it with an interval clear of zero."]
+    if len(behind): said.append(f"Worse: {tell_margins(behind, -1, level)}.")
+    if len(level_): said.append(f"Not told apart from it: {', '.join(level_.index)}.")
+    if best := numbers["best"]:
+        low, high = percent(best["low"]), percent(best["high"])
+        said.append(f"The best model, {best['name']}, has a skill of {percent(best['skill'])} over the best baseline, "
+                    f"{best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
+    return " ".join([*said, *(f"{name} could not be trained: {why}" for name, why in numbers["failed"])])
+
 # %% ../../../nbs/labs/market/32_backtest.ipynb #33231fe0
 @dataclass
 class Backtest:
@@ -154,7 +192,7 @@ class Backtest:
 
     @property
     def shared(self) -> int:
-        "Neighbouring decisions whose windows overlap, itself included."
+        "Neighbouring decisions whose windows overlap, itself included, of one asset: standings average over assets."
         return overlap(self.config.training.horizon, self.config.evaluation.stride)
 
     @cached_property
@@ -174,34 +212,29 @@ class Backtest:
         return self.standings().join(self.calibration).join(known)
 
     @property
-    def conclusion(self) -> str:
-        "The finding in sentences, computed from the tables."
-        t = self.table
+    def numbers(self) -> dict:
+        "All that the conclusion is computed from, plain."
+        t, e = self.table, self.config.evaluation
+        told = lambda name, r: dict(name=name, **r[["score", "skill", "low", "high", "p_value"]])
         models = [n for n in t.index if n in set(self.trained.index.get_level_values(0))]
-        n, level = len(self.scores)//len(t), f"{100*self.config.evaluation.level:.0f} % interval"
-        said = [f"{len(t)} forecasters answered the same {n} windows in {self.scores['fold'].nunique()} stretches, "
-                f"{self.config.training.horizon} steps each."]
-        said.append(f"The champion is {self.champion} with a CRPS of {t.loc[self.champion, 'score']:.2f}.")
-        rest = t.drop(self.champion)
-        def one(name, r, sign):
-            low, high = sorted((sign*r.low, sign*r.high))
-            return f"{name} by {percent(sign*r.skill)} ({level} {percent(low)} to {percent(high)})"
-        def tell(rows, sign): return "; ".join(one(k, r, sign) for k, r in rows.iterrows())
-        sure = rest.p_value < 1 - self.config.evaluation.level          # interval and test agree
-        ahead, behind = rest[(rest.low > 0) & sure], rest[(rest.high < 0) & sure]
-        said.append(f"Better than it, with an interval clear of zero: {tell(ahead, 1)}." if len(ahead) else
-                    "Nobody is better than it with an interval clear of zero.")
-        if len(behind): said.append(f"Worse: {tell(behind, -1)}.")
-        level_ = rest.drop(ahead.index).drop(behind.index)
-        if len(level_): said.append(f"Not told apart from it: {', '.join(level_.index)}.")
-        others = [k for k in t.index if k not in models]
+        others, best = [n for n in t.index if n not in models], None
         if models and others:
-            best, floor = t.loc[models, "score"].idxmin(), t.loc[others, "score"].idxmin()
-            r = self.standings(floor).loc[best]
-            said.append(f"The best model, {best}, has a skill of {percent(r.skill)} over the best baseline, {floor} "
-                        f"({level} {percent(r.low)} to {percent(r.high)}).")
-        for name, why in self.failed.items(): said.append(f"{name} could not be trained: {why}")
-        return " ".join(said)
+            model, floor = (t.loc[names, "score"].idxmin() for names in (models, others))
+            best = told(model, self.standings(floor).loc[model]) | dict(baseline=floor)
+        return dict(windows=len(self.scores)//len(t), stretches=self.scores["fold"].nunique(), level=e.level,
+                    horizon=self.config.training.horizon, champion=self.champion, best=best,
+                    score=t.loc[self.champion, "score"], failed=list(self.failed.items()),
+                    rivals=[told(name, r) for name, r in t.drop(self.champion).iterrows()])
+
+    @property
+    def finding(self) -> Finding:
+        "The conclusion, with the numbers that it was computed from."
+        return Finding(tell_contest, self.numbers)
+
+    @property
+    def conclusion(self) -> str:
+        "The finding in sentences."
+        return repr(self.finding)
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #63802a84
 def backtest_scorer(

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['GROUPS', 'spread_windows', 'shared_windows', 'step_returns', 'asset_volatility', 'block_of_windows', 'PairedReturns',
            'take_returns', 'doubling', 'Realism', 'record_range', 'compare_returns', 'tell_fact', 'tell_missed',
-           'tell_record', 'tell_rivals', 'tell_distance', 'conclude_realism', 'realism_config', 'run_realism']
+           'tell_record', 'tell_rivals', 'tell_distance', 'conclude_realism', 'realism_numbers', 'tell_realism',
+           'realism_config', 'run_realism']
 
 # %% ../../../nbs/labs/market/38_realism.ipynb #ce0c8163
 import hashlib
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from ...datasets.windows import Batches, Windows
 from ...experiments.config import to_yaml
+from ...experiments.reports import teller
 from ...experiments.setup import Market
 from ...experiments.verdicts import ENOUGH
 from ...experiments.experiment import train
@@ -275,6 +277,31 @@ def conclude_realism(
     if never: told.append(f"Nothing is missed, either way, of {', '.join(never)}.")
     if others: told.append(tell_rivals(realism, beside))
     return " ".join([*told, tell_distance(realism)])
+
+# %% ../../../nbs/labs/market/38_realism.ipynb #43e02e9d
+def realism_numbers(
+    realism: Realism,           # returns as they are
+    beside: Realism,            # over the volatility known at each decision
+) -> dict:                      # plain
+    "All that the conclusion is computed from."
+    r = realism.returns
+    rows = lambda found: found.table.rename_axis("fact").reset_index().to_dict("records")
+    return dict(names=realism.names, level=realism.level, windows=r.real.shape[0], horizon=r.real.shape[1],
+                shared=r.shared, span=r.span and [t.isoformat() for t in r.span],
+                facts=rows(realism), beside=rows(beside))
+
+# %% ../../../nbs/labs/market/38_realism.ipynb #3a8d9efc
+@teller
+def tell_realism(
+    numbers: Mapping,           # what `realism_numbers` gives, as a file holds them
+) -> str:                       # Markdown
+    "The finding in sentences, from numbers alone."
+    shape, names = (numbers["windows"], numbers["horizon"]), numbers["names"]
+    span = numbers["span"] and tuple(map(pd.Timestamp, numbers["span"]))
+    nothing = np.broadcast_to(0., shape)
+    returns = PairedReturns(nothing, dict.fromkeys(names, nothing), nothing[:, 0], 1, numbers["shared"], span)
+    read = lambda rows: Realism(pd.DataFrame(rows).set_index("fact"), returns, numbers["level"], {})
+    return conclude_realism(read(numbers["facts"]), read(numbers["beside"]))
 
 # %% ../../../nbs/labs/market/38_realism.ipynb #4ba6075e
 def realism_config(

@@ -20,7 +20,7 @@ def trade_on_paper(
     assets: Sequence[str] | None = None,    # which of them; default all
     progress: bool = False,                 # show a bar
     **costs: Any,                           # of `paper_trade`: fee, slippage, start, rule, stop, target
-) -> dict[str, PaperResult]:                      # by asset
+) -> dict[str, PaperResult]:                # by asset
     "Replay the candles of a source as if they came in live."
     predictor = SignalPredictor.load(path)
     try: candles = get_source(source).load(assets)
@@ -29,12 +29,12 @@ def trade_on_paper(
 
 # %% ../../../nbs/labs/signal/36_terminal.ipynb #018c0bda
 def show_papers(
-    papers: Mapping[str, PaperResult],            # by asset
+    papers: Mapping[str, PaperResult],      # by asset
 ) -> None:
     "What came of each replay, and its last trades."
     for name, paper in papers.items():
         log = paper.log
         held = log["close"].iloc[-1]/log["close"].iloc[0] - 1
         print(f"{name}: {len(log)} candles, {len(paper.trades)} trades, {log['equity'].iloc[-1] - 1:+.2%} after costs, "
-              f"{held:+.2%} without trading; the last ones:")
-        print(f"{paper.trades.tail(5).to_string(index=False)}\n")
+              f"{held:+.2%} without trading")
+        print(f"the last trades:\n{paper.trades.tail(5).to_string(index=False)}\n" if len(paper.trades) else "")
