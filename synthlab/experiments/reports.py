@@ -284,7 +284,9 @@ def execute_report(
         return None
     made = Path(folder)/f"{filed_as}.ipynb"
     given = dict(run_dir=str(folder), **parameters)
-    papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False)
+    quiet = ["--log-level=CRITICAL"]           # or a kernel warns that its socket on this very machine is not encrypted
+    papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False,
+                               extra_arguments=quiet)
     page, _ = file_report(made)
     print(f"report: {page}")
     return page

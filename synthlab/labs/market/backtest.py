@@ -176,7 +176,8 @@ def calibration_table(
     for name, own in scores.sort_values("decided_at", kind="stable").groupby("simulator"):
         far = (own["pit"] - .5).abs()
         rows[name] = {f"coverage_{100*q:.0f}": (far <= q/2).mean() for q in (.5, .9)}
-        rows[name]["pit_p_value"] = pit_test(own["pit"].to_numpy(), times=own["decided_at"].to_numpy(), overlap=shared)[1]
+        at, when = own["pit"].to_numpy(), own["decided_at"].to_numpy()
+        rows[name]["pit_p_value"] = pit_test(at, times=when, overlap=shared)[1]
     return pd.DataFrame.from_dict(rows, "index").rename_axis("simulator")
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #33231fe0
@@ -192,7 +193,7 @@ class Backtest:
 
     @property
     def shared(self) -> int:
-        "Neighbouring decisions whose windows overlap, itself included."
+        "Neighbouring decisions whose windows overlap, itself included, of one asset: standings average over assets."
         return overlap(self.config.training.horizon, self.config.evaluation.stride)
 
     @cached_property

@@ -116,7 +116,7 @@ def tell_drift(
     drift: float,                       # that was given, in log price a bar
     without: float | None,              # the CRPS without it; None where it was not tested
     best: str,                          # the best baseline
-    other: Mapping[str, Any] | None,    # what it scores without its own drift: crps, skill, skill_interval; None: unknown
+    other: Mapping[str, Any] | None,    # without its own drift: crps, skill, skill_interval; None: unknown
     level: float,                       # of the interval
 ) -> list[str]:                         # none, one or two sentences
     "What a given drift is worth."

@@ -98,8 +98,8 @@ def noise_note(
     best = table.loc[table["crps"].iloc[1:].idxmin()]
     half, noise = (best.high - best.low)/2*best.crps, max(table["noise"].iloc[0], best.noise)
     if not noise > half/10 > 0: return []
-    return [f"**The draw of members alone moves a score by {noise:.2g}**, more than a tenth of the interval's half width, "
-            f"{half:.2g}: raise evaluation.n_paths."]
+    return [f"**The draw of members alone moves a score by {noise:.2g}**, more than a tenth of the interval's half "
+            f"width, {half:.2g}: raise evaluation.n_paths."]
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #e40e8d63
 def drop_drifts(

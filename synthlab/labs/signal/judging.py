@@ -179,7 +179,7 @@ def random_scores(
 ) -> pd.DataFrame:                      # index score, columns value, low, high
     "Purchases at random, as many as the model made: the mean, and what chance does."
     e, n = config.evaluation, len(label)
-    bought = random_purchases(n, count, e.random_draws, config.training.seed)
+    bought = random_purchases(n, count, e.random_draws, config.evaluation.seed)
     found, ends = purchase_scores(bought, label, payoff), interval_ends(e.level)
     rows = {k: [v.mean(), *np.quantile(v, ends)] for k, v in found.items()}
     constant = classification_scores(np.full(n, base_rate), label, .5)
@@ -200,7 +200,7 @@ def score_table(
     "Every score of every classifier, and of chance, on the same windows."
     e, model = config.evaluation, next(iter(classified.values()))
     block = block_length(label, model.probability, overlap)
-    options = dict(utility=payoff, block=block, n_boot=e.n_boot, level=e.level, seed=config.training.seed)
+    options = dict(utility=payoff, block=block, n_boot=e.n_boot, level=e.level, seed=config.evaluation.seed)
     table = lambda c: classification_table(c.probability, label, c.threshold, **options)
     tables = {who: table(c) for who, c in classified.items()}
     tables["random"] = random_scores(label, payoff, int(model.signal.sum()), base_rate, config)
@@ -236,7 +236,7 @@ def gain_table(
     "What the model gains on the others, window by window."
     e, ((_, model), *others) = config.evaluation, list(classified.items())
     block = block_length(label, model.probability, overlap)
-    weights = block_weights(len(label), block, e.n_boot, config.training.seed)
+    weights = block_weights(len(label), block, e.n_boot, config.evaluation.seed)
     rows = {(who, name): row for who, other in others
             for name, row in paired_gains(model, other, label, payoff, weights, e.level, names).items()}
     columns, index = ["gain", "low", "high"], ["other", "score"]

@@ -85,6 +85,7 @@ class SignalEvaluation:
     trials: int | None = None           # strategies tried, for the deflated Sharpe ratio; default: runs counted
     level: float = .95                  # of the confidence intervals
     n_boot: int = 1000                  # block-bootstrap draws
+    seed: int = 7                       # of all that a test draws, whatever the training was seeded with
 
     def __post_init__(self):
         self.check_words()
@@ -103,7 +104,7 @@ class SignalEvaluation:
 
     def check_draws(self):
         "Enough draws for the ends of an interval."
-        for name, least in (("random_draws", 20), ("n_boot", 100)):
+        for name, least in (("random_draws", 20), ("n_boot", 100), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} is {getattr(self, name)}; use {least} or more")
 

@@ -119,7 +119,7 @@ def return_numbers(
     e, m = config.evaluation, performance_metrics(returns.to_numpy(), periods)
     block, low, high = min(2*config.data.horizon, max(1, len(returns)//4)), np.nan, np.nan
     if returns.any():
-        low, high = sharpe_interval(returns.to_numpy(), e.level, block, e.n_boot, periods, config.training.seed)
+        low, high = sharpe_interval(returns.to_numpy(), e.level, block, e.n_boot, periods, config.evaluation.seed)
     return dict(total_return=m["total_return"], cagr=m["cagr"], sharpe=m["sharpe"], sharpe_low=low, sharpe_high=high,
                 max_drawdown=m["max_drawdown"], volatility=m["volatility"])
 
@@ -152,7 +152,7 @@ def random_returns(
     config: SignalConfig,               # draws, seed, costs, rule
 ) -> np.ndarray:                        # (draws, times), net return a candle
     "Portfolios with as many trades, at random times."
-    e, h, seed = config.evaluation, config.data.horizon, config.training.seed
+    e, h, seed = config.evaluation, config.data.horizon, config.evaluation.seed
     could = np.ones(len(signal), bool)
     entries = [random_entries(a.per_candle(signal), h, e.rule, e.random_draws, seed + i, a.per_candle(could))
                for i, a in enumerate(assets)]
