@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from synthlab.datasets.audit import audit_leaks
 from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.candles import FeatureStream, PriceActionEngineer, StationaryEngineer
-from synthlab.datasets.features import create_engineer, restore_engineer
+from synthlab.datasets.features import RangeVolatilityEngineer, create_engineer, restore_engineer
 from synthlab.datasets.indicators import (COLUMNS, Live, adx, atr, bollinger, cci, ema, macd, momentum, obv, rsi, sma, stochastic_oscillator, true_range, volume_ratio,
                                           williams_r)
 from synthlab.datasets.market import MarketDataLoader
@@ -365,11 +365,26 @@ def test_stationary_features_do_not_know_the_price(factor):
     one, other = e.raw(frame(c)), e.raw(frame({k: x if k == "volume" else factor*x for k, x in c.items()}))
     np.testing.assert_allclose(other[199:], one[199:], rtol=1e-7, atol=1e-9)
 
+class Endless(RangeVolatilityEngineer):
+    "Remembers all rows, and has no form for one at a time."
+    recursive = True
+
 def test_what_has_no_form_for_one_candle_is_refused(market):
-    with pytest.raises(ValueError, match="use price_action or stationary"): FeatureStream(create_engineer("range_volatility"))
+    with pytest.raises(ValueError, match="use price_action or stationary|take price_action or stationary"): FeatureStream(Endless().fit([market.iloc[:600]]))
     with pytest.raises(RuntimeError, match="fit"): FeatureStream(StationaryEngineer())
     bars = market.iloc[:600].assign(mood=1.)
-    with pytest.raises(ValueError, match="mood"): FeatureStream(StationaryEngineer(past=["mood"]).fit([bars]))
+    with pytest.raises(ValueError, match="mood"): FeatureStream(StationaryEngineer(past=["mood"]).fit([bars])).extend(market.iloc[:9])
+    with pytest.raises(ValueError, match="mood"): FeatureStream(StationaryEngineer(past=["mood"]).fit([bars])).push(1, 2, 1, 2, 5)
+
+@pytest.mark.parametrize("name", ["range_volatility", "zscore", "ohlcv", "wavelet", "stationary"])
+def test_every_engineer_streams(name, market):
+    "To the bit: one without a memory looks at its last rows again; a further column comes with the candle."
+    bars = market.iloc[:500].assign(mood=np.sin(np.arange(500)))
+    engineer = create_engineer(name, past=["mood"]).fit([bars])
+    stream, whole = FeatureStream(engineer), engineer.transform(bars)
+    live = np.stack([stream.push(*row) for row in bars[[*COLUMNS, "mood"]].iloc[:320].itertuples(index=False, name=None)])
+    assert live[engineer.warmup:].tobytes() == whole[engineer.warmup:320].tobytes() and np.isfinite(live[engineer.warmup:]).all()
+    assert stream.extend(bars.iloc[320:]).tobytes() == whole[320:].tobytes()
 
 # --- in a loader -------------------------------------------------------------------------------------------------------------
 

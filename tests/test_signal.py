@@ -21,6 +21,7 @@ from synthlab.metrics.recalibration import RECALIBRATION_KINDS
 from synthlab.metrics.classification import classification_scores
 from synthlab.metrics.performance import deflated_sharpe, sharpe
 from synthlab.models.registry import ConfigError
+from synthlab.trainers.checkpoints import load_checkpoint
 from synthlab.trainers.trainer import Trainer
 
 NBS = Path(__file__).parent.parent/"nbs"
@@ -207,6 +208,7 @@ def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
         shutil.copytree(toy["run"].folder, root/f"r{i}")
         (root/f"r{i}/result.json").write_text(json.dumps(toy["metrics"] | {"sharpe_a_bar": ratio}, default=str))
     shutil.copytree(toy["run"].folder, root/"other"); (root/"other/result.json").write_text(json.dumps({"source": "nasdaq", "sharpe_a_bar": 9.}))
+    Run(root/"other").set_status("done", data={k: v | {"sha256": "0"*64} for k, v in Run(root/"other").read_status()["data"].items()})       # other candles
     trials, variance = count_trials(config, .1)
     assert trials == 3 and variance == pytest.approx(np.var([.1, *ratios], ddof=1))
     assert count_trials(config, .02, Run(root/"r0")) == (2, pytest.approx(np.var(ratios, ddof=1)))
@@ -235,13 +237,17 @@ def test_the_command_line(toy, candles, tmp_path, monkeypatch, capsys):
     assert result("run")["source"] == str(candles) and f"AUC {result('run')['auc']:.3f}" in said("runs", tmp_path)
     out = said("predict", "run", "--source", candles, "--assets", "A", "--output", "said.csv")
     table = pd.read_csv("said.csv")
-    assert list(table) == ["time", "close", "probability", "signal"] and len(table) == 1600 - 199 - 15 and "A: 1386 rows" in out and "written: said.csv" in out
+    assert list(table) == ["time", "close", "probability", "signal"] and f"A: {len(table)} rows" in out and "written: said.csv" in out
+    until = pd.Timestamp(load_checkpoint("run/checkpoints/best.safetensors")[1]["about"]["learnt_until"])      # as in a test: what was learnt is no question
+    times = get_source(candles).load("A")["A"].index
+    assert pd.to_datetime(table["time"]).tolist() == times[times > until].tolist() and len(table) > 200
     said("predict", "run", "--source", candles, "--output", "said.csv")
     assert Path("said_A.csv").exists() and Path("said_B.csv").exists()
     pd.testing.assert_frame_equal(pd.read_csv("said_A.csv"), table)
-    paper = said("signal", "paper", "run", "--source", candles, "--assets", "A", "--start", "2022-01-01", "--output", "paper.csv", "--fee", "0.001")
+    paper = said("signal", "paper", "run", "--source", candles, "--assets", "A", "--start", "2024-01-01", "--output", "paper.csv", "--fee", "0.001")
     log = pd.read_csv("paper.csv")
-    assert "trades" in paper and list(log) == ["time", "close", "probability", "signal", "position", "equity"] and log["time"].iloc[0] >= "2022-01-01"
+    assert "trades" in paper and list(log) == ["time", "close", "probability", "signal", "position", "equity"] and log["time"].iloc[0] >= "2024-01-01"
+    assert main(["signal", "paper", "run", "--source", str(candles), "--start", "2022-01-01"]) == 2 and "has learnt from bars up to" in capsys.readouterr().err
     both = said("evaluate", "run", "--source", candles, "evaluation.fee=0.001")
     assert f"Over {2*result('run')['windows']} test windows" in both and "here a trade costs 0.24 %" in both
     again = said("evaluate", "run").splitlines()[-3:]

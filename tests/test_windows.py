@@ -71,7 +71,7 @@ minutes = st.integers(0, 120)
 @given(any_windows(60, 1), st.floats(.2, .7), st.floats(.4, 1), st.integers(0, 8))
 def test_static_holdout_keeps_the_contract_and_drops_nothing_else(w, a, b, embargo):
     end = int(w.ends_at.max())//MINUTE if len(w) else 100
-    a, b, e = int(a*end)*MINUTE, int(b*end)*MINUTE, embargo*MINUTE
+    a, b, e = np.int64(int(a*end)*MINUTE), np.int64(int(b*end)*MINUTE), embargo*MINUTE
     train = {i for i in range(len(w)) if w.ends_at[i] < a - e and w.decided_at[i] < a}
     val = {i for i in range(len(w)) if w.decided_at[i] >= a and w.decided_at[i] < b and w.ends_at[i] < b - e}
     test = {i for i in range(len(w)) if w.decided_at[i] >= b}
@@ -135,7 +135,7 @@ def test_fractions_are_dates(w, a, b):
     try: split = static_holdout(w, a, b)
     except SplitError: return
     times = np.unique(w.decided_at)
-    dated = static_holdout(w, int(times[round(a*len(times))]), int(times[round(b*len(times))]))
+    dated = static_holdout(w, times[round(a*len(times))], times[round(b*len(times))])
     assert all(np.array_equal(x, y) for x, y in zip(split, dated))
 
 def test_dates_in_any_dress():

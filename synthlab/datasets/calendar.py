@@ -11,7 +11,7 @@ __all__ = ['SESSIONS', 'CYCLES', 'GROUPS', 'CALENDAR', 'EVENTS', 'WEEK', 'calend
 import numpy as np
 import pandas as pd
 from .bars import nearest
-from .gaps import MONTH, bar_step
+from .gaps import MONTH, bar_step, by_the_wall
 from .times import from_wall, to_length, wall_clock
 
 # %% ../../nbs/datasets/12_calendar.ipynb #fd2c6550
@@ -115,6 +115,10 @@ def _held(ahead, seen, n, zone, on_wall, weeks):
     held, known = np.abs(seen[found] - before) <= n//2, before >= seen[0]
     return ahead[held.any(1) | ~known.any(1)]
 
+def _keeps(stamps, n):
+    "The share of stamps that lie on the grid of the last one."
+    return (stamps % n == stamps[-1] % n).mean()
+
 def future_times(
     index,                  # stamps so far, in order, with a zone; or the last one alone
     horizon: int,           # steps H
@@ -124,11 +128,12 @@ def future_times(
     "The stamps of the steps to come, without those at which this market is closed."
     index = _in_utc([index] if isinstance(index, pd.Timestamp) else index)
     step = bar_step(pd.DataFrame(index=index)) if step is None else to_length(step, "step")
-    n, wall, on_wall = step.as_unit("ns").value, wall_clock(index, zone), step >= pd.Timedelta("1D")
+    n, wall = step.as_unit("ns").value, wall_clock(index, zone)
+    on_wall = step >= pd.Timedelta("1D") or (by_the_wall(step, zone) and _keeps(wall.asi8, n) >= _keeps(index.asi8, n))
     if step >= pd.Timedelta("28D"):
         months = round(step/MONTH)
         return from_wall([wall[-1] + pd.DateOffset(months=months*k) for k in range(1, horizon + 1)], zone)
-    last = int((wall if on_wall else index).asi8[-1])           # days are counted on the wall, hours in UTC
+    last = int((wall if on_wall else index).asi8[-1])           # days are counted on the wall, minutes in UTC
     if WEEK % n: ahead = last + n*np.arange(1, horizon + 1)
     else:
         seen, week = np.sort(wall.asi8), last + n*np.arange(1, WEEK//n + 1)     # the steps of one week

@@ -257,7 +257,7 @@ class SplitInTime:
             times = np.unique(self.windows.decided_at)
             after = times[times >= to_boundary(self.windows, val_start)]
             if len(after) < 2: raise SplitError(f"no window decides after val_start {val_start}; take an earlier")
-            test_start = int(after[len(after)//2])
+            test_start = after[len(after)//2]
         self.split = static_holdout(self.windows, val_start, test_start, test_end, embargo)
         fold = self.fold(self.split, eval_stride, engineer, stride)
         self.engineer = fold.engineer

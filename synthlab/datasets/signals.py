@@ -35,6 +35,7 @@ class SignalLoader(MarketDataLoader):
     ):
         if horizon < 1: raise ValueError(f"horizon is {horizon}; a label looks 1 row ahead or more")
         if target_offset < 0: raise ValueError(f"target_offset is {target_offset}; it must be 0 or more")
+        if options.get("gaps") == "nan": options["gaps"] = "segment"     # nobody trades on an empty row
         super().__init__(data_source, engineer, assets, lookback, horizon + target_offset, batch_size, **options)
         self.label_horizon, self.target_offset = horizon, target_offset
         self.labels = [make_label(label, bars, self.average_range(name, smoothing, start), horizon, atr_multiplier,

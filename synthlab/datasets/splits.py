@@ -106,10 +106,11 @@ _START, _END = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 DATE = "write one like '2013-01-01'"
 
 def to_stamp(
-    at,                     # date, pandas Timestamp, or nanoseconds; without a zone: UTC
+    at,                     # date, year, Timestamp, or a stamp of windows (np.int64); without a zone: UTC
 ) -> int:                   # nanoseconds since 1970, UTC
     "The stamp of a date."
-    if isinstance(at, (int, np.integer)) and not isinstance(at, bool): return int(at)
+    if isinstance(at, np.integer): return int(at)
+    if isinstance(at, int) and not isinstance(at, bool): at = str(at)      # a number is read as a file's
     try: date = to_time(at) if isinstance(at, str) else pd.Timestamp(at)
     except TimeError as e: raise SplitError(e.what if "may be" in e.what else f"{at!r} is no date; {DATE}") from None
     except (ValueError, TypeError): date = pd.NaT

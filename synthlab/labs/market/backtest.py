@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from ...datasets.windows import Batches
 from ...experiments.config import as_override, to_yaml
-from ...experiments.experiment import train
+from ...experiments.experiment import check_begun, train
 from ...experiments.reports import Finding, teller
 from ...experiments.runs import Run, folder_name
 from ...experiments.setup import Market, fold_dates
@@ -279,7 +279,7 @@ def score_fold(
     batches, scorer = common_batches(markets, config.evaluation.stride), backtest_scorer(config, market)
     size, seed, w = (config.training.horizon, config.evaluation.n_paths), config.evaluation.seed, batches[first].windows
     windows = hashlib.sha256(np.stack([w.decided_at, w.asset]).tobytes()).hexdigest()
-    same = [*size, seed, scorer.intervals_for(size[0]), windows, REPLICATES, "pit"]
+    same = [*size, seed, scorer.intervals_for(size[0]), windows, REPLICATES, "pit", market.loader.fingerprint()]
     def key(*own): return hashlib.sha256(json.dumps([*own, same], default=str).encode()).hexdigest()
     def run(name, simulator, windows):
         runner = BacktestRunner({name: simulator}, windows, scorer, market.loader.names, seed=seed, progress=progress)
@@ -344,6 +344,7 @@ def run_backtest(
     configs = fold_configs(models, overrides, folds, test_share, val_share)
     asked = hashlib.sha256(json.dumps([to_yaml(c) for plan in configs for c in plan.values()]).encode()).hexdigest()[:8]
     folder = Path(folder or Path(configs[0][next(iter(models))].runs)/f"backtest_{champion}_{asked}")
+    check_begun(folder, sorted(p.parent for p in folder.glob("fold_*/*/status.json")))
     failed = train_all(plans, folder, jobs, progress, cluster)
     models = [n for n in models if n not in failed]
     if not models:

@@ -9,6 +9,7 @@ __all__ = ['RAW', 'LEVELS', 'COLUMNS', 'run_experiment', 'make_objective', 'test
            'latest_bars', 'quantile_table', 'simulate_on', 'MarketLab']
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #7257ff7d
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,13 +19,14 @@ import torch
 from ...datasets.bars import SPIKE
 from ...datasets.calendar import future_times
 from ...datasets.features import restore_engineer
+from ...datasets.gaps import bar_step
 from ...datasets.market import MarketDataLoader
-from ...experiments.bar_lab import BarLab
+from ...experiments.bar_lab import BarLab, say_changed
 from ...experiments.config import as_override
 from ...experiments.experiment import run
 from ...experiments.lab import Headline, LabComparing, register_lab
 from ...experiments.parts import Column, TorchPart, Training
-from ...experiments.setup import Market
+from ...experiments.setup import Market, learnt_note, not_learnt
 from ...experiments.verdicts import overlap
 from .figures import market_figures
 from .hub import COVARIATES, MarketSharing, best_baseline
@@ -218,13 +220,19 @@ def simulate_on(
 ) -> dict[str, pd.DataFrame]:           # by asset; index time of each step, mean and quantiles, in quote currency
     "The distribution of the next closes."
     loader, horizon = latest_bars(about, source, assets), about["training"]["horizon"]
-    batch = loader.latest_window(restore_engineer(about["engineer"]))
+    say_changed(about, source, loader.given_bars())
+    step, batch = bar_step(next(iter(loader.bars.values()))), loader.latest_window(restore_engineer(about["engineer"]))
+    until = pd.to_datetime(about["learnt_until"], utc=True) if "learnt_until" in about else None
+    fresh = not_learnt(batch["decided_at"].numpy(), until, "last bar")
+    if note := learnt_note(int((~fresh).sum()), until, "assets with bars"): warnings.warn(note, stacklevel=2)
+    if note := drift_note(model.drift, pd.Timedelta(about["step"]), step):
+        warnings.warn(note, stacklevel=2)
+        model = copy(model); model.drift = 0.
     given = dict(scale=batch["scale"], generator=torch.Generator().manual_seed(seed), **covariates(batch))
     with torch.inference_mode():
         paths = model(batch["history"], batch["initial_price"], horizon, n_paths, **given)[0].double().numpy()
-    ends = {name: future_times(bars.index, horizon, about["step"], bars.attrs["zone"])
-            for name, bars in loader.bars.items()}
-    return {name: quantile_table(paths[i], ends[name], levels) for i, name in enumerate(loader.names)}
+    ends = {name: future_times(bars.index, horizon, step, bars.attrs["zone"]) for name, bars in loader.bars.items()}
+    return {name: quantile_table(paths[i], ends[name], levels) for i, name in enumerate(loader.names) if fresh[i]}
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #cc4ec129
 COLUMNS = Column("val_score", "validation"), Column("val_crps", "crps×10⁴", "10.2f", 1/UNIT)

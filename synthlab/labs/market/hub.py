@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 import pandas as pd
+from ...datasets.bars import SPIKE
 from ...datasets.features import restore_engineer
 from ...experiments.lab import LabSharing
 from ...experiments.runs import folder_name
@@ -163,11 +164,16 @@ confirm it on later bars. It is no advice to trade.
 # %% ../../../nbs/labs/market/40_hub.ipynb #00f51cc6
 def covariate_blanks(
     told: Mapping[str, Any],            # what `covariates_of` gave
+    about: Mapping[str, Any] = {},      # what the checkpoint says of gaps and of the bars' limits
 ) -> dict[str, str]:                    # `covariates`: rows of the table; `known`: arguments of the loader
     "How the covariates of a model are written on its card."
     names = lambda v: v if isinstance(v, str) else ", ".join(v)
+    usual = dict(gaps="segment", gap_limit=None, jump_limit=SPIKE)
+    read = {k: float(about[k]) if k == "jump_limit" else about[k] for k in usual if k in about}
+    read = {k: f"float({str(v)!r})" if v == math.inf else repr(v) for k, v in read.items() if v != usual[k]}
     return dict(covariates="".join(f"| covariates, {k} | {names(v)} |\n" for k, v in told.items()),
-                known="".join(f", {k}={v!r}" for k, v in told.items() if k != "past"))
+                known="".join(f", {k}={v!r}" for k, v in told.items() if k != "past")
+                + "".join(f", {k}={v}" for k, v in read.items()))
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #fe20618a
 def fill_card(
@@ -185,7 +191,7 @@ def fill_card(
     size = dict(horizon=horizon, lookback=lookback, bars="bar" if lookback == 1 else f"{lookback} bars")
     score = dict(crps=result["crps"], windows=result["windows"], first=result["test_from"], last=result["test_to"],
                  level=f"{100*result['level']:.0f} %", baselines=baseline_rows(result), conclusion=result["conclusion"])
-    return CARD.format(where=where, **model, **bars, **size, **score, **covariate_blanks(covariates_of(about)))
+    return CARD.format(where=where, **model, **bars, **size, **score, **covariate_blanks(covariates_of(about), about))
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #6ea2159e
 class MarketSharing(LabSharing):

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
+from ...datasets.times import to_length
 from ...experiments.comparison import holm
 from ...experiments.reports import teller
 from .backtest import Backtest, asset_code
 from ...metrics.paths import subnet_prompt_scores, subnet_smoothed_scores, subnet_softmax
 from ...metrics.prompts import Prompt, get_prompt
+from ...models.registry import ConfigError
 
 # %% ../../../nbs/labs/market/36_tournament.ipynb #095043f2
 def prompt_scores(
@@ -59,12 +61,14 @@ def play(
     horizon: pd.Timedelta | str,    # from the decision to the last step: a prompt counts when it is over
     rule: Prompt | str = "low",     # low (24 hours) or high (one hour): window of days and beta of the softmax
     measure: str = "total",         # what is paid for
-    every: str = "6h",              # how often weights are set
+    every: pd.Timedelta | str = "6h",   # how often weights are set
 ) -> Tournament:
     "Prompt scores, smoothed over the rule's window, as weights through time."
     rule = get_prompt(rule) if isinstance(rule, str) else rule
+    try: ahead, every = to_length(horizon, "horizon"), to_length(every, "every")
+    except ValueError as e: raise ConfigError(str(e)) from None
     prompts = prompt_scores(scores, measure)
-    prompts["time"] += pd.Timedelta(horizon)                    # when it is over
+    prompts["time"] += ahead                                   # when it is over
     coded = prompts.assign(asset=prompts["asset"].map(asset_code))
     begun, over = prompts["time"].min(), prompts["time"].max()
     weights = set_weights(coded, pd.date_range(begun.ceil(every), over.ceil(every), freq=every), rule)

@@ -291,7 +291,7 @@ def judge_signal(
     scores = score_table(classified, label, payoff, decision.base_rate, shared, config)
     gains = gain_table(classified, label, payoff, shared, config)
     signals = {who: c.signal for who, c in classified.items()}
-    traded = trade_strategies(traded_assets(loader, fold.test), signals, config, run)
+    traded = trade_strategies(traded_assets(loader, fold.test), signals, config, run, loader.given_bars())
     span = show_stamp(windows.decided_at[0]), show_stamp(windows.decided_at[-1])
     losses = held_out(classified["model"], label, loader, windows)
     found = dict(scores=scores, gains=gains, traded=traded, decision=decision, classified=classified, label=label,

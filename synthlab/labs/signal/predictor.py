@@ -9,7 +9,7 @@ __all__ = ['CalibratedNetwork', 'WindowPredictor', 'features_by_stretch', 'Signa
            'paper_trade']
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #51b9890d
-import json, math
+import json, math, warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +21,15 @@ from tqdm.auto import tqdm
 from ...datasets.bars import SPIKE, BarError, validate_bars
 from ...datasets.candles import FeatureStream
 from ...datasets.features import FeatureEngineer, restore_engineer
-from ...datasets.gaps import bar_step, fill_gaps, limit_of, stretches
-from ...datasets.indicators import COLUMNS, Live, atr
+from ...datasets.gaps import GapWatch, bar_step, fill_gaps, limit_of, stretches
+from ...datasets.indicators import Live, atr
 from ...datasets.sources import get_source
 from ...datasets.splits import whole_windows
-from ...datasets.times import to_times
+from ...datasets.tables import extra_columns
+from ...datasets.times import to_length, to_times
+from ...experiments.bar_lab import say_changed
 from ...experiments.experiment import load_model
+from ...experiments.setup import learnt_note, not_learnt
 from .experiment import COSTS
 from .judging import restore_decision
 from .settings import SignalEvaluation
@@ -64,9 +67,16 @@ class WindowPredictor:
         self.trading = {k: getattr(SignalEvaluation(), k) for k in COSTS} | about.get("trading", {})
         self.engineer, self.threshold = restore_engineer(about["engineer"]), decision.threshold
         self.lookback, self.horizon = int(about["lookback"]), int(about["horizon"])
-        self.step = pd.Timedelta(about["step"])
-        self.jump_limit = float(about.get("jump_limit", SPIKE))
-        self.limit = pd.Timedelta(about["gap_limit"]) if about.get("gap_limit") else limit_of(self.step)
+        self.take_data(about)
+
+    def take_data(self, about: Mapping) -> None:
+        "How the bars of the training were read, as the checkpoint says it: whatever shapes a feature is there."
+        self.step, self.jump_limit = pd.Timedelta(about["step"]), float(about.get("jump_limit", SPIKE))
+        self.gaps, limit, zones = about.get("gaps", "segment"), about.get("gap_limit"), about.get("zones", {})
+        self.limit = to_length(limit, "data.gap_limit") if limit else limit_of(self.step)
+        self.zone = next(iter(zones.values())) if len(set(zones.values())) == 1 else "UTC"
+        until = about.get("learnt_until")
+        self.learnt_until = None if until is None else pd.to_datetime(until, utc=True)
 
     @classmethod
     def load(cls,
@@ -113,13 +123,43 @@ class SignalPredictor(WindowPredictor):
         candles: pd.DataFrame,          # of one asset: times in index or column, open, high, low, close, volume
     ) -> pd.DataFrame:                  # index time: close, probability, signal; a row each candle that has enough past
         "What the signal says at the close of each candle."
-        bars = validate_bars(candles, jump_limit=self.jump_limit)
-        self.check_step(bars)
-        bars, segment = fill_gaps(bars, "segment", self.limit)
-        features, row = features_by_stretch(self.engineer, bars, segment), self.rows_with_past(bars, segment)
-        p = self.probabilities_at(features, row)
+        given = self.read(candles)
+        bars, segment = fill_gaps(given, self.gaps, self.limit)
+        row = self.rows_to_answer(bars, self.rows_with_past(bars, segment), given.index)
+        p = self.probabilities_at(features_by_stretch(self.engineer, bars, segment), row)
         answers = dict(close=bars["close"].to_numpy()[row], probability=p, signal=p >= self.threshold)
         return pd.DataFrame(answers, bars.index[row])
+
+    def read(self,
+        candles: pd.DataFrame,          # of one asset
+    ) -> pd.DataFrame:
+        "Candles checked as those of the training were, with the further columns that the engineer was taught."
+        bars = validate_bars(candles, jump_limit=self.jump_limit)
+        if self.engineer.past:
+            extra_columns(candles, bars, list(self.engineer.past))
+            try: self.engineer.beside(bars)
+            except ValueError as e: raise ConfigError(str(e)) from None
+        self.check_step(bars)
+        return bars
+
+    def load_source(self,
+        source,                         # a file, the name of a series, or frames by asset
+        assets=None,                    # which of them; None: all
+    ) -> dict[str, pd.DataFrame]:       # by asset
+        "Candles of a source, loaded as those of the training were."
+        asked = {} if self.jump_limit == SPIKE else dict(jump_limit=self.jump_limit)
+        if self.engineer.past: asked["columns"] = list(self.engineer.past)
+        try: bars = get_source(source).load(assets, **asked)
+        except ValueError as e: raise ConfigError(str(e)) from None
+        say_changed(self.about, source, bars)
+        return bars
+
+    def rows_to_answer(self, bars: pd.DataFrame, row: np.ndarray, given: pd.DatetimeIndex) -> np.ndarray:
+        "Those of some rows that were given, not filled in, and that nothing was learnt from; what is left out is said."
+        row = row[bars.index[row].isin(given)]
+        fresh = not_learnt(bars.index[row], self.learnt_until, "candle with enough past", "candles")
+        if note := learnt_note(int((~fresh).sum()), self.learnt_until, "candles"): warnings.warn(note, stacklevel=3)
+        return row[fresh]
 
     def rows_with_past(self, bars: pd.DataFrame, segment: np.ndarray) -> np.ndarray:
         "Candles that have enough past since the last gap; there must be one."
@@ -136,6 +176,17 @@ class SignalPredictor(WindowPredictor):
             raise ConfigError(f"these candles last {bar_step(bars)}, the signal was taught candles of {self.step}; "
                               "give such, or train another")
 
+    def begin_trading(self, bars: pd.DataFrame, first: pd.Timestamp, typed: bool) -> pd.Timestamp:
+        "The first time at which nothing was learnt; a time that somebody has typed is refused if it is earlier."
+        until = self.learnt_until
+        if until is None or first > until: return first
+        if typed:
+            raise ConfigError(f"trading was to start on {first}, and the model has learnt from bars up to {until}; "
+                              "begin later")
+        seen = int((bars.index[self.min_candles - 1:] <= until).sum())
+        if note := learnt_note(seen, until, "candles"): warnings.warn(note, stacklevel=3)
+        return bars.index[bars.index > until][0]
+
     def stream(self) -> "SignalStream":
         "The same, candle by candle."
         return SignalStream(self)
@@ -144,7 +195,9 @@ class SignalPredictor(WindowPredictor):
         "All that is needed to make the features elsewhere, and to act, as text."
         return dict(engineer=json.dumps(self.engineer.state()), columns=", ".join(self.engineer.columns),
                     threshold="never" if math.isinf(self.threshold) else repr(self.threshold),
-                    horizon=str(self.horizon), step=str(self.step), label=json.dumps(self.about.get("label")))
+                    horizon=str(self.horizon), step=str(self.step), label=json.dumps(self.about.get("label")),
+                    gaps=self.gaps, gap_limit=str(self.limit), jump_limit=repr(self.jump_limit), zone=self.zone,
+                    learnt_until=str(self.learnt_until or ""))
 
     def export(self,
         folder: str | Path,             # where the files go
@@ -167,26 +220,23 @@ def predict_assets(
 ) -> dict[str, pd.DataFrame]:           # by asset: index time; close, probability, signal
     "What a signal says of every candle of a source."
     predictor = SignalPredictor(network, about)
-    asked = {} if predictor.jump_limit == SPIKE else dict(jump_limit=predictor.jump_limit)
-    try: candles = get_source(source).load(assets, **asked)
-    except ValueError as e: raise ConfigError(str(e)) from None
-    return {name: predictor.predict(bars) for name, bars in candles.items()}
+    return {name: predictor.predict(bars) for name, bars in predictor.load_source(source, assets).items()}
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #cc77260d
 class Signal(NamedTuple):
     "What a stream says at the close of a candle."
     time: pd.Timestamp                  # of the candle's open
     close: float
-    probability: float | None           # 0 to 1; None while there is not enough past
+    probability: float | None           # 0 to 1; None while there is not enough past, and where it has learnt from it
     signal: bool                        # whether to buy at the next open
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #99e9af12
 def check_candle(
     time: pd.Timestamp,                 # of its open, for the message
-    candle: tuple,                      # open, high, low, close, volume
+    candle: tuple,                      # open, high, low, close, volume, and further columns
 ) -> None:
     "Refuse what is no candle."
-    open, high, low, close, volume = candle
+    open, high, low, close, volume, *_ = candle
     if not all(map(math.isfinite, candle)):
         raise BarError("a number is missing or infinite; leave out a candle without trades", time=time)
     if not (0 < low <= min(open, close) and high >= max(open, close) and volume >= 0):
@@ -201,40 +251,62 @@ class SignalStream:
     ):
         self.predictor, self.features = predictor, FeatureStream(predictor.engineer)
         self.window = np.zeros((predictor.lookback, predictor.engineer.feature_dim), np.float32)
-        self.last, self.segment = None, 0       # stamp of the last candle; counts the gaps
+        self.watch = GapWatch(predictor.step, predictor.gaps, predictor.limit, predictor.zone)
+        self.before, self.segment = (), 0       # the last candle; counts the gaps
+
+    @property
+    def last(self) -> pd.Timestamp | None:
+        "Stamp of the last candle."
+        return self.watch.last
 
     def push(self,
         time,                           # when the candle opened: date, Timestamp or text, UTC where it has no zone
         open: float, high: float, low: float, close: float, volume: float,
+        **further: float,               # columns that the engineer was taught besides, by name
     ) -> Signal:
         "The next candle, which has just closed."
-        stamp = to_times([time])[0]
-        return self.take(stamp, (float(open), float(high), float(low), float(close), float(volume)))
+        past = self.predictor.engineer.past
+        if set(further) != set(past):
+            named = lambda names: ", ".join(names) or "none"
+            raise BarError(f"the further columns of a candle are {named(sorted(further))}; the signal was taught "
+                           f"{named(past)}")
+        numbers = (open, high, low, close, volume, *(further[name] for name in past))
+        return self.take(to_times([time])[0], tuple(map(float, numbers)))
 
     def feed(self,
         candles: pd.DataFrame,          # of one asset: the past, before the live candles begin
     ) -> Signal:                        # of the last of them
         "Candles of a frame, one after the other."
-        bars = validate_bars(candles, jump_limit=self.predictor.jump_limit)
-        self.predictor.check_step(bars)
-        for time, *candle in bars[list(COLUMNS)].itertuples(name=None): answer = self.take(time, tuple(candle))
+        bars = self.predictor.read(candles)
+        if self.last is None: self.watch.zone = bars.attrs.get("zone", self.watch.zone)
+        rows = bars[list(self.features.takes)].itertuples(name=None)
+        for time, *candle in rows: answer = self.take(time, tuple(candle))
         return answer
 
     def take(self,
         time: pd.Timestamp,             # when the candle opened, UTC
-        candle: tuple,                  # open, high, low, close, volume: five floats
+        candle: tuple,                  # open, high, low, close, volume, and the engineer's further columns: floats
     ) -> Signal:
         "The same as `push`, for what needs no reading."
         self.check(time, candle)
-        if self.last is not None and time - self.last > self.predictor.limit:
+        missed, anew = self.watch.missing(time)
+        if anew:
             self.features.restart()
             self.segment += 1
-        self.last = time
-        self.window[:-1] = self.window[1:]
-        self.window[-1] = self.features.push(*candle)
-        if self.features.rows < self.predictor.min_candles: return Signal(time, candle[3], None, False)
+        for stamp in missed: self.swallow(stamp, (*self.before[3:4]*4, 0., *self.before[5:]))
+        self.swallow(time, candle)
+        until = self.predictor.learnt_until
+        if self.features.rows < self.predictor.min_candles or (until is not None and time <= until):
+            return Signal(time, candle[3], None, False)
         p = float(self.predictor.probability(self.window[None])[0])
         return Signal(time, candle[3], p, p >= self.predictor.threshold)
+
+    def swallow(self, time: pd.Timestamp, candle: tuple) -> None:
+        "Let a candle into the features."
+        self.watch.take(time)
+        self.before = candle
+        self.window[:-1] = self.window[1:]
+        self.window[-1] = self.features.push(*candle)
 
     def check(self, time: pd.Timestamp, candle: tuple) -> None:
         "Refuse what is no candle, or not the next one."
@@ -244,6 +316,8 @@ class SignalStream:
         if self.last is not None and time - self.last < self.predictor.step:
             raise BarError(f"this candle begins {time - self.last} after the last one, "
                            f"the signal was taught candles of {self.predictor.step}; give such", time=time)
+        if len(candle) != len(self.features.takes):
+            raise BarError(f"this candle has {len(candle)} numbers; give {', '.join(self.features.takes)}", time=time)
         check_candle(time, candle)
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #1490ae91
@@ -264,6 +338,7 @@ def check_span(
     if first > bars.index[-1]:
         raise ConfigError(f"the last candle is of {bars.index[-1]}, trading was to start on {first}; "
                           "begin earlier, or give later candles")
+    not_learnt(bars.index, predictor.learnt_until, "candle", "candles")
     if len(bars) < predictor.min_candles:
         raise ConfigError(f"there are {len(bars)} candles, the first probability needs {predictor.min_candles}; "
                           "give more of the past")
@@ -279,7 +354,7 @@ def replay(
 ) -> list[tuple]:                       # a candle each: time, close, probability, signal, position, equity
     "Candles through the stream, what it says into the account."
     stream, usual, rows = predictor.stream(), Live(atr), []
-    candles = bars[list(COLUMNS)].itertuples(name=None)
+    candles = bars[list(stream.features.takes)].itertuples(name=None)
     for time, *candle in tqdm(candles, total=len(bars), disable=not progress, desc="paper trading"):
         before = stream.segment
         answer = stream.take(time, tuple(candle))
@@ -322,13 +397,13 @@ def paper_trade(
     "Replay candles as if they came in live."
     terms = dict(fee=fee, slippage=slippage, rule=rule, stop=stop, target=target)
     fee, slippage, rule, stop, target = trading_terms(predictor, **terms)
-    bars = validate_bars(candles, jump_limit=predictor.jump_limit)
-    predictor.check_step(bars)
+    bars, _ = fill_gaps(predictor.read(candles), predictor.gaps, predictor.limit)
     try:
         first = bars.index[0] if start is None else to_times([start])[0]
         book = TradeBook(predictor.horizon, fee, slippage, rule)
     except ValueError as e: raise ConfigError(f"paper trading: {e}") from None
     check_span(predictor, bars, first)
+    first = predictor.begin_trading(bars, first, start is not None)
     rows = replay(predictor, bars, book, first, stop, target, progress)
     if rows: return paper_result(rows, book)
     raise ConfigError(f"no candle from {first} on has {predictor.min_candles} candles since the last gap before it; "

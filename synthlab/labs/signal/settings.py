@@ -11,7 +11,9 @@ __all__ = ['OTHER_NAMES', 'SIGNAL_KNOBS', 'check_choice', 'SignalData', 'SignalT
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from ...datasets.candles import check_live
 from ...datasets.features import FeatureEngineer, create_engineer
+from ...datasets.gaps import POLICIES
 from ...datasets.labels import LABELS
 from ...datasets.market import Fold
 from ...datasets.signals import SignalLoader
@@ -39,7 +41,7 @@ class SignalData:
     "Where candles come from, what is made of them, and what is asked."
     source: str = "sp500"               # sp500, nasdaq, mock, or the path of a CSV or Parquet file or folder
     assets: list[str] = field(default_factory=list) # which of the source's assets; none means all
-    gaps: str = "segment"               # error | ffill | nan | segment (no window crosses a gap)
+    gaps: str = "segment"               # error | ffill | segment (no window crosses a gap)
     gap_limit: str | None = None        # longest pause that is no gap, "4D" where weekends are free; default: by step
     jump_limit: float = 20.             # times that a price may be its neighbours; inf where that is known to be true
     engineer: dict[str, Any] = field(default_factory=lambda: {"name": "stationary"})    # or price_action
@@ -52,6 +54,10 @@ class SignalData:
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self):
+        if self.gaps == "nan":
+            raise ValueError("data.gaps is nan, and nobody can trade on an empty row; use segment, which ends what is "
+                             "held at the first price after a gap, or ffill")
+        check_choice(self.gaps, POLICIES, "data.gaps")
         check_choice(self.label, LABELS, "data.label")
         check_choice(self.smoothing, ("wilder", "span"), "data.smoothing")
 
@@ -164,7 +170,10 @@ def signal_engineer(
     config: SignalConfig,
 ) -> FeatureEngineer:                   # not fitted yet
     "The features that a configuration names."
-    try: return create_engineer(**config.data.engineer)
+    try:
+        engineer = create_engineer(**config.data.engineer)
+        check_live(engineer)                # what is taught will be asked candle by candle
+        return engineer
     except (TypeError, ValueError) as e: raise ConfigError(f"data.engineer: {e}") from None
 
 # %% ../../../nbs/labs/signal/10_settings.ipynb #7436da99

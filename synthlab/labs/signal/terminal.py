@@ -9,9 +9,7 @@ __all__ = ['trade_on_paper', 'show_papers']
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from ...datasets.sources import get_source
 from .predictor import PaperResult, SignalPredictor, paper_trade
-from ...models.registry import ConfigError
 
 # %% ../../../nbs/labs/signal/36_terminal.ipynb #846f5010
 def trade_on_paper(
@@ -23,8 +21,7 @@ def trade_on_paper(
 ) -> dict[str, PaperResult]:                # by asset
     "Replay the candles of a source as if they came in live."
     predictor = SignalPredictor.load(path)
-    try: candles = get_source(source).load(assets)
-    except ValueError as e: raise ConfigError(str(e)) from None
+    candles = predictor.load_source(source, assets)
     return {name: paper_trade(predictor, bars, progress=progress, **costs) for name, bars in candles.items()}
 
 # %% ../../../nbs/labs/signal/36_terminal.ipynb #018c0bda

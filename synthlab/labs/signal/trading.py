@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
+from ...datasets.fingerprint import holds
 from ...datasets.signals import SignalLoader
 from ...datasets.windows import Batches
 from ...experiments.runs import list_runs, Run
@@ -52,11 +53,13 @@ def traded_assets(
 ) -> list[TradedAsset]:                 # those with a test window, in the loader's order
     "The candles of each asset on which a test is traded."
     found, windows = [], batches.windows
+    over = windows.ends_at.max()                    # the last outcome that the test knows
     for a, name in enumerate(loader.names):
         mine = np.flatnonzero(windows.asset == a)
         if not len(mine): continue
         row, bars = windows.row[mine], loader.bars[name]
-        keep = np.flatnonzero(bars["close"].notna().to_numpy() & (np.arange(len(bars)) >= int(row.min())))
+        inside = (np.arange(len(bars)) >= int(row.min())) & (loader.times[a] <= over)
+        keep = np.flatnonzero(bars["close"].notna().to_numpy() & inside)
         found.append(TradedAsset(name, bars.iloc[keep], loader.segments[name][keep], np.searchsorted(keep, row), mine,
                                  loader.average_range(name)[keep]))
     return found
@@ -187,14 +190,18 @@ def random_row(
 def earlier_ratios(
     config: SignalConfig,               # where runs lie, and on which candles
     exclude: Run | None = None,         # this very run
+    bars: Mapping[str, pd.DataFrame] | None = None,     # the candles by asset; None: the source's name has to do
 ) -> list[float]:                       # Sharpe ratio a candle of each
-    "What finished runs of this lab on the same candles reached."
+    "What finished runs of this lab on the same candles, or on what they begin with, reached."
+    def same(run, result):
+        known = run.read_status().get("data")
+        if bars is None or not known: return result.get("source") == config.data.source
+        return any(holds(frame, facts) for facts in known.values() for frame in bars.values())
     own, found = None if exclude is None else exclude.folder.resolve(), []
     for _, row in list_runs(config.runs).iterrows():
         if row["lab"] != "signal" or row["status"] != "done" or Run(row["folder"]).folder.resolve() == own: continue
-        result = Run(row["folder"]).result
-        if result.get("source") == config.data.source and result.get("sharpe_a_bar") is not None:
-            found.append(result["sharpe_a_bar"])
+        run, result = Run(row["folder"]), Run(row["folder"]).result
+        if result.get("sharpe_a_bar") is not None and same(run, result): found.append(result["sharpe_a_bar"])
     return found
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #bf5acf24
@@ -202,9 +209,10 @@ def count_trials(
     config: SignalConfig,               # where runs lie, and on which candles
     own: float,                         # Sharpe ratio a candle of this one
     exclude: Run | None = None,         # this very run
+    bars: Mapping[str, pd.DataFrame] | None = None,     # the candles by asset
 ) -> tuple[int, float | None]:          # how many, and the variance of their Sharpe ratios; None: only one is known
     "Strategies that were tried on these candles, or as many as were owned up to."
-    ratios = [own, *earlier_ratios(config, exclude)]
+    ratios = [own, *earlier_ratios(config, exclude, bars)]
     variance = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else None
     return config.evaluation.trials or len(ratios), variance
 
@@ -213,10 +221,11 @@ def deflate(
     returns: np.ndarray,                # of the strategy, net a candle, (T,)
     config: SignalConfig,
     run: Run | None = None,             # the run that it belongs to
+    bars: Mapping[str, pd.DataFrame] | None = None,     # its candles by asset
 ) -> tuple[float, int]:                 # probability, NaN for a strategy that never trades; strategies tried
     "The deflated Sharpe ratio, and for how many tries."
     ratio = float(sharpe(returns, periods=1))
-    trials, variance = count_trials(config, ratio if np.isfinite(ratio) else 0., run)
+    trials, variance = count_trials(config, ratio if np.isfinite(ratio) else 0., run, bars)
     return (float(deflated_sharpe(returns, trials, variance)) if returns.any() else np.nan), trials
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #1fc1f344
@@ -250,6 +259,7 @@ def trade_strategies(
     signals: Mapping[str, np.ndarray],  # strategy -> a test window each, (n,) bool; the model first
     config: SignalConfig,
     run: Run | None = None,             # the run that this belongs to
+    bars: Mapping[str, pd.DataFrame] | None = None,     # all candles by asset: on them strategies were tried
 ) -> BacktestResult:
     "The model's signal, the others', having bought once, and chance."
     ledgers = {who: {a.name: trade_asset(a, a.per_candle(s), config) for a in assets} for who, s in signals.items()}
@@ -260,6 +270,6 @@ def trade_strategies(
     rows = {who: strategy_row(r, ledgers.get(who), periods, config) for who, r in returns.items()}
     rows["random"] = random_row(drawn, rows[model]["trades"], periods, level)
     table = pd.DataFrame.from_dict(rows, orient="index")
-    deflated, trials = deflate(returns[model].to_numpy(), config, run)
+    deflated, trials = deflate(returns[model].to_numpy(), config, run, bars)
     return BacktestResult(pd.DataFrame(returns), table, ledgers, np.cumprod(1 + drawn, 1)[:, -1] - 1,
                           wealth_band(drawn, index, level), deflated, trials)
