@@ -11,6 +11,7 @@ __all__ = ['RAW', 'LEVELS', 'COLUMNS', 'run_experiment', 'make_objective', 'test
 # %% ../../../nbs/labs/market/20_experiment.ipynb #7257ff7d
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 import numpy as np
