@@ -2301,6 +2301,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'synthlab/labs/macro/experiment.py'),
                                                 'synthlab.labs.macro.experiment.MacroLab.predict': ( 'labs/macro/experiment.html#macrolab.predict',
                                                                                                      'synthlab/labs/macro/experiment.py'),
+                                                'synthlab.labs.macro.experiment.MacroLab.restore': ( 'labs/macro/experiment.html#macrolab.restore',
+                                                                                                     'synthlab/labs/macro/experiment.py'),
                                                 'synthlab.labs.macro.experiment.MacroLab.settle': ( 'labs/macro/experiment.html#macrolab.settle',
                                                                                                     'synthlab/labs/macro/experiment.py'),
                                                 'synthlab.labs.macro.experiment.MacroLab.spell': ( 'labs/macro/experiment.html#macrolab.spell',

@@ -100,10 +100,10 @@ READS = {"A": "parameters", "B1": "a history of the economy, without its paramet
          "C": "parameters and a history of the economy"}
 
 # %% ../../../nbs/labs/macro/18_card.ipynb #4e3ca43e
-GIVEN_NOTE = ("The scores above are those of a network that was never shown the slice and the corner of the priors; these\n"
-              "weights went on from it with all draws, those regions included.")
-JUDGED_NOTE = ("It was never shown the slice and the corner of the priors; there the solver answers for it. How it does there\n"
-               "by itself is in `result.json`.")
+GIVEN_NOTE = ("The scores above are those of a network that was never shown the slice and the corner of the priors;\n"
+              "these weights went on from it with all draws, those regions included.")
+JUDGED_NOTE = ("It was never shown the slice and the corner of the priors; there the solver answers for it.\n"
+               "How it does there by itself is in `result.json`.")
 
 def certificate_lines(
     certificate: Sequence[Mapping[str, Any]],   # rows of a result: world, draws, error, worst
@@ -112,8 +112,8 @@ def certificate_lines(
     if not certificate: return ""
     rows = [f"| {r['world']} | {r['draws']} | {100*r['error']:.2g} % | "
             + ", ".join(f"{k} {v:.3g}" for k, v in list(r["worst"].items())[:6]) + " |" for r in certificate]
-    return "\n".join(["The largest error on fresh draws; with 95 % confidence at most 3 in that many of the prior are worse.",
-                      "", "| world | draws | largest error | made at |", "|---|---|---|---|", *rows])
+    said = "The largest error on fresh draws; with 95 % confidence at most 3 in that many of the prior are worse."
+    return "\n".join([said, "", "| world | draws | largest error | made at |", "|---|---|---|---|", *rows])
 
 # %% ../../../nbs/labs/macro/18_card.ipynb #0c8f5ff2
 def fill_card(

@@ -260,5 +260,6 @@ def conclude_emulation(
     return " ".join([*say_errors(table_of(n["tails"], "world"), n["taught"]),
                      *say_promises(table_of(n["promised"], "promised")), *say_bands(coverage, n["level"]),
                      *say_given(n["final_epochs"]), *say_certificate(n["certificate"]),
-                     *say_slices(pd.DataFrame(list(n["slices"])), n["level"]), *say_left_out(table_of(n["left_out"], "world")),
+                     *say_slices(pd.DataFrame(list(n["slices"])), n["level"]),
+                     *say_left_out(table_of(n["left_out"], "world")),
                      *say_speed(table_of(n["speed"], "world"), n["draws"], where)])

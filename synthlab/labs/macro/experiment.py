@@ -356,9 +356,11 @@ class MacroLab(MacroSharing, MacroComparing, Lab):
 
     def keep_bars(self, config: MacroConfig, store: ResponseStore, given: bool, model: Emulator, path: Path):
         "Calibrate error bars, certify what is given away, and put both into the checkpoint."
+        state = load_checkpoint(path)[1]
+        if state["about"].get("complete"): return self.restore(model, state["about"])      # bands come with weights
         fresh, counts = fresh_store(config, store), fresh_counts(config.evaluation, config.data.worlds)
         model.eval()
-        if load_checkpoint(path)[1].get("epoch") == 0:          # nothing came of it: no region was taught
+        if state.get("epoch") == 0:          # nothing came of it: no region was taught
             model.domains = {w: replace(d, regions=world_domain(model.worlds[w], everywhere=False).regions)
                              for w, d in model.domains.items()}
         calibrate_emulator(model, fresh, {w: c for w, (c, _) in counts.items()})
@@ -366,6 +368,14 @@ class MacroLab(MacroSharing, MacroComparing, Lab):
         bands = {f"model/{k}": v for k, v in model.state_dict().items() if k.startswith("band_")}
         domain = {w: plain_domain(d) for w, d in model.domains.items()}
         amend_checkpoint(path, bands, dict(certificate=model.certificates, domain=domain, complete=True))
+
+    def restore(self, emulator: Emulator, about: Mapping[str, Any]):
+        "Where an emulator was taught and what is certified, from its checkpoint."
+        said = about.get("domain")
+        if not isinstance(said, Mapping):
+            raise CheckpointError("it does not say where it was taught; train it again")
+        emulator.domains = {w: read_domain(known, said.get(w)) for w, known in emulator.worlds.items()}
+        emulator.certificates = read_certificates(emulator, about.get("certificate", {}))
 
     def given(self, folder):
         best = "checkpoints/best.safetensors"
@@ -380,11 +390,7 @@ class MacroLab(MacroSharing, MacroComparing, Lab):
         if "band" in tensors:
             raise CheckpointError("it was trained when error bars had one level; train it again")
         emulator = KINDS[about["kind"]](**about["recipe"])
-        for world, known in emulator.worlds.items():
-            said = about.get("domain")
-            if isinstance(said, Mapping): emulator.domains[world] = read_domain(known, said.get(world))
-            else: raise CheckpointError("it does not say where it was taught; train it again")
-        emulator.certificates = read_certificates(emulator, about.get("certificate", {}))
+        self.restore(emulator, about)
         return emulator
 
     def judge(self, experiment):
