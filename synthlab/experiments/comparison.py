@@ -15,8 +15,8 @@ import pandas as pd
 from .config import nearest
 from .experiment import open_run, run_config
 from .lab import Lab
-from .verdicts import ENOUGH, reach
-from ..metrics.skill import block_bootstrap, diebold_mariano
+from .verdicts import enough, reach
+from ..metrics.skill import block_bootstrap, diebold_mariano, percentile_interval
 from ..models.registry import ConfigError
 
 # %% ../../nbs/experiments/36_comparison.ipynb #502f69b2
@@ -85,8 +85,8 @@ def compare_runs(
         rows[name] = paired(losses[name].to_numpy(), losses[first].to_numpy(), share, level, n_boot, seed)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["loss", "difference", "low", "high", "p_value"])
     table.loc[table.index[1:], "p_value"] = holm(table["p_value"].iloc[1:])
-    enough = len(losses)/share >= ENOUGH
-    table["verdict"] = ["", *(verdict(r, level) if enough else "too few windows" for _, r in table.iloc[1:].iterrows())]
+    judged = enough(len(losses)/share)
+    table["verdict"] = ["", *(verdict(r, level) if judged else "too few windows" for _, r in table.iloc[1:].iterrows())]
     return table.rename_axis("name")
 
 def paired(
@@ -97,8 +97,8 @@ def paired(
     "One difference with its interval and its test."
     apart = mine - other
     far = reach(apart, share)
-    means = block_bootstrap(apart, min(2*far, max(1, len(apart)//2)), n_boot, seed)
-    low, high = np.quantile(means, [(1 - level)/2, (1 + level)/2])
+    block = min(2*far, max(1, len(apart)//2))
+    low, high = percentile_interval(block_bootstrap(apart, block, n_boot, seed), level, len(apart)/block)
     p_value = diebold_mariano(mine, other, far - 1)[1]
     return dict(loss=mine.mean(), difference=apart.mean(), low=low, high=high, p_value=p_value)
 

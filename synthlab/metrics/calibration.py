@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['effective_size', 'design_effect', 'pit', 'pit_band', 'pit_test', 'ranks', 'rank_histogram', 'rank_histogram_band',
            'rank_test', 'central_interval', 'coverage', 'coverage_band', 'interval_score', 'interval_score_band',
-           'SpreadSkill', 'spread_skill', 'spread_skill_band', 'pinball', 'brier']
+           'SpreadSkill', 'spread_skill', 'spread_skill_band', 'spread_skill_cases', 'pinball', 'brier']
 
 # %% ../../nbs/metrics/20_calibration.ipynb #55dc554e
 from typing import NamedTuple
@@ -34,10 +34,21 @@ def _binomial_band(
     "Where the share of cases lies by chance."
     if not 0 < level < 1: raise ValueError(f"level must lie between 0 and 1, got {level}")
     block = np.asarray(block, dtype=float)
-    if not (block >= 1).all() or n < 1: raise ValueError(f"n and block must be 1 or more, got {n} and {block}")
-    n, probability = np.maximum(1, np.rint(n/block)), _shares_of_one(probability, "a probability")
-    tails = (1 - level)/2, (1 + level)/2
-    return tuple(torch.as_tensor(stats.binom.ppf(q, n, probability)/n) for q in tails)
+    if not (block >= 1).all() or (np.asarray(n) < 1).any(): raise ValueError(f"n and block must be 1 or more, got {n} and {block}")
+    probability = _shares_of_one(probability, "a probability")
+    tails, count = np.array([(1 - level)/2, (1 + level)/2]), np.maximum(n/block, 1)
+    shape = np.broadcast_shapes(count.shape, probability.shape)
+    tails, count, probability = np.broadcast_arrays(tails.reshape(2, *[1]*len(shape)), count, probability)
+    return tuple(torch.as_tensor(end) for end in _binomial_ends(tails, count, probability))
+
+def _binomial_ends(tail, n, probability):
+    "Share of n cases, whole or not, below which lies a tail of the binomial law, itself half counted."
+    low, high = np.zeros(n.shape), n.astype(float)
+    for _ in range(30):
+        k = (low + high)/2
+        below = special.betaincc(k + .5, n - k + .5, probability) < tail
+        low, high = np.where(below, k, low), np.where(below, high, k)
+    return np.where(low == 0, 0., np.where(high == n, 1., (low + high)/2/n))
 
 # %% ../../nbs/metrics/20_calibration.ipynb #b640a41a
 def effective_size(
@@ -82,10 +93,15 @@ def _long_run(
     return total/max(1 - (2*lags + 1)/T, .5)
 
 # %% ../../nbs/metrics/20_calibration.ipynb #8b5fda74
+def _freedom(times, lags):
+    "Degrees of freedom of a variance that is measured under overlap."
+    return max(1.5*times/(2*lags + 1), 1)
+
 def design_effect(
     cases,                  # 0 or 1 (or a value) of each case, `(n,)`, or a column for each question `(n, k)`
     times = None,           # decision time of each case, `(n,)`; none: each has its own, in order
     overlap: int = 1,       # decision times in a row that share outcomes, itself included
+    level: float|None = None, # given: for a band of this level, with room for the error of the measurement
 ):                          # 1 to `n`, a number or `(k,)`
     "How many cases count as one."
     cases = as_array(cases, "cases")
@@ -97,6 +113,9 @@ def design_effect(
     alone, varies = len(sums) == len(cases) and overlap == 1, single > 0
     total = single if alone else _long_run(sums, overlap)
     found = np.where(varies, total/np.where(varies, single, 1), most).clip(1, len(cases))
+    if level is not None and not alone:
+        tail, freedom = (1 - level)/2, _freedom(len(sums), _reach(len(sums), overlap))
+        found = (found*(stats.t.isf(tail, freedom)/stats.norm.isf(tail))**2).clip(1, len(cases))
     return float(found[0]) if cases.ndim == 1 else found
 
 # %% ../../nbs/metrics/20_calibration.ipynb #f18e1665
@@ -130,8 +149,7 @@ def pit_band(
 # %% ../../nbs/metrics/20_calibration.ipynb #45ea11f5
 def _measured(total, variance, times, lags):
     "Squares of totals over their measured deviation, as of a standard normal."
-    freedom = max(1.5*times/(2*lags + 1), 1)
-    return stats.norm.isf(stats.t.sf(np.abs(total)/np.sqrt(variance), freedom))**2
+    return stats.norm.isf(stats.t.sf(np.abs(total)/np.sqrt(variance), _freedom(times, lags)))**2
 
 def _uniform_tail(statistic):
     "How often Cramér-von Mises' statistic of many uniform values is larger (Anderson and Darling, 1952)."
@@ -324,32 +342,37 @@ def _members(simulations):
     x = check_ensemble(simulations)[0].detach().double().cpu()
     return x.reshape(-1, x.shape[-1])
 
-def _widen(draws, level, block):
-    "Band of repeated draws `(n_draws, ...)`, for fewer independent cases than were drawn."
-    tails = (1 - level)/2, .5, (1 + level)/2
-    ends = np.quantile(draws.numpy(), tails, axis=0, method="weibull")
-    lower, middle, upper = (torch.as_tensor(t) for t in ends)
-    return middle - (middle - lower)*block**.5, middle + (upper - middle)*block**.5
+def _played(n, M, block, n_draws, seed):
+    "Which member, from lowest to highest, plays the truth; a `block` of neighbours draws one number, `(draws, n)`."
+    if M < 3: raise ValueError(f"a member can play the truth for two others or more, got {M} members")
+    if not 1 <= block: raise ValueError(f"block must be 1 or more, got {block}")
+    gen, of = torch.Generator().manual_seed(seed), (torch.arange(n)/block).long()
+    at_once = max(1, 2**21//n)
+    for i in range(0, n_draws, at_once):
+        yield torch.randint(M, (min(at_once, n_draws - i), int(of[-1]) + 1), generator=gen)[:, of]
+
+def _ends(draws, level):
+    "Band of repeated draws, `(n_draws, ...)`."
+    ends = np.quantile(torch.cat(draws).numpy(), [(1 - level)/2, (1 + level)/2], axis=0, method="weibull")
+    return tuple(torch.as_tensor(t) for t in ends)
 
 def interval_score_band(
     simulations: Tensor,    # simulated values, `(..., M)`, M at least 3
     interval: float = .9,   # probability inside, 0 to 1
     level: float = .95,     # of the band, 0 to 1
-    block: float = 1,       # consecutive cases that count as one
+    block: float = 1,       # cases that count as one, 1 or more
     n_draws: int = 200,     # times that a member plays the truth
     seed: int = 0,          # of the choice
 ) -> tuple:                 # lower and upper mean score, same unit
     "The mean interval score this forecast would have if it were calibrated."
     ordered = _members(simulations).sort(-1).values
-    n, M = ordered.shape
-    if M < 3: raise ValueError(f"a member can play the truth for two others or more, got {M} members")
-    gen, draws = torch.Generator().manual_seed(seed), []
-    for _ in range(n_draws):
-        rank = torch.randint(M, (n,), generator=gen)
-        lower, upper = (_quantile(ordered, (1 + sign*interval)/2, rank) for sign in (-1, 1))
-        y = ordered.gather(-1, rank[:, None])[:, 0]
-        draws.append(interval_score(lower, upper, y, interval).mean())
-    return _widen(torch.stack(draws), level, block)
+    (n, M), draws = ordered.shape, []
+    for rank in _played(n, M, block, n_draws, seed):
+        members = ordered.expand(len(rank), n, M)
+        lower, upper = (_quantile(members, (1 + sign*interval)/2, rank) for sign in (-1, 1))
+        y = members.gather(-1, rank[..., None])[..., 0]
+        draws.append(interval_score(lower, upper, y, interval).mean(-1))
+    return _ends(draws, level)
 
 # %% ../../nbs/metrics/20_calibration.ipynb #174955ea
 class SpreadSkill(NamedTuple):
@@ -361,11 +384,11 @@ class SpreadSkill(NamedTuple):
 
 def _binned(variance, bins):
     "How to average cases `(..., n)` in bins of rising variance, and how many are in each."
-    n = len(variance)
+    n = variance.shape[-1]
     if not 1 <= bins <= n:
         raise ValueError(f"bins must lie between 1 and {n}, the number of cases, got {bins}")
-    order, count = variance.argsort(stable=True), (torch.arange(bins + 1)*n//bins).diff()
-    parts = lambda x: x[..., order].split(count.tolist(), -1)
+    order, count = variance.argsort(dim=-1, stable=True), (torch.arange(bins + 1)*n//bins).diff()
+    parts = lambda x: x.gather(-1, order.expand_as(x)).split(count.tolist(), -1)
     return (lambda x: torch.stack([part.mean(-1) for part in parts(x)], -1)), count
 
 def spread_skill(
@@ -388,21 +411,36 @@ def spread_skill_band(
     simulations: Tensor,    # simulated values, `(..., M)`, any unit
     bins: int = 10,         # as in `spread_skill`
     level: float = .95,     # of the band, 0 to 1
-    block: float = 1,       # consecutive cases that count as one
+    block: float = 1,       # cases of a bin that count as one, 1 or more
     n_draws: int = 200,     # times that a member plays the truth
     seed: int = 0,          # of the choice
 ) -> tuple:                 # lower and upper error in each bin, `(bins,)`, same unit
     "The error a calibrated forecast of this spread would show in each bin."
-    x, gen, draws = _members(simulations), torch.Generator().manual_seed(seed), []
-    n, M = x.shape
-    if M < 3: raise ValueError(f"a member can play the truth for two others or more, got {M} members")
-    mean = x.mean(-1)
-    total = ((x - mean[:, None])**2).sum(-1)
-    for _ in range(n_draws):
-        squared = (x.gather(-1, torch.randint(M, (n, 1), generator=gen))[:, 0] - mean)**2
-        variance = total - squared*M/(M - 1)
-        draws.append(_binned(variance, bins)[0](squared*(M + 1)/(M - 1))**.5)
-    return tuple(t.clamp_min(0) for t in _widen(torch.stack(draws), level, block))
+    x, draws = _members(simulations).sort(-1).values, []
+    x = x[x.var(-1).argsort(stable=True)]                       # neighbours in spread, which share a bin, share a block
+    (n, M), mean = x.shape, x.mean(-1)
+    apart = (x - mean[:, None])**2
+    total = apart.sum(-1)
+    for rank in _played(n, M, block, n_draws, seed):
+        squared = apart.expand(len(rank), n, M).gather(-1, rank[..., None])[..., 0]
+        rest = total - squared*M/(M - 1)
+        draws.append(_binned(rest, bins)[0](squared*(M + 1)/(M - 1))**.5)
+    return _ends(draws, level)
+
+# %% ../../nbs/metrics/20_calibration.ipynb #3f0b4e41
+def spread_skill_cases(
+    simulations: Tensor,    # simulated values, `(..., M)`, any unit
+    target: Tensor,         # what happened, `(...)`, same unit
+    bins: int = 10,         # as in `spread_skill`
+) -> np.ndarray:            # a column a bin: how unusual a case of it is, -.5 to .5, and 0 for the others, `(n, bins)`
+    "What `design_effect` takes to measure the `block` of a spread-skill band."
+    simulations, target = check_ensemble(simulations, target)
+    x, y = _members(simulations), target.detach().double().cpu().reshape(-1)
+    variance = x.var(-1)*(1 + 1/x.shape[1])
+    unusual = torch.special.gammainc(torch.tensor(.5).double(), (x.mean(-1) - y)**2/variance/2) - .5
+    of = torch.empty(len(x), dtype=torch.int64)
+    of[variance.argsort(stable=True)] = torch.repeat_interleave(_binned(variance, bins)[1])
+    return (torch.nn.functional.one_hot(of, bins)*unusual[:, None]).numpy()
 
 # %% ../../nbs/metrics/20_calibration.ipynb #24966f78
 def pinball(

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from .crps import _bad_weights, _unusable, as_array
+from .calibration import _binomial_band, design_effect
+from .skill import percentile_interval
 
 # %% ../../nbs/metrics/40_classification.ipynb #0258559e
 def _binary(outcome, n, of):
@@ -112,12 +114,24 @@ def calibration_error(
     return _gap(*_ranked(*_forecasts(probability, outcome, weights)), bins)
 
 # %% ../../nbs/metrics/40_classification.ipynb #e4acace5
+def _off_by_bin(p, y, bins):
+    "How much of all rows each bin was called too low, `(bins,)`, and each row's part in it, `(n, bins)`."
+    order = np.argsort(-p, kind="stable")
+    start = np.append(True, np.diff(p[order]) != 0)
+    mass = np.bincount(start.cumsum() - 1)
+    of = np.empty(len(p), dtype=int)
+    of[order] = _mass_bins(mass.astype(float), bins)[start.cumsum() - 1]
+    one = np.eye(bins)[of]*(y - p)[:, None]/len(p)
+    return one.sum(0), one
+
 def reliability(
     probability,            # of class 1, (n,), 0 to 1
     outcome,                # what happened, (n,), 0 or 1
     bins: int = 10,         # of equal mass, 1 or more
     level: float = .95,     # of the band, 0 to 1
     block: float = 1,       # consecutive rows that count as one, ≥ 1
+    times=None,             # decision time of each row, (n,); None: each has its own, in order
+    overlap: int = 1,       # decision times in a row whose labels share something; with times, `block` is measured
 ) -> pd.DataFrame:          # a row a bin, from low forecasts to high: forecast, observed, count, low, high (shares)
     "What each bin was called, how often it happened, and where that would lie if the forecast were right."
     if bins < 1 or block < 1 or not 0 < level < 1:
@@ -127,8 +141,10 @@ def reliability(
     columns = {"bin": -_mass_bins(mass, bins), "forecast": mass*forecast, "observed": positive, "count": mass}
     sums = pd.DataFrame(columns).groupby("bin").sum()
     called, seen, count = sums.forecast/sums["count"], sums.observed/sums["count"], sums["count"].to_numpy()
-    n = np.maximum(1, np.rint(count/block))
-    low, high = (stats.binom.ppf(q, n, np.clip(called, 0, 1))/n for q in ((1 - level)/2, (1 + level)/2))
+    if times is not None or overlap > 1:
+        block = design_effect(_off_by_bin(*_forecasts(probability, outcome)[:2], bins)[1], times, overlap, level).mean()
+    n = np.maximum(count, block)
+    low, high = (end.numpy() for end in _binomial_band(np.clip(called, 0, 1), n, level, block))
     columns = {"forecast": called.to_numpy(), "observed": seen.to_numpy(), "count": count.astype(int), "low": low,
                "high": high}
     return pd.DataFrame(columns)
@@ -202,6 +218,22 @@ def block_weights(
     "A circular block bootstrap as weights."
     return _redraw(n, _block(block, n), n_boot, np.random.default_rng(seed))
 
+# %% ../../nbs/metrics/40_classification.ipynb #9d0ce289
+def _error_interval(found, noise, level, blocks):
+    "Calibration errors that would, with that noise, show what was found as a middle value."
+    if blocks < 2: return np.nan, np.nan
+    tail, seen = (1 - level)/2, np.abs(found).sum()
+    noise = noise*(blocks/(blocks - 1))**.5*stats.t.isf(tail, blocks - 1)/stats.norm.isf(tail)
+    shown = lambda true, q: np.quantile(np.abs(found*(true/seen if seen else 0) + noise).sum(1), q)
+    ends = []
+    for q in (1 - tail, tail):                      # what is shown grows with what is true: halve the bracket
+        low, high = 0., 1.
+        for _ in range(20):
+            true = (low + high)/2
+            low, high = (true, high) if shown(true, q) < seen else (low, true)
+        ends.append(0. if high < 1e-5 else high)
+    return min(ends[0], seen), max(ends[1], 0.)
+
 # %% ../../nbs/metrics/40_classification.ipynb #52f61c59
 def classification_table(
     probability,            # of class 1, (n,), 0 to 1, in time order
@@ -220,15 +252,19 @@ def classification_table(
     p, y, _ = _forecasts(probability, outcome)
     n, utility = len(p), None if utility is None else _payoffs(utility, len(p))
     block, rng, at_once = _block(block, n), np.random.default_rng(seed), max(1, 2**19//n)       # draws in memory
-    parts = [_scores(p, y, _redraw(n, block, min(at_once, n_boot - i), rng).astype(float), threshold, utility, bins)
-             for i in range(0, n_boot, at_once)]
+    parts, noise, (off, one) = [], [], _off_by_bin(p, y, bins)
+    for i in range(0, n_boot, at_once):
+        drawn = _redraw(n, block, min(at_once, n_boot - i), rng).astype(float)
+        parts.append(_scores(p, y, drawn, threshold, utility, bins))
+        noise.append(drawn @ one - off)
     rows = {}
     for name, value in values.items():
         drawn = np.concatenate([part[name] for part in parts])
         drawn = drawn[np.isfinite(drawn)]
-        if name == "calibration_error": drawn = np.maximum(drawn - max(drawn.mean() - value, 0), 0)
         sure = np.isfinite(value) and len(drawn) >= level*n_boot
-        rows[name] = (value, *(np.quantile(drawn, [(1 - level)/2, (1 + level)/2]) if sure else (np.nan, np.nan)))
+        rows[name] = (value, *(percentile_interval(drawn, level, n/block) if sure else (np.nan, np.nan)))
+    rows["calibration_error"] = (values["calibration_error"],
+                                 *_error_interval(off, np.concatenate(noise), level, n/block))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"],
                                   dtype=float).rename_axis("score")
 

@@ -8,14 +8,14 @@ __all__ = ['METHODS', 'PLAIN', 'ANNUAL', 'METRICS', 'total_return', 'cagr', 'vol
            'drawdown', 'max_drawdown', 'calmar', 'ulcer_index', 'omega', 'profit_factor', 'win_rate', 'avg_win',
            'avg_loss', 'payoff_ratio', 'value_at_risk', 'cvar', 'tail_ratio', 'skew', 'kurtosis', 'stability',
            'performance_metrics', 'sharpe_interval', 'probabilistic_sharpe', 'sharpe_variance',
-           'expected_maximum_sharpe', 'deflated_sharpe']
+           'expected_maximum_sharpe', 'deflated_sharpe', 'sidak_sharpe']
 
 # %% ../../nbs/metrics/50_performance.ipynb #1378e494
 from functools import partial
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
-from .skill import block_bootstrap
+from .skill import _block_length, block_bootstrap, percentile_interval
 
 # %% ../../nbs/metrics/50_performance.ipynb #2104334c
 def _returns(returns):
@@ -287,8 +287,8 @@ def sharpe_interval(
     x = _centred(r)
     mean, square = block_bootstrap(np.stack([x, x*x], 1), block, n_boot, seed).T
     deviation = np.sqrt(np.maximum(square - mean**2, 0)*len(r)/(len(r) - 1))
-    return tuple(float(q) for q in np.quantile(_ratio(r.mean() + mean, deviation),
-                                               [(1 - level)/2, (1 + level)/2])*periods**.5)
+    drawn, blocks = _ratio(r.mean() + mean, deviation), len(r)/_block_length(block, len(r))
+    return tuple(float(end*periods**.5) for end in percentile_interval(drawn, level, blocks))
 
 # %% ../../nbs/metrics/50_performance.ipynb #beef30ba
 def probabilistic_sharpe(
@@ -335,3 +335,10 @@ def deflated_sharpe(
                                variances.shape)
         return probabilistic_sharpe(returns, benchmark)
     return probabilistic_sharpe(returns, expected_maximum_sharpe(variance, trials))
+def sidak_sharpe(
+    returns,                # a bar, of the strategy that was chosen, (…, n)
+    trials: int,            # strategies among which it was chosen, ≥ 1
+):                          # (…), 0 to 1; above .95 less than 5 % of the best of so many without skill come as far
+    "Probability that the best of so many trials without skill shows less."
+    if not trials >= 1: raise ValueError(f"trials is {trials}; count every strategy that was tried, 1 or more")
+    return probabilistic_sharpe(returns)**trials

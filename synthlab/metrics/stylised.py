@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 from scipy.spatial.distance import cdist, pdist
 from .crps import as_array
+from .skill import percentile_interval
 
 # %% ../../nbs/metrics/15_stylised.ipynb #31ff1f95
 def _windows(returns):
@@ -181,17 +182,25 @@ def stylised_facts(
     table = pd.DataFrame({"value": _facts(x, lags, horizons)})
     drawn = [_facts(x[rows] if cols is None else x[0][cols], lags, horizons)
              for rows, cols in _redraws(x, lags, block, n_boot, seed)]
-    ends = pd.DataFrame(drawn, columns=table.index).quantile([(1 - level)/2, (1 + level)/2])
-    table["low"], table["high"] = ends.values
+    blocks = max(x.shape[len(x) == 1]/_block(x, lags, block), 2)
+    drawn = pd.DataFrame(drawn, columns=table.index, dtype=float)
+    ends = [percentile_interval(d.dropna(), level, blocks) if d.notna().any() else (np.nan, np.nan)
+            for _, d in drawn.items()]
+    table["low"], table["high"] = zip(*ends)
     return table
 
-def _redraws(x, lags, block, n_boot, seed):
-    "Rows of windows, or pieces of a series, drawn in circular blocks."
-    rng, (N, H) = np.random.default_rng(seed), x.shape
-    count = H if N == 1 else N
+def _block(x, lags, block):
+    "How many windows, or steps of a series, are drawn together."
+    (N, H), count = x.shape, x.shape[len(x) == 1]
     if block is None: block = min(count//4, max(10*max(lags), round(H**.5))) if N == 1 else round(N**(1/3))
     block = max(block, 1)
     if block > count: raise ValueError(f"block must lie between 1 and {count}, got {block}")
+    return block
+
+def _redraws(x, lags, block, n_boot, seed):
+    "Rows of windows, or pieces of a series, drawn in circular blocks."
+    rng, N, block = np.random.default_rng(seed), len(x), _block(x, lags, block)
+    count = x.shape[N == 1]
     for _ in range(n_boot):
         drawn = (rng.integers(count, size=(-(-count//block), 1)) + np.arange(block)) % count
         yield (None, drawn) if N == 1 else (drawn.ravel()[:count], None)

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['EVIDENCE', 'window_scores', 'beside_baselines', 'result_numbers', 'baseline_table', 'sort_baselines', 'tell_skill',
-           'tell_verdicts', 'tell_calibration', 'tell_drift', 'conclude']
+           'tell_verdicts', 'tell_coverage', 'tell_calibration', 'tell_drift', 'conclude']
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #68e2957c
 from collections.abc import Mapping
 from typing import Any
 import pandas as pd
-from ...experiments.verdicts import ENOUGH, percent, write_p_value
+from ...experiments.verdicts import enough, percent, write_p_value
 from .judging import Evaluation, calibration, overlapping_windows
 from .settings import MarketConfig
 
@@ -61,7 +61,7 @@ def sort_baselines(
     independent: float,         # windows that share nothing
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:   # the model is better; worse; not told apart
     "Baselines by what can be said of them."
-    sure = (others.p_value < 1 - level) & (independent >= ENOUGH)
+    sure = (others.p_value < 1 - level) & enough(independent)
     better, worse = others[(others.low > 0) & sure], others[(others.high < 0) & sure]
     return better, worse, others.drop(better.index).drop(worse.index)
 
@@ -88,7 +88,7 @@ def tell_verdicts(
 ) -> list[str]:
     "Who is beaten, who is not, and where nothing can be told."
     told, (better, worse, open_) = [], sort_baselines(others, level, independent)
-    if independent < ENOUGH:
+    if not enough(independent):
         told.append("**That is too few to judge**: they overlap, and are worth "
                     f"about {independent:.0f} independent ones.")
     if len(better):
@@ -101,15 +101,30 @@ def tell_verdicts(
     return told
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #a4692e5d
+def tell_coverage(
+    honest: Mapping[str, Any],      # what `calibration` found
+    level: int,                     # of the interval, in percent
+    independent: float,             # windows that share nothing
+) -> str:
+    "What an interval held, beside what a calibrated forecast's would."
+    held = percent(honest[f"coverage_{level}"])
+    told, (low, high) = f"the {level} % interval held {held} of the outcomes", honest[f"coverage_band_{level}"]
+    if not enough(independent, level/100): return told + " (too few windows to judge that)"
+    where = "within" if low <= honest[f"coverage_{level}"] <= high else "outside"
+    return f"{told}, {where} the {percent(low)} to {percent(high)} of a calibrated forecast"
+
 def tell_calibration(
-    honest: Mapping[str, float],    # what `calibration` found
+    honest: Mapping[str, Any],      # what `calibration` found
+    independent: float,             # windows that share nothing
 ) -> str:
     "Coverage, spread and ranks in a sentence."
-    held = [percent(honest[f"coverage_{q}"]) for q in (50, 90)]
     rejected = "rejected" if honest["rank_p_value"] < .05 else "not rejected"
-    return (f"At the last step the 50 % interval held {held[0]} of the outcomes and the 90 % interval {held[1]}; "
-            f"the spread is {honest['spread_skill_ratio']:.2f} times the error of the mean; "
-            f"that ranks are uniform is {rejected} (p {write_p_value(honest['rank_p_value'], sign=True)}).")
+    p = write_p_value(honest["rank_p_value"], sign=True)
+    ranks = (f"that ranks are uniform is {rejected} (p {p})" if enough(independent)
+             else "whether ranks are uniform cannot be judged from so few windows")
+    held = "; ".join(tell_coverage(honest, level, independent) for level in (50, 90))
+    return (f"At the last step {held}; the spread is {honest['spread_skill_ratio']:.2f} times the error of the mean; "
+            f"{ranks}.")
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #3e5e10e0
 def tell_drift(
@@ -129,7 +144,8 @@ def tell_drift(
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #e4cb3be3
 EVIDENCE = ("crps", "baselines", "level", "windows", "independent", "horizon", "test_from", "test_to", "drift",
-            "crps_without_drift", "coverage_50", "coverage_90", "spread_skill_ratio", "rank_p_value")
+            "crps_without_drift", "coverage_50", "coverage_90", "coverage_band_50", "coverage_band_90",
+            "spread_skill_ratio", "rank_p_value")
 
 def conclude(
     numbers: Mapping[str, Any],         # those of `EVIDENCE`, as `result.json` holds them
@@ -144,4 +160,4 @@ def conclude(
     told.append(f"The best baseline is {best} with {others.loc[best, 'crps']:.1f}.")
     other = n["baselines"][best].get("without_drift")
     told += tell_drift(n["drift"], n["crps_without_drift"], best, other, n["level"])
-    return " ".join([*told, tell_calibration(n)])
+    return " ".join([*told, tell_calibration(n, n["independent"])])

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from ...experiments.figures import (draw_calibration, draw_fans, draw_gain, draw_skill, draw_split, draw_spread,
                                           draw_steps, draw_training)
 from ...experiments.verdicts import overlap, write_p_value
-from .judging import Evaluation, overlapping_windows
+from .judging import Evaluation
 from .settings import MarketConfig
 from ...metrics.calibration import (coverage_band, design_effect, rank_histogram_band, spread_skill,
-                                          spread_skill_band)
+                                          spread_skill_band, spread_skill_cases)
 
 # %% ../../../nbs/labs/market/22_figures.ipynb #f46af572
 def calibration_figure(
@@ -26,8 +26,8 @@ def calibration_figure(
     last, levels, members = evaluation.pit[:, -1], np.linspace(.1, .9, 9), config.evaluation.n_paths
     inside = np.array([(abs(last - .5) <= level/2).mean() for level in levels])
     shared = evaluation.scores.index, overlap(config.training.horizon, config.evaluation.stride)
-    bins = design_effect(np.minimum(last*10, 9).astype(int)[:, None] == np.arange(10), *shared).mean()
-    within = design_effect(abs(last - .5)[:, None] <= levels/2, *shared)
+    bins = design_effect(np.minimum(last*10, 9).astype(int)[:, None] == np.arange(10), *shared, .9).mean()
+    within = design_effect(abs(last - .5)[:, None] <= levels/2, *shared, .9)
     bars = [np.asarray(b)/len(last) for b in rank_histogram_band(len(last), members, 10, .9, bins)]
     band = [np.asarray(b) for b in coverage_band(levels, len(last), np.inf, .9, within)]
     return draw_calibration(last, bars, levels, inside, band)
@@ -39,8 +39,9 @@ def spread_figure(
 ) -> Figure:
     "Error against spread of the model at the last step, in percent of the price."
     last, outcome, n = evaluation.last, evaluation.outcome, len(evaluation.outcome)
-    bins, block = max(2, min(8, n//10)), min(overlapping_windows(evaluation, config), n)
-    seen = spread_skill(last, outcome, bins)
+    bins, shared = max(2, min(8, n//10)), overlap(config.training.horizon, config.evaluation.stride)
+    cases, seen = spread_skill_cases(last, outcome, bins), spread_skill(last, outcome, bins)
+    block = design_effect(cases, evaluation.scores.index, shared, .9).mean()
     band = spread_skill_band(last, bins, level=.9, block=block, seed=config.evaluation.seed)
     spread, error, *band = (100*np.asarray(v) for v in (seen.spread, seen.error, *band))
     return draw_spread(spread, error, band, "% of the price")

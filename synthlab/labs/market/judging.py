@@ -11,6 +11,7 @@ __all__ = ['Simulator', 'UNIT', 'model_simulator', 'fit_baseline', 'baseline_sim
 # %% ../../../nbs/labs/market/14_judging.ipynb #882e0d18
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 import numpy as np
 import pandas as pd
 import torch
@@ -20,7 +21,8 @@ from ...datasets.windows import Batches
 from ...experiments.setup import Market
 from ...experiments.verdicts import overlap, reach
 from .settings import MarketConfig
-from ...metrics.calibration import pit, rank_histogram, rank_test, ranks, spread_skill
+from ...metrics.calibration import (coverage_band, design_effect, pit, rank_histogram, rank_test, ranks,
+                                          spread_skill)
 from ...metrics.crps import crps_influence, sharpness
 from ...metrics.skill import diebold_mariano, skill, skill_interval
 from ...models.baselines import Baseline
@@ -282,12 +284,17 @@ def skill_table(
 def calibration(
     evaluation: Evaluation,             # what `evaluate` found
     config: MarketConfig,               # overlap
-) -> dict[str, float]:                  # coverage_50, coverage_90, sharpness, rank_p_value, spread_skill_ratio
+) -> dict[str, Any]:                    # coverage_50, coverage_90 and their bands, sharpness, rank_p_value, spread_skill_ratio
     "Coverage, sharpness, spread–skill ratio and rank test of the first simulator at the last step."
     last, outcome, at = evaluation.last, evaluation.outcome, evaluation.pit[:, -1]
     counts = rank_histogram(ranks(last, outcome), last.shape[-1], 10, evaluation.scores.index)
     shared = overlap(config.training.horizon, config.evaluation.stride)
-    inside = {f"coverage_{100*q:.0f}": float((abs(at - .5) <= q/2).mean()) for q in (.5, .9)}
+    inside = {}
+    for q in (.5, .9):
+        held = abs(at - .5) <= q/2
+        block = design_effect(held, evaluation.scores.index, shared, .95)
+        band = coverage_band(q, len(at), np.inf, .95, block)
+        inside |= {f"coverage_{100*q:.0f}": float(held.mean()), f"coverage_band_{100*q:.0f}": [float(b) for b in band]}
     return inside | dict(sharpness=float(sharpness(last).mean()/UNIT),
                          rank_p_value=rank_test(counts, last.shape[-1], overlap=shared)[1],
                          spread_skill_ratio=spread_skill(last, outcome, bins=1).ratio)

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ...experiments.figures import MODEL, TRUTH, colours, new_figure
 from .realism import Realism, doubling
+from ...metrics.skill import percentile_interval
 
 # %% ../../../nbs/labs/market/39_realism_figures.ipynb #aca33a0b
 def tail_band(
@@ -28,7 +29,7 @@ def tail_band(
     rng, N = np.random.default_rng(seed), len(real)
     each = (np.abs(real)[..., None] > sizes).mean(1)
     drawn = (rng.integers(N, size=(n_boot, -(-N//block), 1)) + np.arange(block)) % N
-    return np.quantile(each[drawn.reshape(n_boot, -1)[:, :N]].mean(1), [(1 - level)/2, (1 + level)/2], axis=0)
+    return np.array(percentile_interval(each[drawn.reshape(n_boot, -1)[:, :N]].mean(1), level, max(N/block, 2)))
 
 # %% ../../../nbs/labs/market/39_realism_figures.ipynb #096afc5c
 CHANCE = "0.88"         # colour of the market's band

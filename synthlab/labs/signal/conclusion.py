@@ -21,7 +21,7 @@ from ...datasets.signals import SignalLoader
 from ...datasets.splits import show_stamp
 from ...datasets.windows import Batches, Windows
 from ...experiments.runs import Run
-from ...experiments.verdicts import ENOUGH, overlap, percent
+from ...experiments.verdicts import ENOUGH, enough, overlap, percent
 from .judging import (Classified, Decision, decide, decision_state, gain_table, labels_of,
                                           logistic_logits, network_logits, score_table)
 from .settings import SignalConfig
@@ -45,10 +45,13 @@ def say_ranking(
     windows: int,                       # of the test
     span: tuple[str, str],              # decisions of the first and of the last
     level: float,                       # of intervals, in (0, 1)
+    independent: float,                 # how many windows there would be if none overlapped
 ) -> list[str]:                         # one sentence
     "What was tested, and whether the model ranks better than a coin."
-    auc, buys = scores.loc[("model", "auc")], percent(scores.loc[("model", "prevalence")].value)
-    if auc.low > .5: verdict = "better than a coin"
+    auc, prevalence = scores.loc[("model", "auc")], scores.loc[("model", "prevalence")].value
+    buys = percent(prevalence)
+    if not enough(independent, prevalence): verdict = "too few windows of either kind to tell it from a coin"
+    elif auc.low > .5: verdict = "better than a coin"
     elif auc.high < .5: verdict = "worse than a coin"
     else: verdict = "not told apart from a coin"
     return [f"Over {windows} test windows, {span[0]} to {span[1]}, {buys} of which were buys, the model ranks a buy "
@@ -59,7 +62,7 @@ def say_too_few(
     independent: float,                 # how many windows there would be if none overlapped
 ) -> list[str]:                         # no or one sentence
     "Whether the test is too short to judge."
-    if independent >= ENOUGH: return []
+    if enough(independent): return []
     return [f"**That is too few to judge**: they overlap, and are worth about {independent:.0f} independent ones."]
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #967de7d5
@@ -70,12 +73,13 @@ BESIDE = dict(better="Beside a logistic regression on the last candle it is bett
 
 def say_gains(
     gains: pd.DataFrame,                # what `gain_table` made; empty if no regression could be taught
+    independent: float,                 # how many windows there would be if none overlapped
 ) -> list[str]:                         # a sentence for each verdict that occurs
     "Where the model is better than a logistic regression, where worse, and where neither."
     if not len(gains): return []
     names = {verdict: [] for verdict in BESIDE}
     for name, r in gains.loc["logistic"].iterrows():
-        verdict = "better" if r.low > 0 else "worse" if r.high < 0 else "level"
+        verdict = "level" if not enough(independent) else "better" if r.low > 0 else "worse" if r.high < 0 else "level"
         names[verdict].append(SCORE_WORDS[name])
     return [BESIDE[verdict] + ", ".join(found) + "." for verdict, found in names.items() if found]
 
@@ -131,7 +135,7 @@ def beside_luck(
     own = traded.table.loc["model"]
     return dict(trades=int(own.trades), draws=len(traded.random),
                 as_well=float((traded.random >= own.total_return).mean()), trials=traded.trials,
-                deflated=traded.deflated)
+                deflated=traded.deflated, sidak=traded.sidak)
 
 def say_luck(
     luck: Mapping[str, float],          # what `beside_luck` found
@@ -144,7 +148,8 @@ def say_luck(
     tried = f"{luck['trials']} strateg{'y' if luck['trials'] == 1 else 'ies'}"
     verdict = "" if luck["deflated"] > .95 else ": **no evidence of an edge**"
     edge = (f"With {tried} tried on these candles, the probability that its true Sharpe ratio is above what luck "
-            f"gives is {percent(luck['deflated'])} (deflated Sharpe ratio){verdict}.")
+            f"gives is {percent(luck['deflated'])} (deflated Sharpe ratio; "
+            f"Šidák's correction gives {percent(luck['sidak'])}){verdict}.")
     return [always if bought > .9 else chance, edge]
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #7a6c7000
@@ -160,10 +165,10 @@ def say_calibration(
     scores: pd.DataFrame,               # what `score_table` made
     level: float,                       # of the interval, in (0, 1)
 ) -> list[str]:                         # one sentence
-    "How far its probabilities are off."
+    "How far its probabilities are off, and how much of that may be noise."
     error = scores.loc[("model", "calibration_error")]
-    return [f"Its probabilities are off by {percent(error.value)} on average "
-            f"({100*level:.0f} % interval up to {percent(error.high)})."]
+    return [f"Its probabilities are off by {percent(error.value)} on average, noise included; without it by "
+            f"{percent(error.low)} to {percent(error.high)} ({100*level:.0f} % interval)."]
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #e6bd3f2f
 def payoffs_of(
@@ -264,8 +269,8 @@ def conclude_signal(
     gains = score_rows(n["gains"], ["gain", "low", "high"])
     strategies = pd.DataFrame.from_dict(n["strategies"], orient="index", dtype=float)
     bought = scores.loc[("model", "signal_share")].value
-    return " ".join([*say_ranking(scores, n["windows"], span, n["level"]), *say_too_few(n["independent"]),
-                     *say_gains(gains), *say_purchases(scores, n["threshold"], n["by_hand"], n["level"]),
+    return " ".join([*say_ranking(scores, n["windows"], span, n["level"], n["independent"]), *say_too_few(n["independent"]),
+                     *say_gains(gains, n["independent"]), *say_purchases(scores, n["threshold"], n["by_hand"], n["level"]),
                      *say_trades(strategies), *say_luck(n["luck"], bought), *say_days(n["days"]),
                      *say_calibration(scores, n["level"])])
 
@@ -298,7 +303,8 @@ def judge_signal(
                  payoff=payoff, span=span, held_out=losses, shared=shared)
     notes = [] if "logistic" in classified else [NO_REGRESSION]
     return found | dict(metrics=signal_numbers(found, config, pos_weight) | dict(notes=notes),
-                        reliability=reliability(classified["model"].probability, label, block=max(1, shared)))
+                        reliability=reliability(classified["model"].probability, label, times=windows.decided_at,
+                                            overlap=shared//len(loader.names)))
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #1e061286
 def gap_note(

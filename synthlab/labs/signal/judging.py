@@ -23,6 +23,7 @@ from .settings import SignalConfig
 from ...metrics.recalibration import Recalibration, create_recalibration, restore_recalibration
 from ...metrics.classification import (best_threshold, block_weights, classification_scores,
                                              classification_table, payoff_threshold)
+from ...metrics.skill import percentile_interval
 
 # %% ../../../nbs/labs/signal/14_judging.ipynb #7814f2c7
 def network_logits(
@@ -214,6 +215,7 @@ def paired_gains(
     weights: np.ndarray,                # how often each draw counts each window, (n_boot, n)
     level: float,                       # of the intervals, 0 to 1
     names: tuple,                       # scores
+    blocks: float = np.inf,             # in each draw
 ) -> dict[str, list[float]]:            # score -> gain, low, high
     "What one classifier gains on another, on the same windows and in the same draws."
     def both(w): return [classification_scores(c.probability, label, c.threshold, utility=payoff, weights=w)
@@ -222,7 +224,8 @@ def paired_gains(
     for name in names:
         sign = -1 if name == "brier" else 1
         gain = sign*(np.asarray(drawn[0][name]) - np.asarray(drawn[1][name]))
-        rows[name] = [sign*float(whole[0][name] - whole[1][name]), *np.nanquantile(gain, interval_ends(level))]
+        interval = percentile_interval(gain[np.isfinite(gain)], level, blocks)
+        rows[name] = [sign*float(whole[0][name] - whole[1][name]), *interval]
     return rows
 
 # %% ../../../nbs/labs/signal/14_judging.ipynb #5dce397c
@@ -238,7 +241,7 @@ def gain_table(
     block = block_length(label, model.probability, overlap)
     weights = block_weights(len(label), block, e.n_boot, config.evaluation.seed)
     rows = {(who, name): row for who, other in others
-            for name, row in paired_gains(model, other, label, payoff, weights, e.level, names).items()}
+            for name, row in paired_gains(model, other, label, payoff, weights, e.level, names, len(label)/block).items()}
     columns, index = ["gain", "low", "high"], ["other", "score"]
     if not rows: return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=index))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)

@@ -20,7 +20,7 @@ from ...datasets.windows import Batches
 from ...experiments.runs import list_runs, Run
 from .judging import interval_ends
 from .settings import SignalConfig
-from ...metrics.performance import deflated_sharpe, performance_metrics, sharpe, sharpe_interval
+from ...metrics.performance import deflated_sharpe, performance_metrics, sharpe, sharpe_interval, sidak_sharpe
 from ...metrics.trades import Ledger, buy_and_hold, random_entries, simulate_trades
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #d0aa4689
@@ -213,6 +213,7 @@ def count_trials(
 ) -> tuple[int, float | None]:          # how many, and the variance of their Sharpe ratios; None: only one is known
     "Strategies that were tried on these candles, or as many as were owned up to."
     ratios = [own, *earlier_ratios(config, exclude, bars)]
+    ratios = np.unique(np.round(ratios, 12))            # the same run twice is one try
     variance = float(np.var(ratios, ddof=1)) if len(ratios) > 1 else None
     return config.evaluation.trials or len(ratios), variance
 
@@ -222,11 +223,12 @@ def deflate(
     config: SignalConfig,
     run: Run | None = None,             # the run that it belongs to
     bars: Mapping[str, pd.DataFrame] | None = None,     # its candles by asset
-) -> tuple[float, int]:                 # probability, NaN for a strategy that never trades; strategies tried
-    "The deflated Sharpe ratio, and for how many tries."
+) -> tuple[float, int, float]:          # probability, NaN for a strategy that never trades; strategies tried; Šidák's
+    "The deflated Sharpe ratio, for how many tries, and what Šidák's correction gives."
     ratio = float(sharpe(returns, periods=1))
     trials, variance = count_trials(config, ratio if np.isfinite(ratio) else 0., run, bars)
-    return (float(deflated_sharpe(returns, trials, variance)) if returns.any() else np.nan), trials
+    if not returns.any(): return np.nan, trials, np.nan
+    return float(deflated_sharpe(returns, trials, variance)), trials, float(sidak_sharpe(returns, trials))
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #1fc1f344
 @dataclass
@@ -239,6 +241,7 @@ class BacktestResult:
     random_band: pd.DataFrame           # index time: low, middle, high of the wealth of random draws
     deflated: float                     # deflated Sharpe ratio of the model, 0 to 1
     trials: int                         # strategies tried on these candles
+    sidak: float = np.nan               # probability that the best of so many without skill shows less, 0 to 1
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #9318b7cc
 def strategy_returns(
@@ -270,6 +273,6 @@ def trade_strategies(
     rows = {who: strategy_row(r, ledgers.get(who), periods, config) for who, r in returns.items()}
     rows["random"] = random_row(drawn, rows[model]["trades"], periods, level)
     table = pd.DataFrame.from_dict(rows, orient="index")
-    deflated, trials = deflate(returns[model].to_numpy(), config, run, bars)
+    deflated, trials, sidak = deflate(returns[model].to_numpy(), config, run, bars)
     return BacktestResult(pd.DataFrame(returns), table, ledgers, np.cumprod(1 + drawn, 1)[:, -1] - 1,
-                          wealth_band(drawn, index, level), deflated, trials)
+                          wealth_band(drawn, index, level), deflated, trials, sidak)
