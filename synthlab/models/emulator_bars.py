@@ -11,7 +11,7 @@ __all__ = ['PAIRED', 'BAND_LEVELS', 'TINY', 'SWING', 'error_basis', 'ridge', 'pr
 import math
 from typing import NamedTuple
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from ..datasets.responses import REGION_RULES, feature
 from ..datasets.world import World
 from .emulator_domain import meets

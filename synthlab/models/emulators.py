@@ -137,8 +137,9 @@ class GuardedAnswers:
     ) -> Tensor:                            # (…) bool
         "Which draws the network was not taught, and so answers for only if forced."
         self.index(world)
-        theta = self.worlds[world].parameters.tensor(theta)
-        return self.domains[world].outside(self.worlds[world], theta.reshape(-1, theta.shape[-1])).reshape(theta.shape[:-1])
+        known = self.worlds[world]
+        theta = known.parameters.tensor(theta)
+        return self.domains[world].outside(known, theta.reshape(-1, theta.shape[-1])).reshape(theta.shape[:-1])
 
     def solve(self,
         theta: Tensor,              # (n, P), outside of the domain

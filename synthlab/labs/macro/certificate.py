@@ -101,7 +101,8 @@ def slice_coverage(
             for what, end, rows in slices_of(emulator, world, found.theta)]
 
 # %% ../../../nbs/labs/macro/15_certificate.ipynb #fde566a4
-ROOM, FLOOR, FEWEST = .05, .1, 100      # on either side of the level, below it at worst; draws of a slice that is judged
+ROOM, FLOOR = .05, .1       # on either side of the level; below it at worst
+FEWEST = 100                # draws of a slice that is judged
 
 def judged_slices(
     coverage: pd.DataFrame,     # rows of `slice_coverage`

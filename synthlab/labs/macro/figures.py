@@ -251,8 +251,8 @@ def draw_slices(
             ax.plot(at, part.whole, mark, ms=3.5, color=MODEL, mfc="white" if end == "" else MODEL,
                     label=dict(lowest="lowest tenth", highest="highest tenth").get(end, "a region"))
         few = len(names) <= 14
-        ax.set_xticks(range(len(names)) if few else range(0, len(names), 10), names if few else range(0, len(names), 10),
-                      rotation=90 if few else 0, fontsize=7)
+        if few: ax.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        else: ax.tick_params(axis="x", labelsize=7)
         ax.set_title(world, fontsize=9)
         ax.tick_params(axis="y", labelsize=8)
     axes.flat[0].set_ylim(min(.78, float(seen.whole.min()) - .01), 1.005)
@@ -270,7 +270,7 @@ def show_certificate(
                           "at most above it, %": [100*r["share"] for r in certificate],
                           "worst draw": [", ".join(f"{k} {v:.3g}" for k, v in list(r["worst"].items())[:12])
                                          for r in certificate]}, index=[r["world"] for r in certificate])
-    return shown.style.format({"median error, %": "{:.2g}", "largest error, %": "{:.2g}", "at most above it, %": "{:.2g}"})
+    return shown.style.format("{:.2g}", subset=[name for name in shown if name.endswith("%")])
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #1abdf75d
 def store_table(
