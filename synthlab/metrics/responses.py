@@ -213,7 +213,8 @@ def gap_metric(
     "By how many percent the universal emulator is worse than the specialist."
     u, s = _floating(universal).double(), _floating(specialist).double()
     if u.shape != s.shape and u.ndim and s.ndim:
-        raise ValueError(f"universal has the shape {tuple(u.shape)} and specialist {tuple(s.shape)}; give the same errors")
+        raise ValueError(f"universal has the shape {tuple(u.shape)} and specialist {tuple(s.shape)}; "
+                         "give the same errors")
     if (u < 0).any() or (s < 0).any(): raise ValueError("an error is 0 or more")
     return 100*(u - s)/s
 
