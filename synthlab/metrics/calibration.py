@@ -34,7 +34,8 @@ def _binomial_band(
     "Where the share of cases lies by chance."
     if not 0 < level < 1: raise ValueError(f"level must lie between 0 and 1, got {level}")
     block = np.asarray(block, dtype=float)
-    if not (block >= 1).all() or (np.asarray(n) < 1).any(): raise ValueError(f"n and block must be 1 or more, got {n} and {block}")
+    if not (block >= 1).all() or (np.asarray(n) < 1).any():
+        raise ValueError(f"n and block must be 1 or more, got {n} and {block}")
     probability = _shares_of_one(probability, "a probability")
     tails, count = np.array([(1 - level)/2, (1 + level)/2]), np.maximum(n/block, 1)
     shape = np.broadcast_shapes(count.shape, probability.shape)
@@ -257,7 +258,8 @@ def rank_test(
     variance = np.maximum(_long_run(apart @ _waves(share), overlap), .5)
     mean, freedom = variance.mean(), variance.sum()**2/(variance**2).sum()
     statistic = found.statistic/mean*freedom/len(variance)
-    return float(statistic), float(stats.chi2.sf(statistic, freedom))
+    measured = freedom*_freedom(len(at), _reach(len(at), overlap))
+    return float(statistic), float(stats.f.sf(statistic/freedom, freedom, measured))
 
 # %% ../../nbs/metrics/20_calibration.ipynb #eec8310c
 def _quantile(

@@ -123,8 +123,8 @@ def tell_calibration(
     ranks = (f"that ranks are uniform is {rejected} (p {p})" if enough(independent)
              else "whether ranks are uniform cannot be judged from so few windows")
     held = "; ".join(tell_coverage(honest, level, independent) for level in (50, 90))
-    return (f"At the last step {held}; the spread is {honest['spread_skill_ratio']:.2f} times the error of the mean; "
-            f"{ranks}.")
+    spread = f"the spread is {honest['spread_skill_ratio']:.2f} times the error of the mean"
+    return f"At the last step {held}; {spread}; {ranks}."
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #3e5e10e0
 def tell_drift(

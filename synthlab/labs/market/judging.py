@@ -284,7 +284,7 @@ def skill_table(
 def calibration(
     evaluation: Evaluation,             # what `evaluate` found
     config: MarketConfig,               # overlap
-) -> dict[str, Any]:                    # coverage_50, coverage_90 and their bands, sharpness, rank_p_value, spread_skill_ratio
+) -> dict[str, Any]:                    # coverage of 50 and 90, bands, sharpness, rank_p_value, spread_skill_ratio
     "Coverage, sharpness, spread–skill ratio and rank test of the first simulator at the last step."
     last, outcome, at = evaluation.last, evaluation.outcome, evaluation.pit[:, -1]
     counts = rank_histogram(ranks(last, outcome), last.shape[-1], 10, evaluation.scores.index)

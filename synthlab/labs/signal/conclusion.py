@@ -269,8 +269,9 @@ def conclude_signal(
     gains = score_rows(n["gains"], ["gain", "low", "high"])
     strategies = pd.DataFrame.from_dict(n["strategies"], orient="index", dtype=float)
     bought = scores.loc[("model", "signal_share")].value
-    return " ".join([*say_ranking(scores, n["windows"], span, n["level"], n["independent"]), *say_too_few(n["independent"]),
-                     *say_gains(gains, n["independent"]), *say_purchases(scores, n["threshold"], n["by_hand"], n["level"]),
+    return " ".join([*say_ranking(scores, n["windows"], span, n["level"], n["independent"]),
+                     *say_too_few(n["independent"]), *say_gains(gains, n["independent"]),
+                     *say_purchases(scores, n["threshold"], n["by_hand"], n["level"]),
                      *say_trades(strategies), *say_luck(n["luck"], bought), *say_days(n["days"]),
                      *say_calibration(scores, n["level"])])
 

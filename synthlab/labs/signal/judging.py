@@ -240,8 +240,8 @@ def gain_table(
     e, ((_, model), *others) = config.evaluation, list(classified.items())
     block = block_length(label, model.probability, overlap)
     weights = block_weights(len(label), block, e.n_boot, config.evaluation.seed)
-    rows = {(who, name): row for who, other in others
-            for name, row in paired_gains(model, other, label, payoff, weights, e.level, names, len(label)/block).items()}
+    given = label, payoff, weights, e.level, names, len(label)/block
+    rows = {(who, name): row for who, other in others for name, row in paired_gains(model, other, *given).items()}
     columns, index = ["gain", "low", "high"], ["other", "score"]
     if not rows: return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=index))
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
