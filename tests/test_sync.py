@@ -55,7 +55,7 @@ def test_version_is_current():
     assert synthlab.__version__ == ini["DEFAULT"]["version"], "run `make test` again: the package is reinstalled"
 
 # These were run before they kept their numbers: whoever runs one anew takes its name out of this list, and the test says so.
-WITHOUT_NUMBERS = "backtest", "tournament", "estimate"
+WITHOUT_NUMBERS = "tournament", "estimate"
 OLD = [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="run before it kept its numbers")) for name in WITHOUT_NUMBERS]
 
 @pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", *OLD])
