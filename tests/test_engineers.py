@@ -51,14 +51,14 @@ def fitted(name, bars):
 @quick
 @given(any_bars(), st.integers(1, 420), st.integers(1, 200))
 def test_causal_finite_and_the_same_in_chunks(name, bars, cut, chunk):
-    "Cut anywhere: every bit stays. In chunks with the warm-up before them: the same bits. After the warm-up: numbers."
+    "Cut anywhere: every bit stays. In chunks with their context before them: the same bits. After the warm-up: numbers."
     e = fitted(name, bars)
     if e is None: return
     x, s = e.transform(bars), e.scale(bars)
     assert x.dtype == np.float32 and x.shape == (420, e.feature_dim) and np.isfinite(x[e.warmup:]).all() and (s[e.warmup:] > 0).all()
     assert e.transform(bars[:cut]).tobytes() == x[:cut].tobytes() and e.scale(bars[:cut]).tobytes() == s[:cut].tobytes()
     for a in range(0, 420, chunk):
-        first = max(a - e.warmup, 0)
+        first = max(a - e.context, 0)
         assert e.transform(bars[first : a + chunk])[a - first :].tobytes() == x[a : a + chunk].tobytes()
 
 @every

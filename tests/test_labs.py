@@ -42,7 +42,7 @@ TIMED = "seconds", "speed", "conclusion"        # what a clock decides in a resu
 def source_of(name, folder):
     "New data for a lab, as a file."
     path = Path(folder)/f"{name}.csv"
-    if name == "market": MockDataSource(900).load("MOCK")["MOCK"].reset_index().to_csv(path, index=False)
+    if name == "market": MockDataSource().load("MOCK")["MOCK"].iloc[-900:].reset_index().to_csv(path, index=False)
     elif name == "macro": pd.DataFrame({k: v.numpy() for k, v in zip(get_world("nk").parameters.names, get_world("nk").sample(3, seed=3).T)}).to_csv(path, index=False)
     elif name == "signal": get_source("sp500").load()["sp500"].iloc[-500:].reset_index().to_csv(path, index=False)
     else: pd.DataFrame(dict(a=[1., 2.], b=[0., 1.], c=[3., 4.])).to_csv(path, index=False)

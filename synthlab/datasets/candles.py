@@ -167,6 +167,6 @@ class FeatureStream:
             x = self.engineer.piece(new, self.live)
             return self.engineer.standardised(np.column_stack([x, *further]) if further else x)
         seen = np.concatenate([self.held, np.column_stack(list(new.values()))])
-        self.held = seen[max(0, len(seen) - self.engineer.warmup):]
+        self.held = seen[max(0, len(seen) - self.engineer.context):]
         x = self.engineer.transform(pd.DataFrame(seen, columns=list(self.takes)))
         return x[len(seen) - len(new["close"]):]

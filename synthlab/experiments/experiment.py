@@ -102,7 +102,7 @@ def check_begun(
     "Refuse to add to runs that began with other data than there are now."
     asked = []
     for path in runs:
-        if not (Path(path)/"config.yaml").exists(): continue
+        if not all((Path(path)/name).exists() for name in ("config.yaml", "status.json")): continue
         run, lab = open_run(path)
         known = run.read_status().get("data")
         if not known or known in asked: continue
