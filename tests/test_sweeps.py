@@ -66,7 +66,7 @@ def test_whatever_is_killed_every_run_ends_done_once(victim, seed, whole, tmp_pa
         assert drives.poll() is None, drives.communicate()
         time.sleep(rng.random()/2)
         owners = [Run(folder/n).read_status().get("owner") for n in names if Lock(folder/n/"lock").held()]
-    workers = [owner["pid"] for owner in owners if owner]           # a lock is taken a moment before its owner is written down
+        workers = [owner["pid"] for owner in owners if owner]       # a lock is taken a moment before its owner is written down
         assert workers, "all was over before anything could be killed"
         if victim == "worker": os.kill(rng.choice(workers), signal.SIGKILL)
         elif victim == "Ctrl-C": drives.send_signal(signal.SIGINT)
