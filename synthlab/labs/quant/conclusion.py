@@ -7,12 +7,12 @@ too, what was left after costs, and how likely luck would have done as well."""
 __all__ = ['NOTHING', 'SAID', 'KNOWN', 'WORSE', 'ROOM', 'GAP', 'LEARNT', 'EVIDENCE', 'with_ends', 'against', 'say_score',
            'say_others', 'say_trading', 'say_controls', 'say_intervals', 'diagnose', 'conclude_walk']
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #460b6053
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #36ec7e20
 from collections.abc import Mapping, Sequence
 from typing import Any
 from ...experiments.verdicts import ENOUGH, enough, percent, write_p_value
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #30d7f140
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #4a1bcfd9
 def with_ends(
     score: Sequence[float | None],      # value, low, high, …
     form: str = ".3f", scale: float = 1.,
@@ -33,7 +33,7 @@ def against(
     if not sure or value is None or low is None: return "few"
     return "better" if low > nothing else "worse" if high < nothing else "level"
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #eb1579e8
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #28f4fbcd
 NOTHING = dict(rank_ic=0., auc=.5)              # what knowing nothing scores
 SAID = dict(rank_ic="**No.** {family} does not know which will do better: its mean rank correlation with what came is {ends}",
             auc="**No.** {family} does not know when it will happen: its area under the ROC curve is {ends}")
@@ -62,7 +62,7 @@ def say_score(
     p = f", p {write_p_value(score[3], True)}" if name == "rank_ic" and score[3] is not None else ""
     return [f"{words}{p}."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #ce295d04
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #7253376a
 def say_others(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -77,7 +77,7 @@ def say_others(
     said = [f"{words[v]} {', '.join(names)}" for v, names in found.items() if names]
     return [f"Beside the others, {'; '.join(said)}."] if said else []
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #cb9c1ca3
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #8049e897
 def say_trading(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -104,7 +104,7 @@ def say_controls(
     if not (found := target.get("controls")): return []
     return [f"Of {found['seeds']} walks of Ridge over labels drawn at random, {found['as_good']} scored as high."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #06ec30de
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #8b06748b
 ROOM = .02          # beside the nominal coverage
 
 def say_intervals(
@@ -122,7 +122,7 @@ def say_intervals(
                     f"{'.' if kept else f': **not within {percent(ROOM, 0)}**.'}")
     return said
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #467f33ac
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #a239e5d4
 GAP = .1            # by which a training error may lie below that of validation, as a share of it
 LEARNT = .002       # by which a validation error must lie below the base, as a share of it
 
@@ -142,7 +142,7 @@ def diagnose(
                 f"some of them by heart{more}.")
     return "Its errors on training and validation rows are alike: it has learnt neither too much nor too little."
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #65dff84c
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #5a7578c0
 EVIDENCE = ("family", "variant", "targets", "folds", "test_from", "test_to", "assets", "days", "coverage", "trials",
             "survivors", "fits")
 
@@ -161,6 +161,6 @@ def conclude_walk(
         told = diagnose(numbers["fits"].get(name, {}), numbers["variant"])
         said.append(f"\n\n`{name}`: {' '.join(words + ([told] if told else []))}")
     if numbers["survivors"]:
-        said.append("\n\nThe panel holds stocks that are still there: whoever could have bought them knew that no "
-                    "better than anybody else.")
+        said.append("\n\nThe panel holds only stocks that survived to its end, so that whatever is held on average "
+                    "looks better than it could have been.")
     return " ".join(said)
