@@ -37,6 +37,7 @@ class Task:
 # %% ../../nbs/experiments/30_tasks.ipynb #23832c55
 _kinds: dict[str, Callable | str] = dict(variant="synthlab.experiments.sweeps:run_variant",
                                          training="synthlab.experiments.experiment:train_task",
+                                         parts="synthlab.experiments.experiment:fit_some",
                                          block="synthlab.datasets.generate:do_named")
 
 def register_task(
