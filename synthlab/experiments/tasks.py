@@ -37,7 +37,8 @@ class Task:
 # %% ../../nbs/experiments/30_tasks.ipynb #23832c55
 _kinds: dict[str, Callable | str] = dict(variant="synthlab.experiments.sweeps:run_variant",
                                          training="synthlab.experiments.experiment:train_task",
-                                         block="synthlab.datasets.generate:do_named")
+                                         block="synthlab.datasets.generate:do_named",
+                                         fold="synthlab.labs.quant.walk:do_fold")
 
 def register_task(
     kind: str,                  # what it is called in a task
