@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from ...experiments.config import CONF, nearest
 from ...models.registry import ConfigError, create, plain_config, registry
+from ...models.strategies import use_maker
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #352f8ff0
 HOUSE = {           # family -> its name as a trainer, module that registers it
@@ -375,6 +376,7 @@ def find_family(
     return registry.get_info(name, "family").cls
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #856f17ec
+@use_maker
 def make_family(
     name: str,              # any spelling
     config: Mapping[str, Any]|str|None = None,  # settings, a variant's name, or None: the environment's variant
