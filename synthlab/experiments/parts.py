@@ -150,7 +150,7 @@ class EstimatorPart:
     name: str                           # of its folder
     make: Callable[[], Any]             # fits it; what comes has `state_dict` and `load_state_dict`
     blank: Callable[[Mapping[str, Tensor]], Any]    # an unfitted one that can take these numbers
-    about: dict[str, Any]               # goes into the checkpoint: enough to rebuild it
+    about: dict[str, Any]               # goes into the checkpoint, or comes from it: enough to rebuild it
     processes = 1                       # fits it
 
     def prepare(self): pass
@@ -159,7 +159,8 @@ class EstimatorPart:
         "Fit and write it, or read what was written."
         path, facts = Path(folder)/"checkpoints"/"best.safetensors", Facts(Path(folder)/"facts")
         if path.exists():
-            numbers = below("model/", load_checkpoint(path)[0])
+            tensors, state = load_checkpoint(path)
+            numbers, self.about = below("model/", tensors), state["about"]
             model = self.blank(numbers); model.load_state_dict(numbers)
         else:
             model = self.make()

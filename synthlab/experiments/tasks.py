@@ -37,8 +37,9 @@ class Task:
 # %% ../../nbs/experiments/30_tasks.ipynb #23832c55
 _kinds: dict[str, Callable | str] = dict(variant="synthlab.experiments.sweeps:run_variant",
                                          training="synthlab.experiments.experiment:train_task",
-                                         block="synthlab.datasets.generate:do_named",
-                                         fold="synthlab.labs.quant.walk:do_fold")
+                                         parts="synthlab.experiments.experiment:fit_some",
+                                         fold="synthlab.labs.quant.walk:do_fold",
+                                         block="synthlab.datasets.generate:do_named")
 
 def register_task(
     kind: str,                  # what it is called in a task
