@@ -21,9 +21,9 @@ from .performance import ANNUAL, PLAIN, _ratio, _returns, _uncertainty, payoff_r
 def rank_weights(
     scores,                 # of each day and asset, (…, A), NaN: no prediction
     top: float = .2,        # share of the predicted assets on either side, above 0, at most .5; one asset at least
-) -> np.ndarray:            # (…, A), share of wealth; a long sum of .5 and a short one of .5, NaN on days without scores
+) -> np.ndarray:            # (…, A), share of wealth; long sum .5, short sum .5, NaN on days without scores
     "Long the best, short the worst, equal sums."
-    if not 0 < top <= .5: raise ValueError(f"top is {top}; give the share of assets on either side, above 0, at most .5")
+    if not 0 < top <= .5: raise ValueError(f"top is {top}; give the share of assets on either side, 0 to at most .5")
     s = np.asarray(scores, float)
     shape, s = s.shape, s.reshape(-1, s.shape[-1])
     known = np.isfinite(s)
