@@ -204,7 +204,7 @@ def layered(
             if not setting: hint = nearest(section, SECTIONS)
             raise ConfigError(f"{where} has no section {section}; {hint}")
         if type(value) is not type(SECTIONS[section]):
-            raise ConfigError(f"{where}: {section} is {value!r}; see the files in synthlab/conf/quant/families")
+            raise ConfigError(f"{where}: {section} is {value!r}; see the files in synthlab/conf/families")
     said = more.get("model_family")
     if said and family_name(said) != base["model_family"]:
         raise ConfigError(f"{where} is about {said}, not about {base['model_family']}")
@@ -225,7 +225,7 @@ def packaged_document(
     name: str,              # of a family of the house
 ) -> dict[str, Any]:
     "What the package says of a family."
-    return layered(SECTIONS | read_plain(CONF/"quant"/"families"/f"{name}.yaml"), {}, name)
+    return layered(SECTIONS | read_plain(CONF/"families"/f"{name}.yaml"), {}, name)
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #db1e45ff
 def signature_document(
@@ -339,8 +339,8 @@ PHASES = dict(first_batch_specs="core", sequential_config="sequential")     # wh
 def list_available_configs(
 ) -> dict[str, list[str]]:
     "The families, and the phases of a training run."
-    stems = lambda group: sorted(path.stem for path in (CONF/"quant"/group).glob("*.yaml"))
-    return dict(model_configs=stems("families"), training_configs=stems("training"))
+    stems = lambda group: sorted(path.stem for path in (CONF/group).glob("*.yaml"))
+    return dict(model_configs=stems("families"), training_configs=stems("families/training"))
 
 def load_training_config(
     name: str,              # features, core or sequential
@@ -350,7 +350,7 @@ def load_training_config(
     known = list_available_configs()["training_configs"]
     phase = PHASES.get(name, name)
     if phase not in known: raise ConfigError(f"there is no phase {name!r}; {nearest(name, known)}")
-    found = read_plain(CONF/"quant"/"training"/f"{phase}.yaml")
+    found = read_plain(CONF/"families"/"training"/f"{phase}.yaml")
     for key, value in (overrides or {}).items():
         if key not in found: raise ConfigError(f"the phase {phase} has no setting {key}; {nearest(key, found)}")
         found[key] = fitting(value, found[key], key)
