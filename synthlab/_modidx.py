@@ -4375,8 +4375,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'synthlab/models/families.py'),
                                           'synthlab.models.families.FamilyBase._shaped': ( 'models/families.html#familybase._shaped',
                                                                                            'synthlab/models/families.py'),
-                                          'synthlab.models.families.FamilyBase._times': ( 'models/families.html#familybase._times',
-                                                                                          'synthlab/models/families.py'),
                                           'synthlab.models.families.FamilyBase.classes_': ( 'models/families.html#familybase.classes_',
                                                                                             'synthlab/models/families.py'),
                                           'synthlab.models.families.FamilyBase.features_': ( 'models/families.html#familybase.features_',
