@@ -167,8 +167,9 @@ class MemoryBody(Body):
         dense: int = 64,                # width of the layer at the end
     ):
         half = units//2
-        super().__init__([Memory(features, units, recurrent_dropout, dropout),
-                          Memory(units, half, recurrent_dropout, dropout, last=True), Dense(half, dense, dropout)], dense)
+        first, second = (Memory(features, units, recurrent_dropout, dropout),
+                         Memory(units, half, recurrent_dropout, dropout, last=True))
+        super().__init__([first, second, Dense(half, dense, dropout)], dense)
 
 # %% ../../nbs/models/79_table_networks.ipynb #efe569cf
 class Convolution(nn.Module):
@@ -229,7 +230,7 @@ class ConvolutionBody(Body):
         dense: int = 64,                # width of the layer at the end
     ):
         widths = [features, *[filters]*layers]
-        stages = [Convolution(a, b, kernel, pool, level, dropout) for level, (a, b) in enumerate(zip(widths, widths[1:]))]
+        stages = [Convolution(a, b, kernel, pool, i, dropout) for i, (a, b) in enumerate(zip(widths, widths[1:]))]
         super().__init__([*stages, Average(pool, layers), Dense(filters, dense, dropout)], dense)
 
 # %% ../../nbs/models/79_table_networks.ipynb #9167f16f

@@ -144,8 +144,10 @@ class TableObjective(Objective):
     def evaluate(self, batch, generator):
         "Of each row the loss where it is held out, and the cost of each target for either curve."
         costs = self.costs(batch)
-        curves = {f"{name}_{k}": costs[:, k]*batch[name][:, k] for name in ("seen", "held") for k in range(costs.shape[1])}
-        return {"loss": self.total(costs*batch["held"])} | curves
+        numbers = {"loss": self.total(costs*batch["held"])}
+        for name in "seen", "held":
+            numbers |= {f"{name}_{k}": one for k, one in enumerate((costs*batch[name]).T)}
+        return numbers
 
 # %% ../../nbs/trainers/70_network_families.ipynb #245335c7
 @contextmanager
@@ -187,15 +189,18 @@ def fit_network(
             if not trainer.path(name).exists(): continue
             there = read_header(trainer.path(name))[1]["state"].get("about", {})
             if there != dict(about):
-                raise ValueError(f"{folder} holds the training of another table or other settings; give an empty folder")
+                raise ValueError(f"{folder} holds the training of another table or of other settings; give an empty "
+                                 "folder")
         trainer.resume()
     history = trainer.fit(train, val)
     if best: trainer.load_best()
     objective.model.eval()
     return history
 
-# %% ../../nbs/trainers/70_network_families.ipynb #23c88712
-IMPORTANCE_ROWS, CURVE_ROWS, ASKED_ROWS = 500, 5000, 4096      # rows at most: of importance, of the training curve, at once
+# %% ../../nbs/trainers/70_network_families.ipynb #ee9f83b1
+IMPORTANCE_ROWS = 500       # rows by which importance is measured, at most
+CURVE_ROWS = 5000           # rows trained on that an epoch is judged by, at most
+ASKED_ROWS = 1024           # rows asked about at once
 
 def thinned(
     rows: int,                  # there are
@@ -213,7 +218,8 @@ def in_range(
         whole = isinstance(low, int)
         right = isinstance(value, int | np.integer) if whole else isinstance(value, int | float | np.number)
         if not right or isinstance(value, bool) or not low <= value <= high:
-            raise ValueError(f"{owner}: {name} is {value!r}; give a {'whole ' if whole else ''}number from {low} to {high}")
+            what = "whole number" if whole else "number"
+            raise ValueError(f"{owner}: {name} is {value!r}; give a {what} from {low} to {high}")
 
 def widths_of(
     owner: str,                 # whose settings
@@ -251,9 +257,11 @@ class NetworkSettings(Family):
                               patience=self.patience, seed=self.seed)
 
     def _device(self):
-        if self.device not in ("auto", "cpu", "cuda"): raise ValueError(f"device is {self.device!r}; use auto, cpu or cuda")
         there = torch.cuda.is_available()
-        if self.device == "cuda" and not there: raise ValueError("device is cuda, and torch sees no GPU here; use auto or cpu")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"device is {self.device!r}; use auto, cpu or cuda")
+        if self.device == "cuda" and not there:
+            raise ValueError("device is cuda, and torch sees no GPU here; use auto or cpu")
         return torch.device("cuda" if there and self.device != "cpu" else "cpu")
 
     def _body(self, features): raise NotImplementedError(f"{type(self).__name__} has no body")
@@ -299,13 +307,13 @@ class NetworkFit(NetworkSettings):
         on = lambda **arrays: {k: torch.from_numpy(v).to(device) for k, v in arrays.items()}
         train = TableBatches(X, on(y=y, weight=mean_weights(y, weight)), self.batch_size, self.seed)
         judged, (seen, held) = self._judged(X, y, X_val, y_val)
-        val = TableBatches(judged[0], on(y=judged[1], seen=seen, held=held), ASKED_ROWS//4, shuffle=False)
+        val = TableBatches(judged[0], on(y=judged[1], seen=seen, held=held), ASKED_ROWS, shuffle=False)
         about = dict(family=self.name, rows=digest_of(X, y, X_val, y_val, weight),
                      params={k: str(v) for k, v in self.get_params().items()})
         if X_val is None: config.patience = 0
         with computing(self.threads):
-            rows = fit_network(self._objective(self.network_), config, train, val, X_val is not None, self.folder, about,
-                               self._adjust)
+            rows = fit_network(self._objective(self.network_), config, train, val, X_val is not None, self.folder,
+                               about, self._adjust)
             self._curves(rows, X_val is not None)
             self.network_.to("cpu")
             self.importance_ = self._permuted(*((X, y) if X_val is None else (X_val, y_val)))
@@ -348,16 +356,15 @@ class NetworkFit(NetworkSettings):
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(self.seed))
         def error(x):
             outputs = self.network_(x, *([given["known"]] if "known" in given else []))
-            costs = (row_losses(outputs[:, :self._heads()], y, self._tasks())*weights).mean(0)
+            costs = (row_losses(outputs, y, self._tasks())*weights).mean(0)
             return torch.where(torch.tensor([t == "regression" for t in self._tasks()]), costs.sqrt(), costs)
         plain, grown = error(given["x"]), []
         for k in range(X.shape[-1]):
             x = given["x"].clone()
             x[..., k] = x[order][..., k]
             grown.append((error(x) - plain).clamp(min=0))
-        return torch.stack(grown, 1).double().numpy()*np.where(np.array(self._tasks()) == "regression", self.scale_, 1)[:, None]
+        return torch.stack(grown, 1).double().numpy()*self.scale_[:, None]      # of a class the scale is 1
 
-    def _heads(self): return len(self.classes_) if self.answers_[0].task == "multiclass" else len(self.answers_)
     def _importance(self): return self.importance_
 
     def _predict(self, X):
@@ -389,7 +396,8 @@ class NetworkFamily(NetworkFit):
 
     def _take(self, numbers):
         with torch.device("meta"): network = self._network(int(self.preprocessing_.used.sum()))
-        want = {f"network/{k}": (str(v.dtype).removeprefix("torch."), *v.shape) for k, v in network.state_dict().items()}
+        kind = lambda tensor: (str(tensor.dtype).removeprefix("torch."), *tensor.shape)
+        want = {f"network/{k}": kind(v) for k, v in network.state_dict().items()}
         want |= {k: ("float64", *shape) for k, shape in self._more().items()}
         for name in sorted(want.keys() | numbers.keys()):
             if name not in numbers: raise ValueError(f"{self.name}: {name} is missing")
@@ -412,7 +420,8 @@ class NetworkFamily(NetworkFit):
         X=None,                             # rows to train on, or their shape (R,F); None: those it was fitted on
     ) -> float:                             # MB of 2²⁰ bytes
         "How much memory training takes: three copies of the table, the network, and a step of it."
-        if X is None and not hasattr(self, "trained_"): raise ValueError(f"how much {self.name} takes depends on the rows; give X")
+        if X is None and not hasattr(self, "trained_"):
+            raise ValueError(f"how much memory {self.name} takes depends on the rows; give X")
         rows, features = (self.trained_["rows"], self.n_features_in_) if X is None else getattr(X, "shape", X)
         body = self._body(features)
         body.checkpointing = self.checkpointing
@@ -452,12 +461,13 @@ class MLP(NetworkFamily):
 # %% ../../nbs/trainers/70_network_families.ipynb #0a143e43
 def whose(
     X,                          # table, or anything else
+    rows: int,                  # R
 ) -> np.ndarray:                # (R,) text
     "The asset of each row; of a table without assets always the same."
     index = getattr(X, "index", None)
-    if not isinstance(index, pd.MultiIndex): return np.full(len(X), "")
+    if not isinstance(index, pd.MultiIndex): return np.full(rows, "")
     names = [k for k, level in enumerate(index.levels) if not isinstance(level, pd.DatetimeIndex)]
-    return index.get_level_values(names[0]).astype(str).to_numpy(str) if names else np.full(len(X), "")
+    return index.get_level_values(names[0]).astype(str).to_numpy(str) if names else np.full(rows, "")
 
 class SequenceFamily(NetworkFamily):
     "A network on the rows of a table, each with the rows of its asset before it."
@@ -476,8 +486,9 @@ class SequenceFamily(NetworkFamily):
         if not hasattr(self, "_seen"): return rows
         before = max((time.max() + 1 for _, _, time in self._seen), default=0)
         timed = index_times(X) is not None or learning and self._decided is not None
-        time = self._times(X, self._decided if learning else None) if timed else before + np.arange(len(rows))
-        self._seen.append((rows, whose(X), time))
+        given = len(rows) if index_times(X) is None else X
+        time = row_times(given, self._decided if learning else None) if timed else before + np.arange(len(rows))
+        self._seen.append((rows, whose(X, len(rows)), time))
         table, asset, time = (np.concatenate(part) for part in zip(*self._seen))
         return Windows(table, past_rows(asset, time, self.lookback)[-len(rows):])
 
@@ -499,8 +510,9 @@ class SequenceFamily(NetworkFamily):
 
     def _asked_rows(self, X):
         rows = super()._asked_rows(X)
-        if index_times(X) is None: return Windows(rows, past_rows(whose(X), np.arange(len(rows)), self.lookback))
-        asset, time = whose(X), self._times(X, None)
+        asset = whose(X, len(rows))
+        if index_times(X) is None: return Windows(rows, past_rows(asset, np.arange(len(rows)), self.lookback))
+        time = row_times(X)
         names, code = np.unique(asset, return_inverse=True)
         first = pd.Series(time).groupby(code).min().to_numpy()
         place = np.searchsorted(names, self.assets_[self.past_asset_]).clip(max=len(names) - 1)
@@ -527,7 +539,8 @@ class SequenceFile(SequenceFamily):
         super()._take({k: v for k, v in numbers.items() if not (k.startswith("past/") and k[5:] in past)})
         rows, asset, time = past.values()
         features = int(self.preprocessing_.used.sum())
-        if rows is None or rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != features or not np.isfinite(rows).all():
+        right = rows is not None and rows.dtype == np.float32 and rows.ndim == 2 and rows.shape[1] == features
+        if not right or not np.isfinite(rows).all():
             raise ValueError(f"{self.name}: past/rows are not finite rows of {features} numbers")
         for name, x in dict(asset=asset, time=time).items():
             if x is None or x.dtype != np.int64 or x.shape != (len(rows),):
