@@ -11,9 +11,9 @@ __all__ = ['HOUSE', 'MAX_FILE', 'SPELLINGS', 'COMMON', 'SECTIONS', 'CHOICES', 'P
            'ChangePointTrainer', 'FTRLProximalTrainer', 'RewardBasedTrainer', 'MetaLearningTrainer', 'RidgeTrainer',
            'family_names', 'family_name', 'read_plain', 'spelling', 'spelt', 'fitting', 'deep_merge', 'known_settings',
            'checked_values', 'layered', 'packaged_document', 'signature_document', 'user_folder', 'family_document',
-           'named_changes', 'changes_of', 'get_variant_from_env', 'load_model_config', 'get_config_variants',
-           'list_available_configs', 'load_training_config', 'family_of_loader', 'find_family', 'make_family',
-           'trainer_of']
+           'named_changes', 'changes_of', 'said_variant', 'get_variant_from_env', 'load_model_config',
+           'get_config_variants', 'list_available_configs', 'load_training_config', 'family_of_loader', 'find_family',
+           'make_family', 'trainer_of']
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #ebe52092
 import os, re
@@ -298,8 +298,11 @@ def changes_of(
     return found
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #1db004de
-def _said_variant(name, default="balanced"):
-    "A variant, and who says so."
+def said_variant(
+    name: str,              # of a family
+    default: str = "balanced",
+) -> tuple[str, str]:       # a variant, and who says so
+    "What the environment asks for."
     for variable in (f"{name.upper()}_VARIANT", "MODEL_VARIANT"):
         if os.environ.get(variable): return os.environ[variable], variable
     return default, "variant"
@@ -309,7 +312,7 @@ def get_variant_from_env(
     default: str = "balanced",
 ) -> str:
     "The variant that the environment asks for."
-    return _said_variant(family_name(family), default)[0]
+    return said_variant(family_name(family), default)[0]
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #76b516e1
 def load_model_config(
@@ -320,7 +323,7 @@ def load_model_config(
 ) -> dict[str, Any]:        # setting -> value, in the family's spelling
     "The settings of a family."
     document = family_document(family, config)
-    text, where = (variant, "variant") if variant else _said_variant(document["model_family"])
+    text, where = (variant, "variant") if variant else said_variant(document["model_family"])
     found = deep_merge(document["hyperparameters"], changes_of(document, text, where))
     return deep_merge(found, checked_values(overrides or {}, document, ""))
 
