@@ -8,7 +8,7 @@ __all__ = ['TRADED', 'Walks', 'rows_between', 'position_rule', 'load_walks', 'fa
            'last_errors', 'importance_of', 'same_rows', 'trade_all', 'money_of', 'judge_target', 'control_scores',
            'part_name', 'QuantFitting', 'count_trials', 'QuantJudging', 'daily_loss', 'QuantLab']
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #a38e0220
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #42b6353c
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -38,7 +38,7 @@ from ...metrics.ranking import information_coefficients, mean_test
 from ...models.families import Family, restore_family
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #f21f9ded
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #28b6e07a
 @dataclass
 class Walks:
     "A panel, its rows, and a walk for every target."
@@ -91,7 +91,7 @@ def load_walks(config: QuantConfig) -> Walks:
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Walks(panel, rows, engines)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #e6bc6c12
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #a4863d9f
 def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are called, the one in question first
     "What every fold is fitted with."
     asked = [(config.family, config.variant, config.params)]
@@ -105,7 +105,7 @@ def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are ca
         found[label] = Recipe.of(name, settings | dict(seed=config.training.seed, threads=config.threads))
     return found if "ridge" in found else found | dict(ridge=Recipe.of("ridge", dict(seed=config.training.seed)))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #a5c18097
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #946f088f
 class Answers:
     "A fitted family for each target."
     def __init__(self, families: Mapping[str, Family]): self.families = dict(families)
@@ -142,7 +142,7 @@ def last_cut(
     dates = tuple(f"{table.days[k]:%Y-%m-%d}" for k in (max(first, 0), last))
     return Cut("model", train, np.flatnonzero(table.day == table.day[-1]), NEVER, dates)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #d0d0f2ae
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #8940e078
 def answers_of(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -173,7 +173,7 @@ def importance_of(fits: Sequence[FoldFit | None], features: Sequence[str]) -> pd
     found = pd.DataFrame([f.importance for f in fits if f is not None and f.importance is not None], columns=features)
     return found.div(found.sum(axis=1), axis=0).dropna(how="all")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #9e04e581
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #dd451852
 def same_rows(
     tables: Mapping[str, pd.DataFrame],     # family -> said, …
 ) -> dict[str, pd.DataFrame]:
@@ -238,7 +238,7 @@ def judge_target(
     told["importance"] = looked.mean().sort_values(ascending=False).to_dict()
     return dict(metrics=told, tables=tables, books=books, days=days, importance=looked)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #5131d341
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #88ef28cd
 def control_scores(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -271,7 +271,7 @@ def control_scores(
         else: return {}
     return dict(seeds=seeds, scores=found, as_good=int(np.sum(np.array(found) >= scores[name][0])))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #15562fde
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #1235c943
 def part_name(target: str, label: str, cut: Cut) -> str:
     "Of the folder of a fold: what is asked, who answers, the first tested day."
     return f"{target}.{label.replace(':', '-')}.{cut.name}"
@@ -312,7 +312,8 @@ class QuantFitting(Lab):
     def last(self, config: QuantConfig, data: Walks, recipe: Recipe) -> Part:
         "The family in question after the last day."
         t, panel = config.training, data.panel
-        about = dict(lab=self.name, source=config.data.source, assets=list(panel.assets), config=asdict(config),
+        about = dict(lab=self.name, source=config.data.source, assets=list(panel.assets),
+                     config={k: asdict(getattr(config, k)) for k in ("data", "training", "evaluation")},
                      features=list(data.rows.X.columns), targets=list(data.engines), family=recipe.name,
                      survivors=panel.members is None, notes=list(panel.notes))
         def make():
@@ -332,7 +333,7 @@ class QuantFitting(Lab):
         fit = FoldFit(); fit.load_state_dict(tensors)
         return fit
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #e156e2b2
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #cb2bfcfa
 def count_trials(
     config: QuantConfig,
     engine: WalkForwardEngine,
@@ -352,7 +353,7 @@ def count_trials(
     count = max(len(known), 1)
     return count, float(known.var(ddof=1)) if len(known) > 1 and known.var(ddof=1) > 0 else None
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #2bc98dd6
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #1a5db245
 class QuantJudging(QuantFitting):
     "How the quant lab judges."
     headline, report = Headline("score", "score", ".3f", better="higher"), "walk_forward"
@@ -417,7 +418,7 @@ def daily_loss(
     off = (table["said"] - table["came"])**2 if question.task != "multiclass" else (table["said"] != table["came"])*1.
     return off[table["came"].notna()].groupby(level="decided_at").mean()
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #657087a5
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #54efc433
 @register_lab
 class QuantLab(QuantJudging):
     "Which of these will do better, and is that worth anything?"

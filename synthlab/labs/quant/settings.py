@@ -6,7 +6,7 @@ and its reason, and refused in one sentence before anything runs."""
 # %% auto #0
 __all__ = ['QUANT_KNOBS', 'QUANT_WORDS', 'QuantData', 'QuantTraining', 'QuantEvaluation', 'QuantConfig']
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #0fb54bee
+# %% ../../../nbs/labs/quant/10_settings.ipynb #b498b370
 from dataclasses import dataclass, field
 from typing import Any
 import pandas as pd
@@ -14,7 +14,7 @@ from ...datasets.targets import parse_target
 from ...experiments.settings import ExperimentConfig
 from ...metrics.positions import KINDS
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #fe52f481
+# %% ../../../nbs/labs/quant/10_settings.ipynb #7258acc4
 @dataclass
 class QuantData:
     "Which panel, which rows of it, what describes a row and what is asked."
@@ -36,7 +36,7 @@ class QuantData:
         if self.start and self.end and pd.Timestamp(self.start) >= pd.Timestamp(self.end):
             raise ValueError(f"data.start {self.start} is not before data.end {self.end}")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #fa6c7a1c
+# %% ../../../nbs/labs/quant/10_settings.ipynb #d15fb01c
 @dataclass
 class QuantTraining:
     "How the calendar is cut, and how models are fitted."
@@ -54,7 +54,7 @@ class QuantTraining:
             if getattr(self, name) < value:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; use {value} or more")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #6a696608
+# %% ../../../nbs/labs/quant/10_settings.ipynb #a4a3eac3
 @dataclass
 class QuantEvaluation:
     "How predictions become positions, what these cost, and how sure one may be of what is left."
@@ -94,7 +94,7 @@ class QuantEvaluation:
         if not self.turnover_cap > 0:
             raise ValueError(f"evaluation.turnover_cap is {self.turnover_cap}; give a share of wealth above 0")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #1394d128
+# %% ../../../nbs/labs/quant/10_settings.ipynb #47ea5299
 @dataclass
 class QuantConfig(ExperimentConfig):
     "A walk forward over a panel: one experiment."
@@ -113,7 +113,7 @@ class QuantConfig(ExperimentConfig):
         super().__post_init__()
         if self.jobs < 1: raise ValueError(f"jobs is {self.jobs}; use 1 or more")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #22c09a72
+# %% ../../../nbs/labs/quant/10_settings.ipynb #371a4081
 QUANT_KNOBS = dict(    # everyday name -> setting
     source="data.source", assets="data.assets", targets="data.targets", features="data.features", start="data.start",
     end="data.end", family="family", variant="variant", others="others", train_days="training.train_days",
@@ -126,4 +126,4 @@ QUANT_WORDS = {name: f"here it is {ours}" for name, ours in {       # what other
     "model_config": "params", "config": "params", "train_window": "training.train_days",
     "test_window": "training.test_days", "step_size": "training.step_days", "fold_length": "training.train_days",
     "costs": "evaluation.fee and evaluation.slippage", "commission": "evaluation.fee",
-    "purge": "the reach of each target, which its name says; more of it is training.embargo"}.items()}
+    "purge": "training.embargo, besides the reach that a target's name says"}.items()}
