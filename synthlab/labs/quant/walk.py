@@ -252,7 +252,7 @@ class FoldFit:
     def state_dict(self) -> dict[str, Tensor]:
         "All of it as tensors."
         own = dict(rows=self.rows, said=self.said, quantiles=self.quantiles, importance=self.importance)
-        found = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in own.items() if v is not None}
+        found = {k: torch.from_numpy(np.array(v, order="C")) for k, v in own.items() if v is not None}
         return found | {f"family/{k}": v for k, v in self.numbers.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
