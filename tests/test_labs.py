@@ -36,7 +36,7 @@ TOYS = {
     "signal": dict(toy=["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=24", "data.lookback=16",
                         "evaluation.random_draws=20", "evaluation.n_boot=100", "evaluation.trials=1"],
                    taught="data.lookback=8", wrong=("data.horizn=3", "data.horizon"), word="training.learning_rate", varied="training.lr=0.001,0.003"),
-    "quant": dict(toy=["data.assets=[AAPL,JPM,XOM,PG,KO,MSFT]", "data.start=2019-06-01", "data.end=2020-12-01", "family=ridge", "training.train_days=120", "training.test_days=60",
+    "quant": dict(toy=["data.assets=[AAPL,JPM,XOM,PG,KO,MSFT]", "data.start=2019-06-01", "data.end=2020-12-01", "family=ridge", "others=[]", "jobs=1", "training.train_days=120", "training.test_days=60",
                        "training.step_days=60", "training.min_train_samples=100", "evaluation.n_boot=100", "evaluation.controls=2", "evaluation.trials=1"],
                   taught="training.train_days=100", wrong=("training.train_dys=100", "training.train_days"), word="data.symbols", varied="params.alpha=2,5"),
     "toy": dict(toy=["training.penalty=2"], taught="training.penalty=3", wrong=("training.penalti=3", "training.penalty"), word="alpha", varied="training.penalty=1,5"),

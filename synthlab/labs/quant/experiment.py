@@ -8,7 +8,7 @@ __all__ = ['TRADED', 'Walks', 'rows_between', 'position_rule', 'load_walks', 'fa
            'last_errors', 'importance_of', 'same_rows', 'trade_all', 'money_of', 'judge_target', 'control_scores',
            'part_name', 'QuantFitting', 'count_trials', 'QuantJudging', 'daily_loss', 'QuantLab']
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #42b6353c
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #830e2d17
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -24,9 +24,9 @@ from ...experiments.lab import Experiment, Headline, Lab, register_lab
 from ...experiments.ledger import TrialLedger
 from ...experiments.parts import EstimatorPart, Part
 from ...experiments.settings import whole_path
-from ...experiments.setup import not_learnt
+from ...experiments.setup import not_learnt, threads_here
 from .conclusion import EVIDENCE, conclude_walk
-from .configuration import family_name, get_variant_from_env, load_model_config
+from .configuration import family_name, find_family, get_variant_from_env, load_model_config
 from .figures import walk_figures
 from .judging import LEVELS, MAIN, gain_over, judge_intervals, score_folds, score_target
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
@@ -38,7 +38,7 @@ from ...metrics.ranking import information_coefficients, mean_test
 from ...models.families import Family, restore_family
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #28b6e07a
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #5f40f320
 @dataclass
 class Walks:
     "A panel, its rows, and a walk for every target."
@@ -91,7 +91,7 @@ def load_walks(config: QuantConfig) -> Walks:
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Walks(panel, rows, engines)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #a4863d9f
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #308e9fcf
 def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are called, the one in question first
     "What every fold is fitted with."
     asked = [(config.family, config.variant, config.params)]
@@ -105,7 +105,7 @@ def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are ca
         found[label] = Recipe.of(name, settings | dict(seed=config.training.seed, threads=config.threads))
     return found if "ridge" in found else found | dict(ridge=Recipe.of("ridge", dict(seed=config.training.seed)))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #946f088f
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #9a10bc9a
 class Answers:
     "A fitted family for each target."
     def __init__(self, families: Mapping[str, Family]): self.families = dict(families)
@@ -125,6 +125,7 @@ class Answers:
         tensors: Mapping[str, Tensor],
     ) -> "Answers":
         "From plain words and numbers, each checked."
+        for said in about.values(): find_family(said["family"])
         return cls({target: restore_family(dict(said), _of(target, tensors)) for target, said in about.items()})
 
 def _of(target, tensors): return {k.removeprefix(f"{target}/"): v for k, v in tensors.items() if k.startswith(f"{target}/")}
@@ -142,7 +143,7 @@ def last_cut(
     dates = tuple(f"{table.days[k]:%Y-%m-%d}" for k in (max(first, 0), last))
     return Cut("model", train, np.flatnonzero(table.day == table.day[-1]), NEVER, dates)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #8940e078
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #10e7f60f
 def answers_of(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -173,7 +174,7 @@ def importance_of(fits: Sequence[FoldFit | None], features: Sequence[str]) -> pd
     found = pd.DataFrame([f.importance for f in fits if f is not None and f.importance is not None], columns=features)
     return found.div(found.sum(axis=1), axis=0).dropna(how="all")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #dd451852
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #dc667d2d
 def same_rows(
     tables: Mapping[str, pd.DataFrame],     # family -> said, …
 ) -> dict[str, pd.DataFrame]:
@@ -238,7 +239,7 @@ def judge_target(
     told["importance"] = looked.mean().sort_values(ascending=False).to_dict()
     return dict(metrics=told, tables=tables, books=books, days=days, importance=looked)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #88ef28cd
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #1ff84b41
 def control_scores(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -271,7 +272,7 @@ def control_scores(
         else: return {}
     return dict(seeds=seeds, scores=found, as_good=int(np.sum(np.array(found) >= scores[name][0])))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #1235c943
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #3b76691b
 def part_name(target: str, label: str, cut: Cut) -> str:
     "Of the folder of a fold: what is asked, who answers, the first tested day."
     return f"{target}.{label.replace(':', '-')}.{cut.name}"
@@ -282,6 +283,8 @@ class QuantFitting(Lab):
         "A run can be read from any folder, and says which variant it was."
         config.data.source = whole_path(config.data.source)
         config.variant = config.variant or get_variant_from_env(family_name(config.family))
+        config.jobs = config.jobs or threads_here()
+        if "threads" not in names: config.threads = 1           # the processes are many already
         families_of(config)
         return config
 
@@ -333,7 +336,7 @@ class QuantFitting(Lab):
         fit = FoldFit(); fit.load_state_dict(tensors)
         return fit
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #cb2bfcfa
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #0f35005d
 def count_trials(
     config: QuantConfig,
     engine: WalkForwardEngine,
@@ -353,7 +356,7 @@ def count_trials(
     count = max(len(known), 1)
     return count, float(known.var(ddof=1)) if len(known) > 1 and known.var(ddof=1) > 0 else None
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #1a5db245
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #2b1c0250
 class QuantJudging(QuantFitting):
     "How the quant lab judges."
     headline, report = Headline("score", "score", ".3f", better="higher"), "walk_forward"
@@ -418,7 +421,7 @@ def daily_loss(
     off = (table["said"] - table["came"])**2 if question.task != "multiclass" else (table["said"] != table["came"])*1.
     return off[table["came"].notna()].groupby(level="decided_at").mean()
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #54efc433
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #63ba99ef
 @register_lab
 class QuantLab(QuantJudging):
     "Which of these will do better, and is that worth anything?"
