@@ -5818,6 +5818,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'synthlab/models/registry.py'),
                                           'synthlab.models.registry._name_of': ( 'models/registry.html#_name_of',
                                                                                  'synthlab/models/registry.py'),
+                                          'synthlab.models.registry._options': ( 'models/registry.html#_options',
+                                                                                 'synthlab/models/registry.py'),
                                           'synthlab.models.registry._origin': ( 'models/registry.html#_origin',
                                                                                 'synthlab/models/registry.py'),
                                           'synthlab.models.registry._same': ('models/registry.html#_same', 'synthlab/models/registry.py'),
