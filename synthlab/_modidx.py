@@ -5288,8 +5288,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'synthlab/models/strategies.py'),
                                             'synthlab.models.strategies.MultiTaskStrategy._table': ( 'models/strategies.html#multitaskstrategy._table',
                                                                                                      'synthlab/models/strategies.py'),
-                                            'synthlab.models.strategies.MultiTaskStrategy._weights': ( 'models/strategies.html#multitaskstrategy._weights',
-                                                                                                       'synthlab/models/strategies.py'),
                                             'synthlab.models.strategies.MultiTaskStrategy.predict': ( 'models/strategies.html#multitaskstrategy.predict',
                                                                                                       'synthlab/models/strategies.py'),
                                             'synthlab.models.strategies.MultiTaskStrategy.train': ( 'models/strategies.html#multitaskstrategy.train',
