@@ -344,6 +344,8 @@ class CascadeStrategy(Strategy):
             told = np.isfinite(said).all(1)
             stages.append(dict(stage=label, target=target, rows=len(X), dropped=int((~told).sum())))
             X, seen[seen] = with_columns(some_rows(X, told), said[told], label), told
+        for family in families.values() if timed else ():   # rows dropped for a later stage may be asked about
+            family._asked = np.unique(decided)
         self.families, self.stages_ = families, pd.DataFrame(stages).set_index("stage")
         return self
 
