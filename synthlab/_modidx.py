@@ -3298,6 +3298,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'synthlab/labs/quant/experiment.py'),
                                                 'synthlab.labs.quant.experiment._of': ( 'labs/quant/experiment.html#_of',
                                                                                         'synthlab/labs/quant/experiment.py'),
+                                                'synthlab.labs.quant.experiment.answering': ( 'labs/quant/experiment.html#answering',
+                                                                                              'synthlab/labs/quant/experiment.py'),
                                                 'synthlab.labs.quant.experiment.answers_of': ( 'labs/quant/experiment.html#answers_of',
                                                                                                'synthlab/labs/quant/experiment.py'),
                                                 'synthlab.labs.quant.experiment.control_scores': ( 'labs/quant/experiment.html#control_scores',
