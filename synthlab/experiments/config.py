@@ -10,15 +10,17 @@ __all__ = ['PACKAGE', 'CONF', 'settings', 'nearest', 'is_open', 'in_open', 'pres
 # %% ../../nbs/experiments/00_config.ipynb #47ebdaae
 import ast, json, re, threading
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_origin
 from hydra import compose as hydra_compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from ..models import registry
 from ..models.registry import ConfigError
@@ -134,6 +136,23 @@ def to_schema(
     except ConfigError: raise
     except ValueError as e: raise ConfigError(str(e)) from None
 
+@lru_cache(maxsize=256)
+def _composed(
+    folder: str,                    # of presets
+    files: tuple[tuple, ...],       # path, size and time of each, so that a changed preset is read anew
+    overrides: tuple[str, ...],     # checked
+) -> DictConfig:                    # to be copied, not changed
+    with _hydra:
+        held = GlobalHydra.instance().hydra; GlobalHydra.instance().clear()    # a user's own Hydra keeps its state
+        try:
+            with initialize_config_dir(folder, version_base="1.3"): found = hydra_compose("config", list(overrides))
+        except HydraException as e: raise ConfigError(str(e).splitlines()[0]) from None
+        finally:
+            GlobalHydra.instance().clear()
+            if held is not None: GlobalHydra.instance().hydra = held
+    OmegaConf.set_struct(found, False)
+    return found
+
 def compose(
     schema: type,           # a dataclass
     presets: str | Path,    # a lab, such as "market", or a folder with config.yaml and groups
@@ -144,15 +163,9 @@ def compose(
     checked = [read_override(o, schema, preset_names(folder)) for o in overrides]
     is_below = lambda o: o.startswith("++") and in_open(o[2:].partition("=")[0], settings(schema))
     closed, below = ([o for o in checked if is_below(o) == which] for which in (False, True))
-    with _hydra:
-        held = GlobalHydra.instance().hydra; GlobalHydra.instance().clear()    # a user's own Hydra keeps its state
-        try:
-            with initialize_config_dir(str(folder), version_base="1.3"): composed = hydra_compose("config", closed)
-        except HydraException as e: raise ConfigError(str(e).splitlines()[0]) from None
-        finally:
-            GlobalHydra.instance().clear()
-            if held is not None: GlobalHydra.instance().hydra = held
-    OmegaConf.set_struct(composed, False)
+    files = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*.yaml")))
+    composed = _composed(str(folder), files, tuple(closed))
+    if below: composed = deepcopy(composed)
     for o in below:         # what is typed for an open setting replaces it: a new head has no option of the old one
         parsed = OverridesParser.create().parse_override(o)
         OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=False)
