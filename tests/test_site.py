@@ -59,7 +59,8 @@ class Page:
         self.wrong, self.url = [], url
         self.page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(f"console: {m.text}"))
         self.page.on("pageerror", lambda e: self.wrong.append(f"script: {e}"))
-        self.page.on("requestfailed", lambda r: self.wrong.append(f"failed: {r.url}"))
+        left = "net::ERR_ABORTED", f"{url}/_static/icon.svg"        # the icon may be on its way when the next page is opened
+        self.page.on("requestfailed", lambda r: (r.failure, r.url) == left or self.wrong.append(f"failed: {r.url}"))
         self.page.on("response", lambda r: r.status >= 400 and self.wrong.append(f"{r.status}: {r.url}"))
         self.page.on("request", lambda r: r.url.startswith(("data:", url)) or self.wrong.append(f"asks another host: {r.url}"))
 

@@ -124,8 +124,9 @@ def to_schema(
     "Values as a checked instance of the schema."
     try:
         node = OmegaConf.merge(OmegaConf.structured(schema), values)
+        given = values if OmegaConf.is_config(values) else OmegaConf.create(values)
         for name, kind in settings(schema).items():     # what names another thing brings none of the default's options
-            said = OmegaConf.select(OmegaConf.create(values), name) if is_open(kind) else None
+            said = OmegaConf.select(given, name) if is_open(kind) else None
             if said is not None and "name" in said: OmegaConf.update(node, name, said, merge=False)
         return OmegaConf.to_object(node)
     except OmegaConfBaseException as e:
@@ -140,12 +141,12 @@ def to_schema(
 def _composed(
     folder: str,                    # of presets
     files: tuple[tuple, ...],       # path, size and time of each, so that a changed preset is read anew
-    overrides: tuple[str, ...],     # checked
+    chosen: tuple[str, ...],        # presets, checked, `model=large`
 ) -> DictConfig:                    # to be copied, not changed
     with _hydra:
         held = GlobalHydra.instance().hydra; GlobalHydra.instance().clear()    # a user's own Hydra keeps its state
         try:
-            with initialize_config_dir(folder, version_base="1.3"): found = hydra_compose("config", list(overrides))
+            with initialize_config_dir(folder, version_base="1.3"): found = hydra_compose("config", list(chosen))
         except HydraException as e: raise ConfigError(str(e).splitlines()[0]) from None
         finally:
             GlobalHydra.instance().clear()
@@ -164,11 +165,13 @@ def compose(
     is_below = lambda o: o.startswith("++") and in_open(o[2:].partition("=")[0], settings(schema))
     closed, below = ([o for o in checked if is_below(o) == which] for which in (False, True))
     files = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*.yaml")))
-    composed = _composed(str(folder), files, tuple(closed))
-    if below: composed = deepcopy(composed)
-    for o in below:         # what is typed for an open setting replaces it: a new head has no option of the old one
-        parsed = OverridesParser.create().parse_override(o)
-        OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=False)
+    is_value = lambda o: o.startswith("++") and "@" not in o.partition("=")[0]      # name@package is Hydra's to refuse
+    composed = deepcopy(_composed(str(folder), files, tuple(o for o in closed if not is_value(o))))
+    for o in [*filter(is_value, closed), *below]:
+        parsed = OverridesParser.create().parse_override(o)     # what is typed for an open setting replaces it:
+        merge = not is_below(o)                                 # a new head has no option of the old one
+        try: OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=merge, force_add=True)
+        except OmegaConfBaseException: raise ConfigError(f"Error merging override {o}") from None
     return to_schema(schema, composed)
 
 # %% ../../nbs/experiments/00_config.ipynb #3c5ef41b
