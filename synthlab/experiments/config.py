@@ -117,13 +117,16 @@ PACKAGE = Path(registry.__file__).parents[1]     # where the package lies, whate
 CONF = PACKAGE/"conf"                           # presets of each lab, in a folder of its name
 _hydra = threading.Lock()                       # Hydra keeps one global state
 
+@lru_cache(maxsize=32)
+def _structure(schema: type) -> DictConfig: return OmegaConf.structured(schema)     # to be copied, as `merge` does
+
 def to_schema(
     schema: type,           # a dataclass
     values: Any,            # mapping, or OmegaConf node
 ) -> Any:                   # an instance of `schema`
     "Values as a checked instance of the schema."
     try:
-        node = OmegaConf.merge(OmegaConf.structured(schema), values)
+        node = OmegaConf.merge(_structure(schema), values)
         given = values if OmegaConf.is_config(values) else OmegaConf.create(values)
         for name, kind in settings(schema).items():     # what names another thing brings none of the default's options
             said = OmegaConf.select(given, name) if is_open(kind) else None
@@ -195,12 +198,15 @@ def to_yaml(
     "A configuration as YAML text."
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
+@lru_cache(maxsize=64)      # a table of a sweep reads the configurations of all its runs after each
+def _parsed(text: str) -> DictConfig: return OmegaConf.create(text)     # to be read, not changed
+
 def read_yaml(
     schema: type,           # a dataclass
     text: str,              # what `to_yaml` wrote
 ) -> Any:                   # an instance of `schema`
     "A configuration from its YAML text, checked like any other."
-    return to_schema(schema, OmegaConf.create(text))
+    return to_schema(schema, _parsed(text))
 
 # %% ../../nbs/experiments/00_config.ipynb #2bc2b276
 def assigned(
