@@ -527,6 +527,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'synthlab/datasets/indicators.py'),
                                               'synthlab.datasets.indicators.window_mean': ( 'datasets/indicators.html#window_mean',
                                                                                             'synthlab/datasets/indicators.py'),
+                                              'synthlab.datasets.indicators.window_moments': ( 'datasets/indicators.html#window_moments',
+                                                                                               'synthlab/datasets/indicators.py'),
                                               'synthlab.datasets.indicators.window_std': ( 'datasets/indicators.html#window_std',
                                                                                            'synthlab/datasets/indicators.py'),
                                               'synthlab.datasets.indicators.window_total': ( 'datasets/indicators.html#window_total',
