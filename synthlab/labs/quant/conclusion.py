@@ -7,12 +7,12 @@ too, what was left after costs, and how likely luck would have done as well."""
 __all__ = ['NOTHING', 'SAID', 'KNOWN', 'WORSE', 'ROOM', 'GAP', 'LEARNT', 'EVIDENCE', 'with_ends', 'against', 'say_score',
            'say_others', 'say_trading', 'say_controls', 'say_intervals', 'diagnose', 'conclude_walk']
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #36ec7e20
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #b90ed7e7
 from collections.abc import Mapping, Sequence
 from typing import Any
 from ...experiments.verdicts import ENOUGH, enough, percent, write_p_value
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #4a1bcfd9
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #396205ca
 def with_ends(
     score: Sequence[float | None],      # value, low, high, …
     form: str = ".3f", scale: float = 1.,
@@ -33,7 +33,7 @@ def against(
     if not sure or value is None or low is None: return "few"
     return "better" if low > nothing else "worse" if high < nothing else "level"
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #28f4fbcd
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #47265e2c
 NOTHING = dict(rank_ic=0., auc=.5)              # what knowing nothing scores
 SAID = dict(rank_ic="**No.** {family} does not know which will do better: its mean rank correlation with what came is {ends}",
             auc="**No.** {family} does not know when it will happen: its area under the ROC curve is {ends}")
@@ -62,7 +62,7 @@ def say_score(
     p = f", p {write_p_value(score[3], True)}" if name == "rank_ic" and score[3] is not None else ""
     return [f"{words}{p}."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #7253376a
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #cebef340
 def say_others(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -77,7 +77,7 @@ def say_others(
     said = [f"{words[v]} {', '.join(names)}" for v, names in found.items() if names]
     return [f"Beside the others, {'; '.join(said)}."] if said else []
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #8049e897
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #f86523f9
 def say_trading(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -104,7 +104,7 @@ def say_controls(
     if not (found := target.get("controls")): return []
     return [f"Of {found['seeds']} walks of Ridge over labels drawn at random, {found['as_good']} scored as high."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #8b06748b
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #574dfe53
 ROOM = .02          # beside the nominal coverage
 
 def say_intervals(
@@ -122,7 +122,7 @@ def say_intervals(
                     f"{'.' if kept else f': **not within {percent(ROOM, 0)}**.'}")
     return said
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #a239e5d4
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #8c456098
 GAP = .1            # by which a training error may lie below that of validation, as a share of it
 LEARNT = .002       # by which a validation error must lie below the base, as a share of it
 
@@ -142,8 +142,8 @@ def diagnose(
                 f"some of them by heart{more}.")
     return "Its errors on training and validation rows are alike: it has learnt neither too much nor too little."
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #5a7578c0
-EVIDENCE = ("family", "variant", "targets", "folds", "test_from", "test_to", "assets", "days", "coverage", "trials",
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #ba423033
+EVIDENCE = ("family", "variant", "asked", "targets", "folds", "test_from", "test_to", "assets", "days", "coverage", "trials",
             "survivors", "fits")
 
 def conclude_walk(
@@ -153,7 +153,8 @@ def conclude_walk(
     family = numbers["family"]
     said = [f"{numbers['folds']} folds, {numbers['days']} test days, {numbers['test_from']} to {numbers['test_to']}, "
             f"{numbers['assets']} assets."]
-    for name, target in numbers["targets"].items():
+    for name in numbers["asked"]:
+        target = numbers["targets"][name]
         independent = numbers["days"]/target["overlap"]
         words = [*say_score(target, family, independent), *say_others(target, family, independent),
                  *say_trading(target, family, numbers["trials"].get(name, 1)), *say_controls(target),

@@ -11,9 +11,9 @@ __all__ = ['HOUSE', 'MAX_FILE', 'SPELLINGS', 'COMMON', 'SECTIONS', 'CHOICES', 'P
            'ChangePointTrainer', 'FTRLProximalTrainer', 'RewardBasedTrainer', 'MetaLearningTrainer', 'RidgeTrainer',
            'family_names', 'family_name', 'read_plain', 'spelling', 'spelt', 'fitting', 'deep_merge', 'known_settings',
            'checked_values', 'layered', 'packaged_document', 'signature_document', 'user_folder', 'family_document',
-           'named_changes', 'changes_of', 'get_variant_from_env', 'load_model_config', 'get_config_variants',
-           'list_available_configs', 'load_training_config', 'family_of_loader', 'find_family', 'make_family',
-           'trainer_of']
+           'named_changes', 'changes_of', 'said_variant', 'get_variant_from_env', 'load_model_config',
+           'get_config_variants', 'list_available_configs', 'load_training_config', 'family_of_loader', 'find_family',
+           'make_family', 'trainer_of']
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #ebe52092
 import os, re
@@ -204,7 +204,7 @@ def layered(
             if not setting: hint = nearest(section, SECTIONS)
             raise ConfigError(f"{where} has no section {section}; {hint}")
         if type(value) is not type(SECTIONS[section]):
-            raise ConfigError(f"{where}: {section} is {value!r}; see the files in synthlab/conf/quant/families")
+            raise ConfigError(f"{where}: {section} is {value!r}; see the files in synthlab/conf/families")
     said = more.get("model_family")
     if said and family_name(said) != base["model_family"]:
         raise ConfigError(f"{where} is about {said}, not about {base['model_family']}")
@@ -225,7 +225,7 @@ def packaged_document(
     name: str,              # of a family of the house
 ) -> dict[str, Any]:
     "What the package says of a family."
-    return layered(SECTIONS | read_plain(CONF/"quant"/"families"/f"{name}.yaml"), {}, name)
+    return layered(SECTIONS | read_plain(CONF/"families"/f"{name}.yaml"), {}, name)
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #db1e45ff
 def signature_document(
@@ -298,8 +298,11 @@ def changes_of(
     return found
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #1db004de
-def _said_variant(name, default="balanced"):
-    "A variant, and who says so."
+def said_variant(
+    name: str,              # of a family
+    default: str = "balanced",
+) -> tuple[str, str]:       # a variant, and who says so
+    "What the environment asks for."
     for variable in (f"{name.upper()}_VARIANT", "MODEL_VARIANT"):
         if os.environ.get(variable): return os.environ[variable], variable
     return default, "variant"
@@ -309,7 +312,7 @@ def get_variant_from_env(
     default: str = "balanced",
 ) -> str:
     "The variant that the environment asks for."
-    return _said_variant(family_name(family), default)[0]
+    return said_variant(family_name(family), default)[0]
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #76b516e1
 def load_model_config(
@@ -320,7 +323,7 @@ def load_model_config(
 ) -> dict[str, Any]:        # setting -> value, in the family's spelling
     "The settings of a family."
     document = family_document(family, config)
-    text, where = (variant, "variant") if variant else _said_variant(document["model_family"])
+    text, where = (variant, "variant") if variant else said_variant(document["model_family"])
     found = deep_merge(document["hyperparameters"], changes_of(document, text, where))
     return deep_merge(found, checked_values(overrides or {}, document, ""))
 
@@ -339,8 +342,8 @@ PHASES = dict(first_batch_specs="core", sequential_config="sequential")     # wh
 def list_available_configs(
 ) -> dict[str, list[str]]:
     "The families, and the phases of a training run."
-    stems = lambda group: sorted(path.stem for path in (CONF/"quant"/group).glob("*.yaml"))
-    return dict(model_configs=stems("families"), training_configs=stems("training"))
+    stems = lambda group: sorted(path.stem for path in (CONF/group).glob("*.yaml"))
+    return dict(model_configs=stems("families"), training_configs=stems("families/training"))
 
 def load_training_config(
     name: str,              # features, core or sequential
@@ -350,7 +353,7 @@ def load_training_config(
     known = list_available_configs()["training_configs"]
     phase = PHASES.get(name, name)
     if phase not in known: raise ConfigError(f"there is no phase {name!r}; {nearest(name, known)}")
-    found = read_plain(CONF/"quant"/"training"/f"{phase}.yaml")
+    found = read_plain(CONF/"families"/"training"/f"{phase}.yaml")
     for key, value in (overrides or {}).items():
         if key not in found: raise ConfigError(f"the phase {phase} has no setting {key}; {nearest(key, found)}")
         found[key] = fitting(value, found[key], key)

@@ -7,7 +7,7 @@ model looked at."""
 __all__ = ['LABELS', 'luck_band', 'draw_equity', 'draw_through_time', 'draw_folds', 'draw_importance', 'draw_reliability',
            'walk_figures']
 
-# %% ../../../nbs/labs/quant/22_figures.ipynb #5020ab94
+# %% ../../../nbs/labs/quant/22_figures.ipynb #60b567f9
 from collections.abc import Mapping, Sequence
 from typing import Any
 import matplotlib.pyplot as plt
@@ -21,7 +21,7 @@ from ...metrics.classification import reliability
 from ...metrics.positions import Book
 from ...metrics.ranking import information_coefficients
 
-# %% ../../../nbs/labs/quant/22_figures.ipynb #f9fd7da0
+# %% ../../../nbs/labs/quant/22_figures.ipynb #9c9c1966
 def luck_band(
     net: np.ndarray,                    # return of each day, (D,)
     block: int,                         # days drawn together
@@ -57,7 +57,7 @@ def draw_equity(
     date_axis(ax).set_xlabel("day of the decision")
     return fig
 
-# %% ../../../nbs/labs/quant/22_figures.ipynb #8c9fdb1a
+# %% ../../../nbs/labs/quant/22_figures.ipynb #7c944a7f
 def draw_through_time(
     tables: Mapping[str, pd.DataFrame], # family -> said, came; the one in question first
     task: str,                          # of the target: regression, ranking, binary, multiclass
@@ -80,7 +80,7 @@ def draw_through_time(
     date_axis(ax).set_xlabel("day of the decision")
     return fig
 
-# %% ../../../nbs/labs/quant/22_figures.ipynb #5f86d7a6
+# %% ../../../nbs/labs/quant/22_figures.ipynb #ab20c803
 def draw_folds(
     scores: Mapping[str, Sequence[float]],  # family -> main score of each fold, the one in question first
     begins: Sequence[str],              # first tested day of each fold
@@ -100,7 +100,7 @@ def draw_folds(
     date_axis(ax).set_xlabel("first tested day of the fold")
     return fig
 
-# %% ../../../nbs/labs/quant/22_figures.ipynb #88fc4369
+# %% ../../../nbs/labs/quant/22_figures.ipynb #bba14a9d
 def draw_importance(
     importance: pd.DataFrame,           # folds × features, rows of sum 1
     top: int = 15,                      # features shown
@@ -116,7 +116,7 @@ def draw_importance(
     ax.set_xlabel("share of the importance; line: lowest to highest fold" + (f"; {rest} more features" if rest > 0 else ""))
     return fig
 
-# %% ../../../nbs/labs/quant/22_figures.ipynb #d599218d
+# %% ../../../nbs/labs/quant/22_figures.ipynb #260bd515
 def draw_reliability(
     table: pd.DataFrame,                # said (a probability), came (0 or 1); index decided_at, asset
     overlap: int,                       # days that share what happened, itself included
@@ -134,7 +134,7 @@ def draw_reliability(
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     return fig
 
-# %% ../../../nbs/labs/quant/22_figures.ipynb #b5a0aeed
+# %% ../../../nbs/labs/quant/22_figures.ipynb #2f7f94ca
 LABELS = dict(rank_ic="mean rank IC", auc="AUC", accuracy="accuracy")
 
 def walk_figures(
