@@ -38,7 +38,7 @@ class Task:
 _kinds: dict[str, Callable | str] = dict(variant="synthlab.experiments.sweeps:run_variant",
                                          training="synthlab.experiments.experiment:train_task",
                                          parts="synthlab.experiments.experiment:fit_some",
-                                         fold="synthlab.labs.quant.walk:do_fold",
+                                         folds="synthlab.labs.quant.walk:do_folds",
                                          block="synthlab.datasets.generate:do_named")
 
 def register_task(
