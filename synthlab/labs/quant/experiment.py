@@ -8,7 +8,7 @@ __all__ = ['TRADED', 'Walks', 'rows_between', 'position_rule', 'load_walks', 'fa
            'answers_of', 'last_errors', 'importance_of', 'same_rows', 'trade_all', 'money_of', 'judge_target',
            'control_scores', 'part_name', 'QuantFitting', 'count_trials', 'QuantJudging', 'daily_loss', 'QuantLab']
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #acb6e1f9
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #8cef5588
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -31,14 +31,15 @@ from .figures import walk_figures
 from .judging import LEVELS, MAIN, gain_over, judge_intervals, score_folds, score_target
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
 from .trading import carried, chosen_by_half, strategy_rows
-from .walk import NEVER, Cut, FoldFit, Recipe, WalkForwardEngine
+from .folds import NEVER, Cut
+from .walk import FoldFit, Recipe, WalkForwardEngine
 from ...metrics.performance import sharpe
 from ...metrics.positions import Book, PositionRule, equal_weight
 from ...metrics.ranking import information_coefficients, mean_test
 from ...models.families import Family, restore_family
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #beaa80d1
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #a90d43de
 @dataclass
 class Walks:
     "A panel, its rows, and a walk for every target."
@@ -91,7 +92,7 @@ def load_walks(config: QuantConfig) -> Walks:
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Walks(panel, rows, engines)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #5923f5d8
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #2d25ae44
 def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are called, the one in question first
     "What every fold is fitted with."
     asked = [(config.family, config.variant, config.params)]
@@ -105,7 +106,7 @@ def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are ca
         found[label] = Recipe.of(name, settings | dict(seed=config.training.seed, threads=config.threads))
     return found if "ridge" in found else found | dict(ridge=Recipe.of("ridge", dict(seed=config.training.seed)))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #8c92cc14
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #0fc9ec60
 def answering(
     recipes: Mapping[str, Recipe],      # the one in question first
     target: str,
@@ -118,7 +119,7 @@ def answering(
     raise ConfigError(f"{first} answers {', '.join(recipes[first].model.tasks)}, and {target} is {task}; leave the "
                       "target out of data.targets, or take another family")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #496cb38e
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #42bf086f
 class Answers:
     "A fitted family for each target."
     def __init__(self, families: Mapping[str, Family]): self.families = dict(families)
@@ -156,7 +157,7 @@ def last_cut(
     dates = tuple(f"{table.days[k]:%Y-%m-%d}" for k in (max(first, 0), last))
     return Cut("model", train, np.flatnonzero(table.day == table.day[-1]), NEVER, dates)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #ec8c11c8
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #f0f99274
 def answers_of(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -187,7 +188,7 @@ def importance_of(fits: Sequence[FoldFit | None], features: Sequence[str]) -> pd
     found = pd.DataFrame([f.importance for f in fits if f is not None and f.importance is not None], columns=features)
     return found.div(found.sum(axis=1), axis=0).dropna(how="all")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #0fe10b72
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #e032b8d1
 def same_rows(
     tables: Mapping[str, pd.DataFrame],     # family -> said, …
 ) -> dict[str, pd.DataFrame]:
@@ -252,7 +253,7 @@ def judge_target(
     told["importance"] = looked.mean().sort_values(ascending=False).to_dict()
     return dict(metrics=told, tables=tables, books=books, days=days, importance=looked)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #6e83ab9d
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #43e293f2
 def control_scores(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -285,7 +286,7 @@ def control_scores(
         else: return {}
     return dict(seeds=seeds, scores=found, as_good=int(np.sum(np.array(found) >= scores[name][0])))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #b3848c8b
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #46cd136a
 def part_name(target: str, label: str, cut: Cut) -> str:
     "Of the folder of a fold: what is asked, who answers, the first tested day."
     return f"{target}.{label.replace(':', '-')}.{cut.name}"
@@ -350,7 +351,7 @@ class QuantFitting(Lab):
         fit = FoldFit(); fit.load_state_dict(tensors)
         return fit
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #93ec6988
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #5bf52059
 def count_trials(
     config: QuantConfig,
     engine: WalkForwardEngine,
@@ -370,7 +371,7 @@ def count_trials(
     count = max(len(known), 1)
     return count, float(known.var(ddof=1)) if len(known) > 1 and known.var(ddof=1) > 0 else None
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #ac3b63d3
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #0661325b
 class QuantJudging(QuantFitting):
     "How the quant lab judges."
     headline, report = Headline("score", "score", ".3f", better="higher"), "walk_forward"
@@ -436,7 +437,7 @@ def daily_loss(
     off = (table["said"] - table["came"])**2 if question.task != "multiclass" else (table["said"] != table["came"])*1.
     return off[table["came"].notna()].groupby(level="decided_at").mean()
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #de39a7fb
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #85798678
 @register_lab
 class QuantLab(QuantJudging):
     "Which of these will do better, and is that worth anything?"
