@@ -6,7 +6,7 @@ and its reason, and refused in one sentence before anything runs."""
 # %% auto #0
 __all__ = ['BESIDE', 'QUANT_KNOBS', 'QUANT_WORDS', 'QuantData', 'QuantTraining', 'QuantEvaluation', 'QuantConfig']
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #3fc3a5a1
+# %% ../../../nbs/labs/quant/10_settings.ipynb #06741279
 from dataclasses import dataclass, field
 from typing import Any
 import pandas as pd
@@ -15,13 +15,13 @@ from ...datasets.targets import parse_target
 from ...experiments.settings import ExperimentConfig
 from ...metrics.positions import KINDS
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #aa32618b
+# %% ../../../nbs/labs/quant/10_settings.ipynb #ed7ec7ec
 @dataclass
 class QuantData:
     "Which panel, which rows of it, what describes a row and what is asked."
     source: str = "us20"                # us20, or the path of a long table: CSV, Parquet, or a folder of them
     assets: list[str] = field(default_factory=list)     # which of the panel's assets; none means all
-    start: str | None = "2013-01-01"    # first day that is learnt from; null: the first that has features
+    start: str | None = None            # first day that is learnt from; default the first that has features; us20: 2013
     end: str | None = None              # rows are decided before; default the end of the panel
     features: list[str] = field(default_factory=list)   # names of columns; none means all that the panel's bars allow
     targets: list[str] = field(default_factory=lambda: list(TARGETS))   # what is asked, by name; the first one decides
@@ -37,7 +37,7 @@ class QuantData:
         if self.start and self.end and pd.Timestamp(self.start) >= pd.Timestamp(self.end):
             raise ValueError(f"data.start {self.start} is not before data.end {self.end}")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #73fa4776
+# %% ../../../nbs/labs/quant/10_settings.ipynb #666fe8dc
 @dataclass
 class QuantTraining:
     "How the calendar is cut, and how models are fitted."
@@ -55,7 +55,7 @@ class QuantTraining:
             if getattr(self, name) < value:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; use {value} or more")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #ac25cc88
+# %% ../../../nbs/labs/quant/10_settings.ipynb #49d588e4
 @dataclass
 class QuantEvaluation:
     "How predictions become positions, what these cost, and how sure one may be of what is left."
@@ -95,7 +95,7 @@ class QuantEvaluation:
         if not self.turnover_cap > 0:
             raise ValueError(f"evaluation.turnover_cap is {self.turnover_cap}; give a share of wealth above 0")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #4731c7fb
+# %% ../../../nbs/labs/quant/10_settings.ipynb #2bdc5833
 BESIDE = "ridge", "xgboost", "quantile_lightgbm", "ngboost", "mlp", "ensemble:lightweight"
 
 @dataclass
@@ -116,7 +116,7 @@ class QuantConfig(ExperimentConfig):
         super().__post_init__()
         if self.jobs < 0: raise ValueError(f"jobs is {self.jobs}; use 1 or more, or 0 for what this machine has")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #a439981d
+# %% ../../../nbs/labs/quant/10_settings.ipynb #0f61c3ed
 QUANT_KNOBS = dict(    # everyday name -> setting
     source="data.source", assets="data.assets", targets="data.targets", features="data.features", start="data.start",
     end="data.end", family="family", variant="variant", others="others", train_days="training.train_days",
