@@ -243,7 +243,7 @@ class MultiTaskStrategy(Strategy):
         "Values and classes, a column a target."
         family = self._ready()["model"]
         names = [answer.target for answer in family.answers_]
-        return pd.DataFrame(family.predict(X).reshape(len(X), -1), getattr(X, "index", None), names)
+        return pd.DataFrame(np.asarray(family.predict(X)).reshape(len(X), -1), getattr(X, "index", None), names)
 
 # %% ../../nbs/models/78_strategies.ipynb #72a69fce
 def tells_shares(

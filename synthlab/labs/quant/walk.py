@@ -148,7 +148,7 @@ def fit_rows(
     if past is not None: more["decided_at"] = time(table.decided[train])
     model.fit(X, y, **more)
     fit = FoldFit(test, said_by(model, asked))
-    if len(levels) and getattr(model, "probabilistic", False):
+    if len(levels) and getattr(model, "probabilistic", False) and model.task_ == "regression":
         fit.quantiles = model.predict_distribution(asked).quantile(np.asarray(levels))
     if hasattr(model, "about"):
         fit.numbers = model.state_dict()
