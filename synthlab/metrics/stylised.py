@@ -183,9 +183,8 @@ def stylised_facts(
     drawn = [_facts(x[rows] if cols is None else x[0][cols], lags, horizons)
              for rows, cols in _redraws(x, lags, block, n_boot, seed)]
     blocks = max(x.shape[len(x) == 1]/_block(x, lags, block), 2)
-    drawn = pd.DataFrame(drawn, columns=table.index, dtype=float)
-    ends = [percentile_interval(d.dropna(), level, blocks) if d.notna().any() else (np.nan, np.nan)
-            for _, d in drawn.items()]
+    known = (d[~np.isnan(d)] for d in np.array([[*d.values()] for d in drawn]).reshape(-1, len(table)).T)
+    ends = [percentile_interval(d, level, blocks) if len(d) else (np.nan, np.nan) for d in known]
     table["low"], table["high"] = zip(*ends)
     return table
 
