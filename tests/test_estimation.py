@@ -208,7 +208,7 @@ def test_noise_is_estimated_with_gaps(start):
     prior = Prior(NK, ("rho_r", "sigma_r"), noise=(.02, 2.))
     noise = torch.tensor([1.5, .6, 1.]).double()
     y = simulate_data(NK, DEFAULT[None], 150, noise, seed=3)[0]
-    y[5:20, 0] = y[100] = torch.nan
+    y[5:20, 0] = y[30] = torch.nan
     likelihood, truth = Likelihood(y, start=start), prior.numbers(DEFAULT, noise)
     at_truth = log_posterior(SOLVER, likelihood, prior)(truth) - prior.log_density(truth)
     told = fit_data(SOLVER, likelihood, prior, starts=2, steps=60).log_likelihood

@@ -17,9 +17,9 @@ from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.publish import HubManager, load_published
 from synthlab.experiments.runs import Run, list_runs
 from synthlab.models.registry import ConfigError
-from tiny import spawner
+from tiny import PRELOAD, spawner
 
-spawner.set_forkserver_preload(["synthlab.trainers.trainer", "torch._dynamo", *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal", "quant"))])
+spawner.set_forkserver_preload([*PRELOAD, *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal", "quant"))])
 
 pytestmark = pytest.mark.usefixtures("warm")
 

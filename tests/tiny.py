@@ -12,7 +12,8 @@ from synthlab.trainers.trainer import Trainer, TrainingConfig
 
 # torch is imported once; each process that a test starts is a fork of the one that did
 spawner = multiprocessing.get_context("forkserver")
-spawner.set_forkserver_preload(["synthlab.trainers.trainer", "synthlab.experiments.runs", "torch._dynamo"])
+PRELOAD = ["pytest", "jupyter_client", "synthlab.trainers.trainer", "synthlab.trainers.processes", "synthlab.experiments.runs", "torch._dynamo"]
+spawner.set_forkserver_preload(PRELOAD)     # and what is imported by this file and by those that use it
 
 def cases(few, many):
     "Seeds: a few always, many with `-m soak`."

@@ -14,6 +14,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 import matplotlib.pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ..datasets.packages import missing
 from .config import PACKAGE, check_parameters
@@ -68,7 +69,11 @@ def keep_figures(
 ) -> dict[str, Figure]:             # the same figures, closed: a notebook shows them where it names them
     "Write each figure as a PNG file."
     for name, fig in figures.items():
-        data = io.BytesIO(); fig.savefig(data, format="png", dpi=120)
+        data, canvas, dpi = io.BytesIO(), fig.canvas, fig.dpi
+        fig.set_dpi(120)
+        FigureCanvasAgg(fig).print_png(data)
+        fig.set_canvas(canvas)
+        fig.set_dpi(dpi)
         atomic_write(Path(folder)/f"{name}.png", data.getvalue())
         plt.close(fig)
     return figures

@@ -183,9 +183,9 @@ def stylised_facts(
     drawn = [_facts(x[rows] if cols is None else x[0][cols], lags, horizons)
              for rows, cols in _redraws(x, lags, block, n_boot, seed)]
     blocks = max(x.shape[len(x) == 1]/_block(x, lags, block), 2)
-    drawn = pd.DataFrame(drawn, columns=table.index, dtype=float)
-    ends = [percentile_interval(d.dropna(), level, blocks) if d.notna().any() else (np.nan, np.nan)
-            for _, d in drawn.items()]
+    each = (np.array([d.get(fact, np.nan) for d in drawn]) for fact in table.index)     # a short block has fewer
+    known = (d[~np.isnan(d)] for d in each)
+    ends = [percentile_interval(d, level, blocks) if len(d) else (np.nan, np.nan) for d in known]
     table["low"], table["high"] = zip(*ends)
     return table
 
