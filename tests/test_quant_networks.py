@@ -10,6 +10,8 @@ import torch
 from synthlab.models.families import restore_family
 from synthlab.models.registry import registry
 from synthlab.models.table_networks import past_rows
+from synthlab.trainers.checkpoints import CheckpointError
+from synthlab.trainers.family_files import load_family, save_family
 from synthlab.trainers.generative_families import GAN, VAE, column_w1, critic_loss
 from synthlab.trainers.multi_task import MultiTask
 from synthlab.trainers.network_families import CNN1D, LSTM, MLP, SequenceFamily, Transformer, row_losses
@@ -62,6 +64,14 @@ def test_the_contract(name, table, fitted):
     again = restore_family(family.about(), family.state_dict())
     assert np.array_equal(again.predict(X), said) and again.get_feature_importance().equals(importance) and again.evals_result() == curves
     assert all(isinstance(v, torch.Tensor) for v in family.state_dict().values())
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_says_the_same_and_a_changed_one_nothing(name, table, fitted, tmp_path):
+    path = save_family(fitted[name], tmp_path, symbol="AB")
+    assert path.name == f"{name}_AB_2020-05-09.safetensors" and path.with_name(f"{path.stem}_config.json").exists()
+    assert np.array_equal(load_family(path).predict(table[0]), fitted[name].predict(table[0]))
+    data = bytearray(path.read_bytes()); data[-5] ^= 1; path.write_bytes(data)
+    with pytest.raises(CheckpointError): load_family(path)
 
 @pytest.mark.parametrize("name", ["lstm", "multi_task", "gan"])
 def test_a_seed_is_a_network(name, table, fitted):
@@ -274,6 +284,6 @@ def test_both_losses_of_the_critic_by_hand():
     assert np.allclose(column_w1([[0.], [2.]], [[1.], [3.]]), [1.])
 
 def test_sequence_families_take_arrays_and_dates_of_one_asset(table):
-    X, y = table[0].xs("A", level=1), table[1].xs("A", level=1)
+    X, y = table[0].xs("A", level=1), table[1].fillna(0).xs("A", level=1)
     dated, plain = (KINDS["lstm"](epochs=1).fit(a, b) for a, b in ((X, y), (X.to_numpy(), y.to_numpy())))
     assert isinstance(dated, SequenceFamily) and np.array_equal(dated.predict(X), plain.predict(X.to_numpy()))

@@ -6,8 +6,8 @@ latest rows say so, and give the weights of their best epoch."""
 # %% auto #0
 __all__ = ['IMPORTANCE_ROWS', 'CURVE_ROWS', 'ASKED_ROWS', 'Windows', 'inputs_of', 'TableBatches', 'Network', 'row_losses',
            'mean_weights', 'TableObjective', 'computing', 'digest_of', 'fit_network', 'thinned', 'in_range',
-           'widths_of', 'NetworkSettings', 'NetworkFit', 'joined', 'NetworkFamily', 'MLP', 'whose', 'SequenceFamily',
-           'SequenceFile', 'LSTM', 'CNN1D', 'Transformer']
+           'widths_of', 'NetworkSettings', 'NetworkFit', 'joined', 'NetworkFamily', 'MLP', 'whose', 'SequenceFit',
+           'SequenceFamily', 'LSTM', 'CNN1D', 'Transformer']
 
 # %% ../../nbs/trainers/70_network_families.ipynb #ce6f27ad
 import hashlib
@@ -478,7 +478,7 @@ def whose(
     names = [k for k, level in enumerate(index.levels) if not isinstance(level, pd.DatetimeIndex)]
     return index.get_level_values(names[0]).astype(str).to_numpy(str) if names else np.full(rows, "")
 
-class SequenceFamily(NetworkFamily):
+class SequenceFit(NetworkFamily):
     "A network on the rows of a table, each with the rows of its asset before it."
     def _learn(self, X, y, X_val, y_val, share, decided_at, *more):
         in_range(type(self).__name__, lookback=(self.lookback, 1, 10_000))
@@ -536,8 +536,8 @@ class SequenceFamily(NetworkFamily):
 
     def _few(self, features): return torch.zeros(8, self.lookback, features), torch.ones(8, self.lookback)
 
-# %% ../../nbs/trainers/70_network_families.ipynb #78fd1627
-class SequenceFile(SequenceFamily):
+# %% ../../nbs/trainers/70_network_families.ipynb #ec69fd62
+class SequenceFamily(SequenceFit):
     "What a file of a sequence family holds: also the rows that it remembers."
     def _numbers(self):
         past = dict(rows=self.past_rows_, asset=self.past_asset_, time=self.past_time_)
@@ -569,7 +569,7 @@ class SequenceFile(SequenceFamily):
 
 # %% ../../nbs/trainers/70_network_families.ipynb #161f8841
 @registry.register("family", "lstm", description="Long short-term memory over the last rows of an asset.")
-class LSTM(SequenceFile):
+class LSTM(SequenceFamily):
     "Long short-term memory over the last rows of an asset."
     name = "lstm"
     sizes = dict(small=dict(units=64, dropout=.1, recurrent_dropout=.05), medium={},
@@ -592,7 +592,7 @@ class LSTM(SequenceFile):
         return MemoryBody(features, self.units, self.dropout, self.recurrent_dropout)
 
 @registry.register("family", "cnn1d", description="Convolutions along the last rows of an asset.")
-class CNN1D(SequenceFile):
+class CNN1D(SequenceFamily):
     "Convolutions along the last rows of an asset."
     name = "cnn1d"
     sizes = dict(small=dict(filters=32), medium={}, large=dict(filters=128, kernel_size=5, dropout=.3))
@@ -616,7 +616,7 @@ class CNN1D(SequenceFile):
         return ConvolutionBody(features, self.filters, self.kernel_size, self.pool_size, self.layers, self.dropout)
 
 @registry.register("family", "transformer", description="Attention over the last rows of an asset.")
-class Transformer(SequenceFile):
+class Transformer(SequenceFamily):
     "Attention over the last rows of an asset."
     name = "transformer"
     sizes = dict(small=dict(d_model=64, num_heads=4, ff_dim=128), medium={},
