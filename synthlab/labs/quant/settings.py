@@ -6,7 +6,7 @@ and its reason, and refused in one sentence before anything runs."""
 # %% auto #0
 __all__ = ['BESIDE', 'QUANT_KNOBS', 'QUANT_WORDS', 'QuantData', 'QuantTraining', 'QuantEvaluation', 'QuantConfig']
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #06741279
+# %% ../../../nbs/labs/quant/10_settings.ipynb #08f62a3f
 from dataclasses import dataclass, field
 from typing import Any
 import pandas as pd
@@ -15,7 +15,7 @@ from ...datasets.targets import parse_target
 from ...experiments.settings import ExperimentConfig
 from ...metrics.positions import KINDS
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #ed7ec7ec
+# %% ../../../nbs/labs/quant/10_settings.ipynb #02ac9c21
 @dataclass
 class QuantData:
     "Which panel, which rows of it, what describes a row and what is asked."
@@ -37,7 +37,7 @@ class QuantData:
         if self.start and self.end and pd.Timestamp(self.start) >= pd.Timestamp(self.end):
             raise ValueError(f"data.start {self.start} is not before data.end {self.end}")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #666fe8dc
+# %% ../../../nbs/labs/quant/10_settings.ipynb #8d7ef98e
 @dataclass
 class QuantTraining:
     "How the calendar is cut, and how models are fitted."
@@ -55,7 +55,7 @@ class QuantTraining:
             if getattr(self, name) < value:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; use {value} or more")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #49d588e4
+# %% ../../../nbs/labs/quant/10_settings.ipynb #deefbe83
 @dataclass
 class QuantEvaluation:
     "How predictions become positions, what these cost, and how sure one may be of what is left."
@@ -95,7 +95,7 @@ class QuantEvaluation:
         if not self.turnover_cap > 0:
             raise ValueError(f"evaluation.turnover_cap is {self.turnover_cap}; give a share of wealth above 0")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #2bdc5833
+# %% ../../../nbs/labs/quant/10_settings.ipynb #ff58d79c
 BESIDE = "ridge", "xgboost", "quantile_lightgbm", "ngboost", "mlp", "ensemble:lightweight"
 
 @dataclass
@@ -116,7 +116,7 @@ class QuantConfig(ExperimentConfig):
         super().__post_init__()
         if self.jobs < 0: raise ValueError(f"jobs is {self.jobs}; use 1 or more, or 0 for what this machine has")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #0f61c3ed
+# %% ../../../nbs/labs/quant/10_settings.ipynb #45602b35
 QUANT_KNOBS = dict(    # everyday name -> setting
     source="data.source", assets="data.assets", targets="data.targets", features="data.features", start="data.start",
     end="data.end", family="family", variant="variant", others="others", train_days="training.train_days",
@@ -125,7 +125,7 @@ QUANT_KNOBS = dict(    # everyday name -> setting
 
 QUANT_WORDS = {name: f"here it is {ours}" for name, ours in {       # what other systems call a setting
     "symbols": "data.assets", "tickers": "data.assets", "symbol": "data.assets", "target": "data.targets",
-    "label": "data.targets", "model": "family", "model_name": "family", "families": "family and others",
+    "label": "data.targets", "model_name": "family", "families": "family and others",
     "model_config": "params", "config": "params", "train_window": "training.train_days",
     "test_window": "training.test_days", "step_size": "training.step_days", "fold_length": "training.train_days",
     "costs": "evaluation.fee and evaluation.slippage", "commission": "evaluation.fee",
