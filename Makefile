@@ -36,16 +36,13 @@ evaluate: $(READY) ## judge a finished run again (ARGS="-p run_dir runs/NAME"): 
 	$(call report,evaluate)
 
 test: $(READY)  ## everything a change must pass: package, notebooks, faults, experiments, site
-	$(TESTS) $(SPREAD) $(ARGS) --ignore tests/test_site.py
-	@$(MAKE) --no-print-directory docs
-	$(TESTS) tests/test_site.py
+	$(TESTS) $(SPREAD) $(ARGS)
 
 quick: $(READY) ## the tests nearest to what changed, in 90 seconds; says what it left out (ARGS=--list: what it would run)
 	@$(BIN)/python tests/nearest.py $(ARGS)
 
 docs: $(READY)  ## build the site; open _docs/html/index.html
-	@$(BIN)/python docs/stage.py
-	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs _site_src _docs/html
+	@$(BIN)/python docs/build.py
 	@echo "site: _docs/html/index.html"
 
 lab: $(READY)   ## edit the notebooks in JupyterLab; they are saved clean

@@ -1,5 +1,14 @@
 "The documentation site: the notebooks as staged by `stage.py`, rendered by MyST-NB."
+import re, sys
+from functools import cache
 from importlib import metadata
+
+from furo.navigation import get_navigation_tree
+from sphinx.environment.adapters.toctree import global_toctree_for_doc
+from sphinx.search.en import SearchEnglish
+from sphinx.util.osutil import relative_uri
+
+sys.modules["rfc3987_syntax"] = None        # grammars for addresses that no notebook has: three seconds of an import
 
 project, author, release = "synthlab", "synthlab authors", metadata.version("synthlab")
 html_title = f"{project} {release}"
@@ -21,3 +30,31 @@ pygments_style, pygments_dark_style = "friendly", "github-dark"
 mathjax = next(f for f in metadata.files("sphinx-mathjax-offline") if f.name == "tex-svg.js").locate()
 html_static_path = ["style.css", str(mathjax)]
 mathjax_path, mathjax_options = mathjax.name, {"defer": "defer"}
+
+class English(SearchEnglish):
+    "A word has one stem, on whichever page."
+    stem = cache(SearchEnglish.stem)
+
+@cache
+def whole_sidebar(builder):
+    "The sidebar of the home page. A page has the same but for its own place; made anew for each it is half the time."
+    tree = global_toctree_for_doc(builder.env, "index", builder, tags=builder.tags, titles_only=True, maxdepth=-1)
+    return get_navigation_tree(builder.render_partial(tree)["fragment"])
+
+def no_sidebar(app, page, template, context, doctree): context["toctree"] = lambda **_: ""
+
+def sidebar(app, page, template, context, doctree):
+    here, whole = app.builder.get_target_uri(page), whole_sidebar(app.builder)
+    link = '<li class="toctree-l1%s"><a class="%sreference internal" href="%s">'
+    mine = link % (" current current-page", "current ", "#")
+    def seen_from_here(m):
+        path, *heading = m[1].split("#")
+        return mine if m[1] == here else link % ("", "", "#".join([relative_uri(here, path), *heading]))
+    before, found, after = re.sub(link % ("", "", '([^"]*)'), seen_from_here, whole).partition(mine)
+    if found: before = '<ul class="current">'.join(before.rsplit("<ul>", 1))
+    context["furo_navigation_tree"] = before + found + after
+
+def setup(app):
+    app.add_search_language(English)
+    app.connect("html-page-context", no_sidebar, 400)       # before the theme, at 500
+    app.connect("html-page-context", sidebar, 600)

@@ -3,16 +3,17 @@
 nbdev does the hard part: it adds an entry for each exported name, links names in prose and obeys `#| hide`. What it
 writes is meant for Quarto; this turns entries into Markdown cells under labels, links into references that Sphinx
 checks, and `#| exports` cells into folded sources."""
-import ast, inspect, os, re, shutil
+import ast, gc, inspect, json, linecache, os, re, shutil, sys, types
 from functools import cache
 from pathlib import Path
 
-import fastcore.docments, nbdev.config, nbdev.processors, nbformat, yaml
+import fastcore.docments, nbdev.processors, nbdev.showdoc, yaml
 from execnb.shell import CaptureShell
-from fastcore.nbio import read_nb, write_nb
+from fastcore.basics import AttrDict
+from fastcore.nbio import mk_cell, nb2dict, read_nb
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
 from nbdev.processors import FilterDefaults
-from nbdev.serve import proc_nbs
-from nbformat.v4 import new_code_cell, new_markdown_cell
 from synthlab._modidx import d as index
 
 ROOT = Path(__file__).parent.parent
@@ -37,10 +38,31 @@ def is_run(cell, default=nbdev.processors._do_eval):
     only = trees and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in trees)
     return (shows or only) and default(cell)
 
-fastcore.docments.signature, nbdev.processors._do_eval = signature, is_run
-nbdev.config._load_toml = cache(nbdev.config._load_toml)     # it reads its settings for every cell: a third of the time
+class Shell:
+    "Runs the cells of a notebook, and keeps what `show_doc` says: IPython needs ten times as long for a cell."
+    exc = None                      # nbdev asks; here an error is raised at once
+    def __init__(self, **_): sys.modules["__main__"], self.count = types.ModuleType("__main__"), 0
+
+    def run_cell(self, source):
+        "The value of the last line, if it has one. Sources can be looked up, as `show_doc` reads comments."
+        self.count += 1
+        name, names, tree = f"<cell {self.count}>", vars(sys.modules["__main__"]), ast.parse(source)
+        linecache.cache[name] = len(source), None, source.splitlines(True), name
+        last = ast.Expression(tree.body.pop().value) if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, name, "exec"), names)
+        return last and eval(compile(last, name, "eval"), names)
+
+    def cell(self, cell):
+        said = getattr(self.run_cell(cell.source), "_repr_markdown_", None)
+        data = said and AttrDict({"text/markdown": said()})
+        cell.outputs = [AttrDict(output_type="display_data", data=data, metadata={})] if said else []
+
+fastcore.docments.signature, nbdev.processors._do_eval, nbdev.processors.CaptureShell = signature, is_run, Shell
+nbdev.processors.get_config = nbdev.showdoc.get_config = cache(get_config)      # it would be read for every cell
 
 def page(path): return path.with_name(re.sub(r"^\d+[a-z]*_", "", path.name))
+
+def prose(text): return mk_cell(text, "markdown")
 
 def flag(name, source): return re.search(rf"^#\|\s*{name}\b", source, re.M)
 
@@ -68,7 +90,7 @@ def dataclass_fields(name, source):
 
 def entry(cell, source, module, labels, level):
     "What nbdev's `show_doc` printed, under a label; a source link to a host that may not exist is dropped."
-    md = "".join(cell.outputs[0].data["text/markdown"])
+    md = "".join(cell.outputs[0]["data"]["text/markdown"])
     name = re.search(r"^### (.+)$", md, re.M)[1]
     md = re.sub(r"^---\n+|^\[source\]\(.*\n+", "", md, flags=re.M)
     md = md.replace("```python\n\n", "```python\n").replace("\n\n\n```", "\n```")
@@ -88,12 +110,12 @@ def split(c, labels):
         data = o.get("data", {})
         for kind in [k for k in data if k.startswith("application/vnd.")]:
             del data[kind]     # live widgets, addresses on one machine
-        if "text/markdown" in data: parts.append(new_markdown_cell(links("".join(data["text/markdown"]), labels)))
+        if "text/markdown" in data: parts.append(prose(links("".join(data["text/markdown"]), labels)))
         elif parts[-1].cell_type == "code": parts[-1].outputs.append(o)
-        else: parts.append(new_code_cell("", outputs=[o], metadata={"tags": ["remove-input"]}))
+        else: parts.append(mk_cell("", outputs=[o], metadata={"tags": ["remove-input"]}))
     for p in parts:
-        widths = [o.metadata["image/png"]["width"]
-                  for o in p.get("outputs", []) if "width" in o.get("metadata", {}).get("image/png", {})]
+        shown = [o.get("metadata", {}).get("image/png", {}) for o in p.get("outputs", [])]
+        widths = [image["width"] for image in shown if "width" in image]
         if widths: p.metadata["mystnb"] = {"image": {"width": f"{widths[0]}px"}}
     return parts
 
@@ -117,22 +139,22 @@ def sorted_entries(cells):
 
 def entries(nb, name):
     "The labels of the page: its entries."
-    text = ("".join(c.outputs[0].data["text/markdown"]) for c in nb.cells if is_entry(c) and c.outputs)
+    text = ("".join(c.outputs[0]["data"]["text/markdown"]) for c in nb.cells if is_entry(c) and c.outputs)
     return {f"{name}.{m[1]}" for md in text if (m := re.search(r"^### (.+)$", md, re.M))}
 
 def plain(nb, meta, name, labels):
     "The notebook with nothing in it that is meant for nbdev or Quarto."
     quote = f"\n\n> {meta['description']}" if meta.get("description") else ""
-    cells, level = [new_markdown_cell(links(f"# {meta['title']}{quote}", labels))], 1
+    cells, level = [prose(links(f"# {meta['title']}{quote}", labels))], 1
     sources = "\n\n".join(c.source for c in nb.cells if flag("code-fold", c.source))
     for c in sorted_entries(nb.cells)[1:]:
         if c.cell_type == "markdown" and not c.source.startswith("<!-- WARNING"):
-            cells.append(new_markdown_cell(links(c.source, labels)))
+            cells.append(prose(links(c.source, labels)))
             heads = re.findall(r"^(#+) ", re.sub(r"^```.*?^```", "", c.source, flags=re.M | re.S), re.M)
             if heads: level = len(heads[-1])
         if c.cell_type != "code": continue
         if is_entry(c):
-            if c.outputs: cells.append(new_markdown_cell(entry(c, sources, name, labels, min(level + 1, 3))))
+            if c.outputs: cells.append(prose(entry(c, sources, name, labels, min(level + 1, 3))))
             continue
         c.metadata = ({"tags": ["hide-input"]} if flag("code-fold", c.source)
                       else {"tags": ["remove-input"]} if flag("echo: *false", c.source) else {})
@@ -151,7 +173,7 @@ def redraw(nb, at):
     finally: os.chdir(here)
     if shell.exc: raise shell.exc
     for c in nb.cells:
-        if c.cell_type == "code" and c.id in outputs: c.outputs = [nbformat.from_dict(o) for o in outputs[c.id]]
+        if c.cell_type == "code" and c.id in outputs: c.outputs = outputs[c.id]
 
 def contents(pages):
     "The sidebar: a group for each folder, in reading order; reports and guides in their `order`, the rest by number."
@@ -159,21 +181,24 @@ def contents(pages):
     for at in sorted(pages, key=lambda at: (pages[at].get("order", 0), at.name)):
         groups.setdefault(at.parent.as_posix(), []).append(page(at).with_suffix("").as_posix())
     toc = "```{toctree}\n:hidden:\n:caption: %s\n%s\n```"
-    return new_markdown_cell("\n\n".join(toc % (GROUPS.get(folder, folder), "\n".join(at))
+    return prose("\n\n".join(toc % (GROUPS.get(folder, folder), "\n".join(at))
                                          for folder, at in groups.items() if at))
 
 def staged():
-    "Every page as nbdev writes it: path -> (notebook, front matter)."
-    proc = proc_nbs("nbs", n_workers=0)
-    home = read_nb(HOME); FilterDefaults()(home); write_nb(home, proc/HOME)
-    pages = {f.relative_to(proc): nbformat.read(f, 4) for f in proc.rglob("*.ipynb")}
-    shutil.rmtree(proc)
+    "Every page as nbdev makes it: path -> (notebook, front matter)."
+    paths = {HOME: HOME} | {p.relative_to("nbs"): p for p in nbglob("nbs", as_path=True)}
+    pages, main = {at: read_nb(path) for at, path in paths.items()}, sys.modules["__main__"]
+    os.environ["IN_TEST"] = "1"                     # as nbdev sets it: `nbdev_export()` in a notebook does nothing
     for at, nb in pages.items():
-        for c in nb.cells: c.metadata.pop("execution", None)        # nbdev 3 leaves floats here, which are not valid
+        try: FilterDefaults()(nb)
+        except Exception as e: e.add_note(f"in {paths[at]}"); raise
+        gc.freeze()                                 # it stays to the end: no collection looks through it again
+    sys.modules["__main__"] = main
+    del os.environ["IN_TEST"]
     return {at: (nb, yaml.safe_load(nb.cells[0].source.strip().strip("-"))) for at, nb in pages.items()}
 
 def stage():
-    for old in "_proc", "_site_src": shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(SITE, ignore_errors=True)
     pages = staged()
     names = {at: module(read_nb(HOME if at == HOME else Path("nbs")/at), at) for at in pages}
     labels = set().union(*(entries(nb, names[at]) for at, (nb, _) in pages.items()))
@@ -182,8 +207,4 @@ def stage():
         plain(nb, meta, names[at], labels)
         if at == HOME: nb.cells.append(contents({p: m for p, (_, m) in pages.items() if p != HOME}))
         to = SITE/page(at); to.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(nb, to)
-
-if __name__ == "__main__":
-    os.chdir(ROOT)                                  # a relative path, or nbdev skips all below a folder with a dot
-    stage()
+        to.write_text(json.dumps(nb2dict(nb), ensure_ascii=False), encoding="utf-8")

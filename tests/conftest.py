@@ -14,6 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")       # as many workers as cores, so more threads would only take turns
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 os.environ.pop("WANDB_API_KEY", None)               # a test never writes to a tracker's account
+sys.modules.setdefault("rfc3987_syntax", None)      # grammars for addresses that no notebook has: three seconds of nbformat's import
 
 import matplotlib, pytest
 matplotlib.use("agg")

@@ -2,7 +2,8 @@
 
 What changed is what differs from the last commit, or, where nothing does, what the last commit changed. A changed notebook's own
 cells come first, with the check of its export; then the test files that import its module, then the notebooks that do, then
-the rest by the number of imports between. Costs are those of `costs.json`, in CPU seconds."""
+the rest by the number of imports between, and the site, which shows every notebook, last. Costs are those of `costs.json`, in CPU
+seconds."""
 import argparse, ast, json, re, subprocess, sys, time
 from functools import cache
 from pathlib import Path
@@ -93,7 +94,11 @@ def near(paths):
         uses = any(p.stem == f"test_{s}" or re.search(rf"\b(import|from) {s}\b", code(p)) for s in shared)
         uses |= any(re.search(rf'"{r}(\.ipynb)?"', code(p)) for r in reports)
         out[p] = 0 if p in paths else .5 if uses else None if reach(p) is None else .5 + reach(p)
-    return {p: d for p, d in out.items() if d is not None and p.name != "test_site.py"}
+    out = {p: d for p, d in out.items() if d is not None}
+    site, builder = ROOT/"tests"/"test_site.py", any(p.parent == ROOT/"docs" for p in paths)
+    pages = [p for p in paths if p.suffix == ".ipynb"]                  # each is a page, with all that the rest says of it
+    if site in out or builder or pages: out[site] = 0 if site in paths or builder else max(out.values(), default=0) + 1
+    return out
 
 def chosen(groups, costs, seconds):
     "Which groups fit, nearest and then cheapest first, on so many workers in so many seconds; and which do not."
@@ -132,7 +137,7 @@ def main():
     if run and not args.list: code = subprocess.run([sys.executable, "-m", "pytest", *spread, *only, *run], cwd=ROOT).returncode
     print(f"left out: {len(left)} groups, about {cost(left):.0f} CPU seconds{listed(left)}")
     rest = len([p for p in notebooks() if not is_report(p)]) + len(files()) - len(groups)
-    print(f"not near: {rest} groups; only `make test` looks at the site\n{time.monotonic() - began:.0f} s by the clock")
+    print(f"not near: {rest} groups\n{time.monotonic() - began:.0f} s by the clock")
     return code
 
 if __name__ == "__main__": sys.exit(main())

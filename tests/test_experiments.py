@@ -27,7 +27,13 @@ def execute_in_kernel(name, tmp_path, **parameters):
 @pytest.fixture(scope="session")
 def mock_run(tmp_path_factory):
     "A finished toy run on a simulated market."
-    return bench.run("market", ["data=mock", *SMALL, f"runs={tmp_path_factory.mktemp('runs')}"])
+    return bench.run("market", ["data=mock", "training.horizon=6", *SMALL, f"runs={tmp_path_factory.mktemp('runs')}"])
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory):
+    "The same from the training report, in a kernel of its own: the folder that it was executed in, and its notebook."
+    folder = tmp_path_factory.mktemp("page")
+    return folder, execute_in_kernel("train", folder, source="mock", horizon=6, overrides=SMALL)
 
 def parameters(name):
     "The parameters cell of a report as a dictionary."
@@ -37,9 +43,9 @@ def parameters(name):
 
 REPORTS = ["train", "evaluate", "backtest", "tournament"]
 
-def test_train_and_its_page(tmp_path):
+def test_train_and_its_page(page):
     "The training report at toy size: its run is complete, and the page is filed with it."
-    out = execute("train", tmp_path, source="mock", overrides=SMALL)
+    tmp_path, out = page
     assert out.metadata.papermill.exception is None
     folder = linked_run(out, tmp_path)
     assert folder.parent == (tmp_path/"runs").resolve() and Run(folder).status == "done"
@@ -92,16 +98,13 @@ def test_knobs_say_what_the_configuration_says():
     assert config == market_config()
     assert set(declared) == set(KNOBS) | {"threads", "run_dir", "overrides"}
 
-def test_command_line_and_notebook_write_the_same_bits(tmp_path, monkeypatch):
+def test_command_line_and_notebook_write_the_same_bits(mock_run, page, tmp_path):
     "R22: the same settings typed, handed to a notebook, and repeated in one process."
-    monkeypatch.chdir(tmp_path)
-    typed = ["data=mock", "training.horizon=6", *SMALL]
-    assert main(["train", *typed, "--run-dir", "cli", "--no-report"]) == 0
-    assert main(["train", *typed, "--run-dir", "again", "--no-report"]) == 0
-    execute_in_kernel("train", tmp_path, source="mock", horizon=6, run_dir="notebook", overrides=SMALL)
-    bits = {name: [(tmp_path/name/f"checkpoints/{c}.safetensors").read_bytes() for c in ("best", "last")] for name in ("cli", "again", "notebook")}
-    assert bits["cli"] == bits["again"] == bits["notebook"]
-    results = [json.loads((tmp_path/name/"result.json").read_text()) for name in bits]
+    assert main(["train", "data=mock", "training.horizon=6", *SMALL, "--run-dir", str(tmp_path/"cli"), "--no-report"]) == 0
+    folders = tmp_path/"cli", mock_run["run"].folder, linked_run(page[1], page[0])
+    bits = [[(folder/f"checkpoints/{c}.safetensors").read_bytes() for c in ("best", "last")] for folder in folders]
+    assert bits[0] == bits[1] == bits[2]
+    results = [json.loads((folder/"result.json").read_text()) for folder in folders]
     assert results[0] == results[1] == results[2]
 
 def test_one_and_two_processes_agree(tmp_path):

@@ -1,5 +1,5 @@
 "A position is held through a gap and closed at the first price after it: label, payoff, backtest, paper and live say the same."
-import numpy as np, pandas as pd, pytest
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 
 from synthlab.datasets.audit import audit_leaks
@@ -38,7 +38,7 @@ def test_payoff_is_the_trade(seed, H):
     for t in range(0, 60, 3):
         ledger = simulate_trades(*prices, np.arange(60) == t, H, .002, .001, segment=segment)
         if not len(ledger.trades): assert net[t] == 0. if t < 59 else np.isnan(net[t])
-        elif ledger.trades.reason[0] == "end": assert np.isnan(net[t])
+        elif ledger.trades.reason[0] == "open": assert np.isnan(net[t])
         else: assert net[t] == pytest.approx(ledger.trades.net_return[0], abs=1e-12)
 
 @quick
@@ -72,6 +72,36 @@ def test_windows_lie_wherever_features_do(label, offset):
     for part in fold:
         assert np.isfinite(loader.asked(part, loader.labels, offset)).all() and np.isfinite(loader.asked(part, loader.payoff(), offset)).all()
 
+def decided_rows(loader, test, a=0):
+    every = loader.decisions(test)[0].windows
+    return every.row[every.asset == a]
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("end", [None, 1050, 1101, 1150])       # the last gap lies at 880: up to 1050 no features again, up to 1101 features and no label
+def test_signals_lie_wherever_features_do(end, offset):
+    "In the last rows of a test, whose label nobody knows, and after a gap, where a label may be unknown, too."
+    loader = SignalLoader(with_gaps(), "zscore", lookback=20, horizon=6, target_offset=offset)
+    test = loader.static_holdout(.4, .6, test_end=end and str(loader.bars["bars"].index[end])).test
+    every = np.ones(len(loader.times[0]), bool)
+    past = whole_windows(every, every, loader.segments["bars"], 20 + loader.pattern.warmup, 0)
+    last = (end or len(every)) - 1
+    if end in (None, 1150): assert test.windows.row.max() == last - 6 - offset
+    found = loader.decisions(test)[0]
+    assert (found.windows.row > 880).sum() == {1050: 0, 1101: 3}.get(end, (end or len(every)) - 1098)
+    assert found.windows.row.tolist() == past[(past >= test.windows.row.min()) & (past <= last)].tolist()
+    assert np.isfinite(torch.cat([b["history"] for b in found])).all()
+
+def test_decisions_of_several_assets():
+    "Each asset up to its own last candle; the windows that are judged are found among them."
+    a, b = (MockDataSource(900, seed=s).load(["A"])["A"] for s in (1, 2))
+    loader = SignalLoader({"A": a, "B": b.iloc[:-3]}, "zscore", lookback=16)
+    test = loader.static_holdout(.4, .6).test
+    every, known = loader.decisions(test)
+    assert [decided_rows(loader, test, k).max() for k in (0, 1)] == [899, 896]
+    w = every.windows.take(known)
+    assert all(np.array_equal(getattr(w, k), getattr(test.windows, k)) for k in ("asset", "row", "decided_at"))
+    assert torch.equal(torch.cat([x["history"] for x in every])[known], torch.cat([x["history"] for x in test]))
+
 def test_nothing_is_known_early():
     bars = MockDataSource(1200).load()["MOCK"]; bars = bars.drop(bars.index[300:320])
     first, second = str(bars.index[600]), str(bars.index[800])
@@ -90,5 +120,4 @@ def test_live_is_the_backtest(rule):
     want = simulate_trades(*(bars[k] for k in ("open", "high", "low", "close")), signal, 5, rule=rule, segment=segment)
     book = TradeBook(5, rule=rule)
     live = [book.bar(*row, s, segment=g) for row, s, g in zip(bars.to_numpy().tolist(), signal, segment)]
-    live[-1] = book.finish()
     assert live == want.returns.tolist() and "gap" in set(want.trades.reason)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd, pytest
 
+from synthlab.datasets.panels import load_panel
 from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments import config as config_module, lab as lab_module, plugins
@@ -18,7 +19,7 @@ from synthlab.experiments.runs import Run, list_runs
 from synthlab.models.registry import ConfigError
 from tiny import spawner
 
-spawner.set_forkserver_preload(["synthlab.trainers.trainer", "torch._dynamo", *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal"))])
+spawner.set_forkserver_preload(["synthlab.trainers.trainer", "torch._dynamo", *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal", "quant"))])
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -35,6 +36,9 @@ TOYS = {
     "signal": dict(toy=["model=small", "model.d_model=8", "model.dim_feedforward=16", "model.nhead=2", "training.epochs=2", "training.stride=24", "data.lookback=16",
                         "evaluation.random_draws=20", "evaluation.n_boot=100", "evaluation.trials=1"],
                    taught="data.lookback=8", wrong=("data.horizn=3", "data.horizon"), word="training.learning_rate", varied="training.lr=0.001,0.003"),
+    "quant": dict(toy=["data.assets=[AAPL,JPM,XOM,PG,KO,MSFT]", "data.start=2019-06-01", "data.end=2020-12-01", "family=ridge", "others=[]", "jobs=1", "training.train_days=120", "training.test_days=60",
+                       "training.step_days=60", "training.min_train_samples=100", "evaluation.n_boot=100", "evaluation.controls=2", "evaluation.trials=1"],
+                  taught="training.train_days=100", wrong=("training.train_dys=100", "training.train_days"), word="data.symbols", varied="params.alpha=2,5"),
     "toy": dict(toy=["training.penalty=2"], taught="training.penalty=3", wrong=("training.penalti=3", "training.penalty"), word="alpha", varied="training.penalty=1,5"),
 }
 TIMED = "seconds", "speed", "conclusion"        # what a clock decides in a result: the macro lab says in its conclusion how fast it is
@@ -45,6 +49,7 @@ def source_of(name, folder):
     if name == "market": MockDataSource().load("MOCK")["MOCK"].iloc[-900:].reset_index().to_csv(path, index=False)
     elif name == "macro": pd.DataFrame({k: v.numpy() for k, v in zip(get_world("nk").parameters.names, get_world("nk").sample(3, seed=3).T)}).to_csv(path, index=False)
     elif name == "signal": get_source("sp500").load()["sp500"].iloc[-500:].reset_index().to_csv(path, index=False)
+    elif name == "quant": pd.concat([bars.iloc[-700:].assign(asset=asset) for asset, bars in load_panel().bars.items()]).reset_index(names="time").to_csv(path, index=False)
     else: pd.DataFrame(dict(a=[1., 2.], b=[0., 1.], c=[3., 4.])).to_csv(path, index=False)
     return path
 
@@ -257,7 +262,7 @@ def test_an_ablation(toy, tmp_path):
     assert list(found.index) == list(configs) and found["loss"].notna().all() and found["difference"].iloc[1:].notna().all()
     assert (tmp_path/"ablation"/"comparison.csv").exists()
 
-REPORTS = dict(market="train", macro="emulate", signal="price_action")
+REPORTS = dict(market="train", macro="emulate", signal="price_action", quant="walk_forward")
 
 def test_the_report_is_the_run(toy, tmp_path):
     "The same settings handed to the lab's notebook give the run bit for bit, with its conclusion on the page."

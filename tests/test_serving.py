@@ -100,7 +100,7 @@ def test_paper_is_the_backtest(typed, files):
     "Whatever shapes a feature: the same trades, to the bit."
     lab, config, market, network, about = deployed("signal", typed, files, decision=decided())
     asset, = traded_assets(market.loader, market.fold.test)
-    p = 1/(1 + np.exp(-network_logits(network, market.fold.test)))
+    p = 1/(1 + np.exp(-network_logits(network, market.loader.decisions(market.fold.test)[0])))
     near = np.sort(p)[len(p)//2:-len(p)//4]                     # between two of them, as far from either as can be
     about["decision"]["threshold"] = cut = float((near[:-1] + near[1:])[np.diff(near).argmax()]/2)
     ledger = trade_asset(asset, asset.per_candle(p >= cut), config)
@@ -108,8 +108,8 @@ def test_paper_is_the_backtest(typed, files):
     bars = predictor.load_source(config.data.source)[asset.name]
     paper = paper_trade(predictor, bars, start=asset.bars.index[0])
     assert paper.log.index.equals(asset.bars.index) and len(ledger.trades) > 3
-    end = asset.row[-1] + 1             # behind it no window has an outcome, and paper has signals
-    assert paper.log["position"].tolist()[:end] == ledger.position.tolist()[:end] and paper.log["equity"].tolist()[:end] == ledger.equity.tolist()[:end]
+    assert paper.log["position"].tolist() == ledger.position.tolist() and paper.log["equity"].tolist() == ledger.equity.tolist()
+    assert paper.log["signal"].tolist() == asset.per_candle(p >= cut).tolist() and paper.trades["reason"].tolist() == ledger.trades["reason"].tolist()
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("typed", cases(MARKETS))

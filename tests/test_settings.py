@@ -39,6 +39,10 @@ OTHERS = {
     "training.label_smoothing": ("0.1",), "evaluation.recalibration": ("isotonic",), "evaluation.threshold": ("0.4",),
     "evaluation.threshold_rule": ("search",), "evaluation.rule": ("slots", "evaluation.threshold=0.3"), "evaluation.stop": ("1", "evaluation.threshold=0.3"),
     "evaluation.slow_draws": ("12", "data.worlds=[zlb]", "evaluation.alone=[]"), "evaluation.target": ("1", "evaluation.threshold=0.3"), "evaluation.trials": ("1000",),
+    "quant data.assets": ("[AAPL,JPM,XOM]",), "data.start": ("2019-07-01",), "data.end": ("2020-10-01",), "data.features": ("[return_5,rsi_14]",), "data.targets": ("[fwd_ret_5d]",),
+    "family": ("ftrl_proximal",), "variant": ("conservative",), "params": ("{{alpha: 5}}",), "others": ("[ftrl_proximal]",), "training.min_train_samples": ("100000",),
+    "quant evaluation.rule": ("volatility",), "evaluation.top": ("0.5",), "evaluation.turnover_cap": ("0.05",), "jobs": ("2", "runs={fresh}"), "cluster": ("nowhere", "runs={fresh}"),
+    "evaluation.adaptive_rate": ("0.5", "family=quantile_lightgbm", "params={{n_estimators: 3}}"), "quant evaluation.slippage": ("0.001",),
 }
 
 def other(name, setting, kind, default, places):

@@ -79,6 +79,18 @@ def test_numbers_are_what_they_say(toy):
     assert toy["metrics"]["pos_weight"] == pytest.approx((1 - share)/share)
     assert toy["metrics"]["sharpe_a_bar"] == pytest.approx(float(sharpe(toy["traded"].returns["model"].to_numpy(), periods=1)), nan_ok=True) or toy["metrics"]["sharpe_a_bar"] == 0
 
+def test_it_trades_up_to_the_last_candle(toy):
+    "Judged are the windows with a label; traded is at every candle with features, the last four among them, and what is held there is open and said to be."
+    always = bench.evaluate(toy["run"].folder, overrides=["evaluation.threshold=0"])
+    traded, bars = always["traded"], toy["loader"].bars["sp500"]
+    assert traded.returns.index[-1] == bars.index[-1] and len(traded.returns) == len(toy["label"]) + 4 and always["metrics"]["windows"] == len(toy["label"])
+    trades = traded.ledgers["model"]["sp500"].trades
+    last = trades.iloc[-1]
+    assert last["reason"] == "open" and last["exit"] == len(traded.returns) - 1 and len(trades) == -(-(len(traded.returns) - 1)//4)
+    own = traded.table.loc["model"]
+    assert own.open == 1 and own.trades == len(trades) and own.hit_rate == pytest.approx((trades["net_return"][:-1] > 0).mean())
+    assert "1 trade is still open at the last close" in always["conclusion"]
+
 def test_the_best_epoch_decides(toy):
     history = toy["history"].dropna(subset=["val_log_loss"])
     assert toy["metrics"]["best_epoch"] == history.loc[history["val_log_loss"].idxmin(), "epoch"] and len(history) == 3
@@ -196,7 +208,7 @@ def test_other_settings(extra, tmp_path):
     again = bench.evaluate(found["run"].folder)
     pd.testing.assert_frame_equal(again["scores"], found["scores"], check_exact=True)
     assert Run(found["run"].folder).status == "done" and "nan" not in found["conclusion"] and found["history"]["val_log_loss"].notna().any()
-    if "evaluation.stop=1" in extra: assert set(found["traded"].ledgers["logistic"]["sp500"].trades["reason"]) | {"stop", "target", "time", "end"} == {"stop", "target", "time", "end"}
+    if "evaluation.stop=1" in extra: assert set(found["traded"].ledgers["logistic"]["sp500"].trades["reason"]) | {"stop", "target", "time", "open"} == {"stop", "target", "time", "open"}
 
 def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
     "Runs of this lab on the same candles in the same folder; not itself, not others, unless told."

@@ -24,7 +24,7 @@ def test_nothing_is_traded_behind_the_test():
     assets = traded_assets(loader, fold.test)
     last = pd.to_datetime(fold.test.windows.ends_at.max(), utc=True)
     assert last < end and all(a.bars.index[-1] == last for a in assets)
-    config, always = signal_config(["evaluation.fee=0", "evaluation.slippage=0"]), np.ones(len(fold.test.index), bool)
+    config, always = signal_config(["evaluation.fee=0", "evaluation.slippage=0"]), np.ones(len(loader.decisions(fold.test)[0].index), bool)
     returns = strategy_returns(assets, {"always": {a.name: trade_asset(a, a.per_candle(always), config) for a in assets}}, config)
     assert all(r.index[-1] == last for r in returns.values())
     crashed = {name: b.mul(np.where(b.index <= last, 1., .1), axis=0) for name, b in bars.items()}
@@ -44,7 +44,7 @@ def test_a_gap_ends_a_trade_whatever_gaps_is_called(engineer):
     for loader in one, other:
         test = loader.static_holdout(.3, .4).test
         asset, = traded_assets(loader, test)
-        trades.append(trade_asset(asset, asset.per_candle(np.ones(len(test.index), bool)), config).trades)
+        trades.append(trade_asset(asset, asset.per_candle(np.ones(len(loader.decisions(test)[0].index), bool)), config).trades)
     pd.testing.assert_frame_equal(*trades)
     assert "gap" in set(trades[0].reason)
 

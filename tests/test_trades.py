@@ -30,7 +30,6 @@ def stream(market, how, rule):
     book = TradeBook(how["holding"], how["fee"], how["slippage"], rule)
     extra = [how["signal"], none if how["stop"] is None else how["stop"], none if how["target"] is None else how["target"], np.zeros(T, int) if how["segment"] is None else how["segment"]]
     seen = [(book.bar(*row), book.equity, book.position) for row in zip(*(market[k] for k in PRICES), *extra)]
-    seen[-1] = book.finish(), book.equity, book.position
     return [np.array(x) for x in zip(*seen)], book.trades()
 
 # the other way round: which trades there are is found first, without money, looking freely along the rows; the money follows
@@ -52,7 +51,7 @@ def schedule(o, h, l, c, signal, H, rule, stop, target, segment):
             elif l[r] <= low: out = r, low, "stop", r
             elif h[r] >= high: out = r, high, "target", r
             elif r >= until and not (rule == "extend" and signal[r] ): out = r, c[r], "time", r
-            elif r == T - 1: out = r, c[r], "end", r
+            elif r == T - 1: out = r, c[r], "open", r
             r += 1
         found.append((entry, out[0], o[entry], out[1], out[2], out[3])); free = out[0]
     return found
@@ -65,18 +64,19 @@ def account(market, how, rule):
     cash, stake, wealth, share, rows = 1., {}, np.empty(T), np.zeros(T), []
     value = lambda i, price: stake[i]*(1 - fee)/(plan[i][2]*(1 + slip))*price
     for r in range(T):
-        sales = sorted((i for i in stake if plan[i][5] == r and i not in {x[0] for x in rows}), key=lambda i: (plan[i][1], plan[i][4] in ("time", "end"), i))
+        sales = sorted((i for i in stake if plan[i][5] == r and i not in {x[0] for x in rows}), key=lambda i: (plan[i][1], plan[i][4] in ("time", "open"), i))
         def sell(i):
             nonlocal cash
-            money = value(i, plan[i][3]*(1 - slip))*(1 - fee); cash += money
-            rows.append((i, plan[i][0], plan[i][1], plan[i][2]*(1 + slip), plan[i][3]*(1 - slip), stake[i], money/stake[i] - 1, plan[i][4]))
+            sold = plan[i][4] != "open"                 # what is open is marked, at no cost
+            price = plan[i][3]*(1 - slip*sold); money = value(i, price)*(1 - fee*sold); cash += money*sold
+            rows.append((i, plan[i][0], plan[i][1], plan[i][2]*(1 + slip), price, stake[i], money/stake[i] - 1, plan[i][4]))
         for i in sales:
             if plan[i][4] == "gap": sell(i)
         for i, trade in enumerate(plan):
             if trade[0] == r: stake[i] = cash/(slots - sum(1 for j in stake if j not in {x[0] for x in rows})); cash -= stake[i]
         later = [i for i in stake if plan[i][5] == r and i not in {x[0] for x in rows}]
-        for i in sorted(later, key=lambda i: (plan[i][4] in ("time", "end"), i)): sell(i)
-        held = sum(value(i, c[r]) for i in stake if i not in {x[0] for x in rows})
+        for i in sorted(later, key=lambda i: (plan[i][4] in ("time", "open"), i)): sell(i)
+        held = sum(value(i, c[r]) for i in stake if i not in {x[0] for x in rows} or plan[i][4] == "open" and r == T - 1)
         wealth[r] = cash + held; share[r] = held/wealth[r]
     return wealth, share, pd.DataFrame([x[1:] for x in rows], columns=["entry", "exit", "entry_price", "exit_price", "stake", "net_return", "reason"])
 
@@ -96,7 +96,7 @@ def test_second_account(rule):
         np.testing.assert_allclose(got.trades[numbers].to_numpy(float), trades[numbers].to_numpy(float), rtol=1e-9, atol=1e-12)
         reasons.update(got.trades.reason)
     check()
-    assert reasons == {"time", "stop", "target", "end", "gap"}, "the random settings do not reach every way out"
+    assert reasons == {"time", "stop", "target", "open", "gap"}, "the random settings do not reach every way out"
 
 @quick
 @given(seeds, st.sampled_from(RULES))
@@ -113,7 +113,6 @@ def test_no_row_reads_the_future(seed, rule):
     "Other rows after t, of prices, signals, levels and segments: the rows up to t keep their bits, and so do the trades that ended before."
     market, how = setting(seed)
     T = len(how["signal"]); t = int(np.random.default_rng(seed).integers(T)); rng = np.random.default_rng([seed, 1])
-    if t == T - 1: return                           # there everything is sold
     late = np.arange(T) > t
     other = {k: np.where(late, v, market[k]) for k, v in candles(T, rng).items()}
     changed = {**how, "signal": np.where(late, ~how["signal"], how["signal"])}
@@ -139,9 +138,10 @@ def test_the_books_balance(seed, rule):
     got = simulate_trades(**market, rule=rule, **how)
     assert (got.trades.stake*got.trades.net_return).sum() == pytest.approx(got.equity[-1] - 1, abs=1e-11)
     assert (1 + got.returns).prod() == pytest.approx(got.equity[-1], rel=1e-10)
-    assert (got.position >= 0).all() and (got.position <= 1 + 1e-12).all() and got.position[-1] == 0
-    trades = got.trades
-    np.testing.assert_allclose(trades.net_return, trades.exit_price.astype(float)/trades.entry_price*(1 - how["fee"])**2 - 1, atol=1e-12)
+    assert (got.position >= 0).all() and (got.position <= 1 + 1e-12).all()
+    trades, still = got.trades, got.trades.reason == "open"
+    assert (got.position[-1] > 0) == still.any() and (trades.exit[still] == len(got.returns) - 1).all()
+    np.testing.assert_allclose(trades.net_return, trades.exit_price.astype(float)/trades.entry_price*(1 - how["fee"])**np.where(still, 1, 2) - 1, atol=1e-12)
     length = trades.exit - trades.entry + 1
     assert (length >= 1).all() and (trades.entry >= 1).all() and how["signal"][trades.entry.astype(int) - 1].all()
     if rule != "extend": assert (length <= how["holding"]).all() and (length[trades.reason == "time"] == how["holding"]).all()
@@ -169,7 +169,7 @@ def test_slippage_by_hand():
 def test_a_signal_on_the_exit_row_opens_the_next():
     flat = {k: np.full(7, 100.) for k in PRICES}; signal = np.ones(7, bool)
     assert simulate_trades(**flat, signal=signal, holding=2).trades[["entry", "exit"]].values.tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert simulate_trades(**flat, signal=signal, holding=2, rule="extend").trades[["entry", "exit", "reason"]].values.tolist() == [[1, 6, "end"]]
+    assert simulate_trades(**flat, signal=signal, holding=2, rule="extend").trades[["entry", "exit", "reason"]].values.tolist() == [[1, 6, "open"]]
     assert simulate_trades(**flat, signal=np.arange(7) == 5, holding=1).trades[["entry", "exit", "reason"]].values.tolist() == [[6, 6, "time"]]
     assert simulate_trades(**flat, signal=np.arange(7) == 6, holding=1).trades.empty
 
@@ -195,7 +195,7 @@ def test_segments_are_accounts_of_their_own():
     segment = (np.arange(200) >= cut).astype(int)
     part = lambda s: simulate_trades(**{k: v[s] for k, v in market.items()}, signal=signal[s], holding=6).equity[-1]
     whole = simulate_trades(**market, signal=signal, holding=6, segment=segment)
-    through = market["open"][cut]/market["close"][cut - 1]
+    through = market["open"][cut]/market["close"][cut - 1]*.999      # sold there, which costs
     assert whole.equity[-1] == pytest.approx(part(slice(0, cut))*through*part(slice(cut, 200)), rel=1e-12)
     assert "gap" in set(whole.trades.reason)
 
@@ -205,7 +205,8 @@ def test_buy_and_hold():
     assert r.shape == (300,) and r[0] == 0
     assert (1 + r).prod() == pytest.approx(market["close"][-1]/market["open"][1]*.998**2*.999/1.001, rel=1e-10)
     always = simulate_trades(**market, signal=np.ones(300, bool), holding=5, rule="extend", fee=.002, slippage=.001)
-    assert np.array_equal(always.returns, r), "who is always told to buy, holds"
+    assert np.array_equal(always.returns[:-1], r[:-1]), "who is always told to buy, holds"
+    assert always.trades.reason.tolist() == ["open"] and (1 + r[-1])/(1 + always.returns[-1]) == pytest.approx(.998*.999, rel=1e-12), "and has not sold yet"
     assert buy_and_hold(*([100.],)*4).tolist() == [0.]
 
 @pytest.mark.parametrize("segmented", [False, True])

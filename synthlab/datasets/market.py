@@ -128,6 +128,7 @@ class LoadedAssets:
                                     lookback, horizon, stride, self.pattern.warmup, through=self.through)
         self.static = None if static is None else static_table(static, self.names)
         self.split = self.engineer = None                       # of the last `static_holdout`
+        self.test_end = None                                    # its stamp before which the test ends
         self.check_lengths()
         self.check_ranges()
         self.known = ([calendar_features(bars.index, self.future, bars.attrs["zone"]) for bars in self.bars.values()]
@@ -259,6 +260,7 @@ class SplitInTime:
             if len(after) < 2: raise SplitError(f"no window decides after val_start {val_start}; take an earlier")
             test_start = after[len(after)//2]
         self.split = static_holdout(self.windows, val_start, test_start, test_end, embargo)
+        self.test_end = np.iinfo(np.int64).max if test_end is None else to_boundary(self.windows, test_end)
         fold = self.fold(self.split, eval_stride, engineer, stride)
         self.engineer = fold.engineer
         return fold

@@ -6,6 +6,7 @@
 __all__ = ['WICK', 'USUAL', 'FEWEST', 'DISAGREE', 'usual_range', 'clip_wicks', 'doubtful_ranges', 'cut_wicks', 'tell_ranges']
 
 # %% ../../nbs/datasets/09_ranges.ipynb #87a72d09
+from functools import lru_cache
 import numpy as np
 import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,16 +22,22 @@ def usual_range(
     "Median of the ranges of the bars before."
     return pd.Series(span).rolling(USUAL, min_periods=FEWEST).median().shift(1).to_numpy()
 
+@lru_cache(maxsize=1)       # an engineer asks several times for the same bars, one estimator after the other
+def _clipped(*prices: bytes) -> tuple[np.ndarray, np.ndarray]:
+    open_, high, low, close = (np.frombuffer(p) for p in prices)
+    o, h, l, c = (np.log(p) for p in (open_, high, low, close))
+    usual = usual_range(h - l)
+    most = np.where(usual > 0, WICK*(usual + np.abs(c - o)), np.inf)
+    top, bottom = np.maximum(o, c) + most, np.minimum(o, c) - most
+    found = np.where(h > top, np.exp(top), high), np.where(l < bottom, np.exp(bottom), low)
+    for prices in found: prices.flags.writeable = False
+    return found
+
 def clip_wicks(
     bars: pd.DataFrame,     # validated bars of one stretch
 ) -> tuple[np.ndarray, np.ndarray]:     # high and low, (T,) each, in quote currency
     "Highs and lows whose wicks are possible."
-    high, low = (bars[k].to_numpy(np.float64) for k in ("high", "low"))
-    o, h, l, c = (np.log(bars[k].to_numpy(np.float64)) for k in ("open", "high", "low", "close"))
-    usual = usual_range(h - l)
-    most = np.where(usual > 0, WICK*(usual + np.abs(c - o)), np.inf)
-    top, bottom = np.maximum(o, c) + most, np.minimum(o, c) - most
-    return np.where(h > top, np.exp(top), high), np.where(l < bottom, np.exp(bottom), low)
+    return _clipped(*(bars[k].to_numpy(np.float64).tobytes() for k in ("open", "high", "low", "close")))
 
 # %% ../../nbs/datasets/09_ranges.ipynb #7f5384bf
 DISAGREE = 3.       # times the closes' volatility from which on ranges are not believed

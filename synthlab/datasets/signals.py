@@ -13,6 +13,7 @@ from .indicators import atr
 from .labels import make_label
 from .gaps import stretches
 from .market import MarketDataLoader
+from .splits import find_windows
 from .windows import Batches, WindowGather
 from ..metrics.trades import net_trade_return
 
@@ -76,6 +77,25 @@ class SignalLoader(MarketDataLoader):
         return [net_trade_return(bars["open"].to_numpy(np.float64), bars["close"].to_numpy(np.float64),
                                  self.label_horizon, fee, slippage, self.segments[name])
                 for name, bars in self.bars.items()]
+
+    def span(self,
+        batches: Batches,           # windows with a label: those of a test
+    ) -> tuple[int, int]:           # stamps
+        "First and last candle of a test: also those behind its last label, where it ends with the data or by date."
+        w = batches.windows
+        return w.decided_at.min(), w.ends_at.max() if self.test_end is None else self.test_end - 1
+
+    def decisions(self,
+        batches: Batches,           # n windows with a label: those of a test
+    ) -> tuple[Batches, np.ndarray]:    # histories of all candles of that time with features; where those n are, (n,)
+        "Where a signal can be given, whether or not what comes of it is known."
+        w, (first, last) = batches.windows, self.span(batches)
+        every = find_windows(self.times, self.priced, list(self.segments.values()), self.lookback, 0,
+                             warmup=self.pattern.warmup)
+        every = every.take((first <= every.decided_at) & (every.decided_at <= last))
+        place = lambda w: w.row*len(self.names) + w.asset
+        return (Batches(batches.gather.without_targets(), every, np.arange(len(every)), batches.batch_size),
+                np.flatnonzero(np.isin(place(every), place(w))))
 
     def asked(self,
         batches: Batches,           # one part of a fold

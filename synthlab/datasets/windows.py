@@ -124,6 +124,11 @@ class WindowGather(FlatRows):
 
     __call__ = gather
 
+    def without_targets(self) -> "WindowGather":
+        "The same rows in windows of a history alone, which end in the very last rows, too."
+        return WindowGather.of_flat(self.features, self.close, self.scale, self.times, self.lengths, self.lookback, 0,
+                                    self.device, self.future, self.static)
+
     def cut(self,
         at,                 # decision rows in the flat tensor, int64 (B,)
         asset               # number of the asset of each, int64 (B,)

@@ -10,15 +10,17 @@ __all__ = ['PACKAGE', 'CONF', 'settings', 'nearest', 'is_open', 'in_open', 'pres
 # %% ../../nbs/experiments/00_config.ipynb #47ebdaae
 import ast, json, re, threading
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_origin
 from hydra import compose as hydra_compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from ..models import registry
 from ..models.registry import ConfigError
@@ -115,15 +117,19 @@ PACKAGE = Path(registry.__file__).parents[1]     # where the package lies, whate
 CONF = PACKAGE/"conf"                           # presets of each lab, in a folder of its name
 _hydra = threading.Lock()                       # Hydra keeps one global state
 
+@lru_cache(maxsize=32)
+def _structure(schema: type) -> DictConfig: return OmegaConf.structured(schema)     # to be copied, as `merge` does
+
 def to_schema(
     schema: type,           # a dataclass
     values: Any,            # mapping, or OmegaConf node
 ) -> Any:                   # an instance of `schema`
     "Values as a checked instance of the schema."
     try:
-        node = OmegaConf.merge(OmegaConf.structured(schema), values)
+        node = OmegaConf.merge(_structure(schema), values)
+        given = values if OmegaConf.is_config(values) else OmegaConf.create(values)
         for name, kind in settings(schema).items():     # what names another thing brings none of the default's options
-            said = OmegaConf.select(OmegaConf.create(values), name) if is_open(kind) else None
+            said = OmegaConf.select(given, name) if is_open(kind) else None
             if said is not None and "name" in said: OmegaConf.update(node, name, said, merge=False)
         return OmegaConf.to_object(node)
     except OmegaConfBaseException as e:
@@ -133,6 +139,23 @@ def to_schema(
         raise ConfigError(f"{name}: {what}" if name else what) from None
     except ConfigError: raise
     except ValueError as e: raise ConfigError(str(e)) from None
+
+@lru_cache(maxsize=256)
+def _composed(
+    folder: str,                    # of presets
+    files: tuple[tuple, ...],       # path, size and time of each, so that a changed preset is read anew
+    chosen: tuple[str, ...],        # presets, checked, `model=large`
+) -> DictConfig:                    # to be copied, not changed
+    with _hydra:
+        held = GlobalHydra.instance().hydra; GlobalHydra.instance().clear()    # a user's own Hydra keeps its state
+        try:
+            with initialize_config_dir(folder, version_base="1.3"): found = hydra_compose("config", list(chosen))
+        except HydraException as e: raise ConfigError(str(e).splitlines()[0]) from None
+        finally:
+            GlobalHydra.instance().clear()
+            if held is not None: GlobalHydra.instance().hydra = held
+    OmegaConf.set_struct(found, False)
+    return found
 
 def compose(
     schema: type,           # a dataclass
@@ -144,18 +167,14 @@ def compose(
     checked = [read_override(o, schema, preset_names(folder)) for o in overrides]
     is_below = lambda o: o.startswith("++") and in_open(o[2:].partition("=")[0], settings(schema))
     closed, below = ([o for o in checked if is_below(o) == which] for which in (False, True))
-    with _hydra:
-        held = GlobalHydra.instance().hydra; GlobalHydra.instance().clear()    # a user's own Hydra keeps its state
-        try:
-            with initialize_config_dir(str(folder), version_base="1.3"): composed = hydra_compose("config", closed)
-        except HydraException as e: raise ConfigError(str(e).splitlines()[0]) from None
-        finally:
-            GlobalHydra.instance().clear()
-            if held is not None: GlobalHydra.instance().hydra = held
-    OmegaConf.set_struct(composed, False)
-    for o in below:         # what is typed for an open setting replaces it: a new head has no option of the old one
-        parsed = OverridesParser.create().parse_override(o)
-        OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=False)
+    files = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*.yaml")))
+    is_value = lambda o: o.startswith("++") and "@" not in o.partition("=")[0]      # name@package is Hydra's to refuse
+    composed = deepcopy(_composed(str(folder), files, tuple(o for o in closed if not is_value(o))))
+    for o in [*filter(is_value, closed), *below]:
+        parsed = OverridesParser.create().parse_override(o)     # what is typed for an open setting replaces it:
+        merge = not is_below(o)                                 # a new head has no option of the old one
+        try: OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=merge, force_add=True)
+        except OmegaConfBaseException: raise ConfigError(f"Error merging override {o}") from None
     return to_schema(schema, composed)
 
 # %% ../../nbs/experiments/00_config.ipynb #3c5ef41b
@@ -179,12 +198,15 @@ def to_yaml(
     "A configuration as YAML text."
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
+@lru_cache(maxsize=64)      # a table of a sweep reads the configurations of all its runs after each
+def _parsed(text: str) -> DictConfig: return OmegaConf.create(text)     # to be read, not changed
+
 def read_yaml(
     schema: type,           # a dataclass
     text: str,              # what `to_yaml` wrote
 ) -> Any:                   # an instance of `schema`
     "A configuration from its YAML text, checked like any other."
-    return to_schema(schema, OmegaConf.create(text))
+    return to_schema(schema, _parsed(text))
 
 # %% ../../nbs/experiments/00_config.ipynb #2bc2b276
 def assigned(

@@ -64,7 +64,7 @@ def list_presets(
     def says(path):
         comments = (line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
         return next((c for c in comments if not c.startswith("@package")), "")
-    groups = preset_names(folder).items()
+    groups = preset_names(folder).items() if folder.is_dir() else ()
     return {group: {name: says(folder/group/f"{name}.yaml") for name in names} for group, names in groups}
 
 # %% ../../nbs/experiments/27_settings_page.ipynb #260634b4
@@ -85,7 +85,7 @@ def settings_table(
 ) -> pd.DataFrame:                      # index name; type, default, meaning
     "Every setting of a lab."
     lab = get_lab(lab)
-    config = compose(lab.schema, lab.presets or lab.name)
+    config = compose(lab.schema, lab.presets or lab.name) if preset_folder(lab).is_dir() else lab.schema()
     return pd.DataFrame(described(lab.schema, config)).set_index("name")
 
 # %% ../../nbs/experiments/27_settings_page.ipynb #3d2f5887

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['effective_size', 'design_effect', 'pit', 'pit_band', 'pit_test', 'ranks', 'rank_histogram', 'rank_histogram_band',
            'rank_test', 'central_interval', 'coverage', 'coverage_band', 'interval_score', 'interval_score_band',
-           'SpreadSkill', 'spread_skill', 'spread_skill_band', 'spread_skill_cases', 'pinball', 'brier']
+           'interval_score_cases', 'SpreadSkill', 'spread_skill', 'spread_skill_band', 'spread_skill_cases', 'pinball',
+           'brier']
 
 # %% ../../nbs/metrics/20_calibration.ipynb #55dc554e
 from typing import NamedTuple
@@ -375,6 +376,15 @@ def interval_score_band(
         y = members.gather(-1, rank[..., None])[..., 0]
         draws.append(interval_score(lower, upper, y, interval).mean(-1))
     return _ends(draws, level)
+
+# %% ../../nbs/metrics/20_calibration.ipynb #bf0b4575
+def interval_score_cases(
+    simulations: Tensor,    # simulated values, `(..., M)`, any unit
+    target: Tensor,         # what happened, `(...)`, same unit
+) -> np.ndarray:            # how unusual each case is, 0 or more, 1 on average of a calibrated forecast, `(n,)`
+    "What `design_effect` takes to measure the `block` of an interval-score band."
+    M, place = simulations.shape[-1], pit(simulations, target).detach().double().cpu().reshape(-1)
+    return special.ndtri((place.numpy()*M + .5)/(M + 1))**2
 
 # %% ../../nbs/metrics/20_calibration.ipynb #174955ea
 class SpreadSkill(NamedTuple):

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from scipy import special
 from .calibration import (central_interval, coverage_band, design_effect, interval_score,
-                                          interval_score_band, pit, pit_test, rank_histogram, rank_histogram_band,
-                                          rank_test, spread_skill, spread_skill_band, spread_skill_cases)
+                                          interval_score_band, interval_score_cases, pit_test, rank_histogram,
+                                          rank_histogram_band, rank_test, spread_skill, spread_skill_band,
+                                          spread_skill_cases)
 from .classification import classification_table, reliability
 from .performance import deflated_sharpe, probabilistic_sharpe, sharpe, sharpe_interval, sidak_sharpe
 from .skill import block_bootstrap, diebold_mariano, percentile_interval, skill_interval
@@ -126,7 +127,7 @@ def _spread_rejects(design, y, x, i, bins=4):
 def _score_rejects(design, y, x, i):
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     score = interval_score(*central_interval(x, .8), y, .8)
-    block = design_effect(abs(pit(x, y) - .5), *_when(design), LEVEL)
+    block = design_effect(interval_score_cases(x, y), *_when(design), LEVEL)
     return _outside(score.mean().item(), interval_score_band(x, .8, LEVEL, block, 200, i))
 
 WIDE = 1., 1.2, "a spread 20 % too wide"

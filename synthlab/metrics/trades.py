@@ -120,15 +120,11 @@ class TradeBook:
         self.close, self.equity = close, self.cash + self.units*close
         return self.equity/self.before - 1
 
-    def finish(self) -> float:  # net return of the last bar with the sale
-        "Sell everything at the last close."
-        for position in list(self.held): self._sell(position, self.row, self.close, "end")
-        self.order, self.units, self.equity = None, 0., self.cash
-        return self.equity/self.before - 1
-
-    def trades(self) -> pd.DataFrame:   # a row a finished trade, in the order of their ends
+    def trades(self) -> pd.DataFrame:   # a row a trade, in the order of their ends; last those that are still open
         "Entry and exit row, fills, money spent, net return and reason of each trade."
-        return pd.DataFrame(self.done, columns=list(TRADE)).astype(TRADE)
+        held = [(p.entry, self.row, p.price, self.close, p.stake, p.units*self.close/p.stake - 1, "open")
+                for p in self.held]
+        return pd.DataFrame(self.done + held, columns=list(TRADE)).astype(TRADE)
 
 # %% ../../nbs/metrics/52_trades.ipynb #206e8606
 @dataclass(frozen=True)
@@ -189,7 +185,6 @@ def simulate_trades(
         if not (book.invested or book.pending) and (to := ahead[t]) > t:
             equity[t:to] = book.equity; book.row += to - t; t = to
         else: returns[t], equity[t], position[t] = book.bar(*rows[t]), book.equity, book.position; t += 1
-    if book.held: returns[-1], equity[-1], position[-1] = book.finish(), book.equity, 0.
     return Ledger(returns, equity, position, book.trades())
 
 # %% ../../nbs/metrics/52_trades.ipynb #9441dd76
@@ -231,7 +226,7 @@ def buy_and_hold(
 ) -> np.ndarray:                # net return of each bar, (T,)
     "Bought at the open of row 1, sold at the last close."
     T = len(close)
-    return simulate_trades(open, high, low, close, np.arange(T) == 0, max(T, 1), fee, slippage).returns
+    return simulate_trades(open, high, low, close, np.arange(T) == 0, max(T - 1, 1), fee, slippage).returns
 
 # %% ../../nbs/metrics/52_trades.ipynb #774e53fc
 def random_entries(

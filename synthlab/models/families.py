@@ -8,7 +8,7 @@ __all__ = ['TASKS', 'LIMIT', 'GUARD', 'Answer', 'task_of', 'answer_of', 'target_
            'Distribution', 'FormulaDistribution', 'TrainedOnFuture', 'rows_of', 'targets_of', 'FamilyBase', 'FamilyFit',
            'FamilyPredict', 'Family', 'restore_family', 'check_cv_in_time']
 
-# %% ../../nbs/models/70_families.ipynb #c7cb4bc0
+# %% ../../nbs/models/70_families.ipynb #9c08ec6d
 import copy, warnings
 from typing import ClassVar, NamedTuple
 import numpy as np
@@ -25,7 +25,7 @@ from ..datasets.splits import SplitError
 from ..datasets.targets import parse_target
 from .registry import nearest, plain_config, registry
 
-# %% ../../nbs/models/70_families.ipynb #fbb6587a
+# %% ../../nbs/models/70_families.ipynb #c3f19fd9
 TASKS = ("auto", "regression", "binary", "multiclass")
 
 class Answer(NamedTuple):
@@ -66,7 +66,7 @@ def answer_of(
         raise ValueError(f"{only}{target} has {len(classes)} different values, a {task} target {most} at most")
     return Answer(target, task, tuple(classes.astype(int).tolist()))
 
-# %% ../../nbs/models/70_families.ipynb #476ef9ec
+# %% ../../nbs/models/70_families.ipynb #2d9977e3
 LIMIT, GUARD = 1000., 15*1.4826
 
 def target_limits(
@@ -79,7 +79,7 @@ def target_limits(
     width = GUARD*np.median(np.abs(values - middle))
     return (middle - width, middle + width) if width > 0 else (-np.inf, np.inf)
 
-# %% ../../nbs/models/70_families.ipynb #9f9acbdf
+# %% ../../nbs/models/70_families.ipynb #2df9dfa1
 class Preprocessing:
     "Columns without gaps, outliers or empty ones, as the training rows say."
     def __init__(self,
@@ -143,7 +143,7 @@ class Preprocessing:
         self.__dict__.update(numbers, used=used.astype(bool))
         return self
 
-# %% ../../nbs/models/70_families.ipynb #1fba38ac
+# %% ../../nbs/models/70_families.ipynb #9bb41f9f
 def hold_out(
     decided: np.ndarray,        # time of each row, (R,) int64
     ends: np.ndarray|None,      # when its outcome is known, (R,) int64; None: see reach
@@ -164,7 +164,7 @@ def hold_out(
                          "into them; give more rows, a smaller validation, or validation=0")
     return before, decided >= first
 
-# %% ../../nbs/models/70_families.ipynb #557c33f3
+# %% ../../nbs/models/70_families.ipynb #f5bb2ce5
 class Distribution:
     "What may come, row by row, by a table of quantiles."
     def __init__(self,
@@ -219,7 +219,7 @@ class FormulaDistribution(Distribution):
     def quantile(self, q): return np.stack([np.asarray(self.frozen.ppf(p)) for p in np.atleast_1d(q)], 1)
     def cdf(self, y): return np.asarray(self.frozen.cdf(y))
 
-# %% ../../nbs/models/70_families.ipynb #54ec8f74
+# %% ../../nbs/models/70_families.ipynb #63107166
 class TrainedOnFuture(UserWarning):
     "Rows are asked about that lie before rows trained on."
 
@@ -271,7 +271,7 @@ def targets_of(
     found = found.reshape(rows, -1)
     return found, names or [f"y{k}" if found.shape[1] > 1 else "y" for k in range(found.shape[1])], named, flat
 
-# %% ../../nbs/models/70_families.ipynb #35138f13
+# %% ../../nbs/models/70_families.ipynb #aaf248eb
 class FamilyBase(BaseEstimator):
     "What a family takes in."
     name: ClassVar[str] = ""                # as it is registered
@@ -338,7 +338,7 @@ class FamilyBase(BaseEstimator):
         "Names of its columns."
         return list(getattr(self, "feature_names_in_", [f"x{k}" for k in range(self.n_features_in_)]))
 
-# %% ../../nbs/models/70_families.ipynb #82029fc4
+# %% ../../nbs/models/70_families.ipynb #5558bcff
 class FamilyFit(FamilyBase):
     "How a family learns."
     def fit(self,
@@ -448,7 +448,7 @@ class FamilyFit(FamilyBase):
 
 def _rmse(a, b): return float(np.sqrt(np.nanmean((np.asarray(a, np.float64).reshape(b.shape) - b)**2)))
 
-# %% ../../nbs/models/70_families.ipynb #801119d3
+# %% ../../nbs/models/70_families.ipynb #cd41d3eb
 def _tells_classes(self):
     "Whether there are classes to give a probability of."
     return (self.answers_[0].task if hasattr(self, "answers_") else self.task) != "regression"
@@ -561,7 +561,7 @@ class FamilyPredict(FamilyFit):
     def _proba(self, X): raise NotImplementedError(f"{type(self).__name__} has no _proba")
     def _distribution(self, X): raise NotImplementedError(f"{type(self).__name__} has no _distribution")
 
-# %% ../../nbs/models/70_families.ipynb #8f64c762
+# %% ../../nbs/models/70_families.ipynb #cfed2293
 class Family(FamilyPredict):
     "An estimator with a clock whose file holds numbers."
     @property
@@ -573,6 +573,9 @@ class Family(FamilyPredict):
     def config(self) -> dict:       # name → value
         "Its settings."
         return self.get_params()
+
+    def verify(self) -> None:
+        "What a family wants to see before a file of it is written; most want nothing."
 
     def _numbers(self) -> dict: raise NotImplementedError(f"{type(self).__name__} has no _numbers")
     def _take(self, numbers): raise NotImplementedError(f"{type(self).__name__} has no _take")
@@ -649,7 +652,12 @@ class Family(FamilyPredict):
             raise ValueError(f"{len(answers)} targets are not what this family learns")
         self.answers_ = answers
         self._several, self._named = about["several"] is True or len(answers) > 1, about["named_targets"] is True
-        self.held_out_, self.trained_ = dict(about["held_out"]), dict(about["trained"])
+        for name in "held_out", "trained":
+            facts = about[name]
+            values = facts.values() if isinstance(facts, dict) else [facts]
+            if not all(v is None or isinstance(v, (str, int, float)) for v in values) or not isinstance(facts, dict):
+                raise ValueError(f"{name} is no list of facts")
+            setattr(self, f"{name}_", dict(facts))
 
     def __getstate__(self):
         if self.__sklearn_is_fitted__():
@@ -686,7 +694,7 @@ def _plain(x):
     if isinstance(x, (list, tuple, np.ndarray)): return [_plain(v) for v in x]
     return x.item() if isinstance(x, np.generic) else x
 
-# %% ../../nbs/models/70_families.ipynb #296aecd1
+# %% ../../nbs/models/70_families.ipynb #a14a9e6a
 registry.add_kind("family", "a model of rows of a table, with the contract of synthlab.models.families")
 
 def restore_family(
@@ -707,7 +715,7 @@ def restore_family(
         raise ValueError(f"this is no family: {error} ({type(error).__name__})") from None
     return family
 
-# %% ../../nbs/models/70_families.ipynb #e0caa158
+# %% ../../nbs/models/70_families.ipynb #0fff4081
 def check_cv_in_time(
     cv,                     # number of folds, or a splitter
     X,                      # rows with times in their index, or in order of time

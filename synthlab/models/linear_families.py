@@ -8,7 +8,7 @@ __all__ = ['LEAST', 'ridge', 'checked_numbers', 'AsColumns', 'LinearFamily', 'Ri
            'row_series', 'ClockedFamily', 'LineMember', 'ForestMember', 'BoostMember', 'Stack', 'Ensemble',
            'MetaLearning']
 
-# %% ../../nbs/models/73_linear_families.ipynb #8b1f690b
+# %% ../../nbs/models/73_linear_families.ipynb #265be5b1
 from collections.abc import Callable
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from .out_of_fold import out_of_fold
 from .registry import registry
 from .tree_arrays import check_forest, from_histograms, from_sklearn, walk
 
-# %% ../../nbs/models/73_linear_families.ipynb #0b26c413
+# %% ../../nbs/models/73_linear_families.ipynb #c937a4ee
 def ridge(
     X: np.ndarray,          # rows, (R, F)
     y: np.ndarray,          # outcomes, (R, K)
@@ -38,7 +38,7 @@ def ridge(
     else: coef = np.linalg.lstsq(X, y)[0]
     return coef, level - middle @ coef
 
-# %% ../../nbs/models/73_linear_families.ipynb #a09682ba
+# %% ../../nbs/models/73_linear_families.ipynb #678534c7
 def checked_numbers(
     numbers: dict,          # name → array, as a file has them
     **shapes,               # name → shape that is expected
@@ -52,7 +52,7 @@ def checked_numbers(
         if not np.isfinite(found).all(): raise ValueError(f"{name} is not finite everywhere")
     return numbers
 
-# %% ../../nbs/models/73_linear_families.ipynb #d6e10381
+# %% ../../nbs/models/73_linear_families.ipynb #a6d9c3db
 LEAST = 1e-3            # least probability that a line gives
 
 class AsColumns:
@@ -102,7 +102,7 @@ class Ridge(LinearFamily):
     ):
         self._keep(locals())
 
-# %% ../../nbs/models/73_linear_families.ipynb #9f3f1419
+# %% ../../nbs/models/73_linear_families.ipynb #a9a6cc77
 def refuse(settings, given, why):
     "Raise one sentence if a setting is asked for that this family cannot have."
     asked = [k for k in settings if k in given]
@@ -140,7 +140,7 @@ def reward_weights(
     "What a row weighs by what it would have paid."
     return (np.abs(np.asarray(y, np.float64)) + 1e-6)**power
 
-# %% ../../nbs/models/73_linear_families.ipynb #f03e139e
+# %% ../../nbs/models/73_linear_families.ipynb #5f4aa68f
 def row_series(
     X,                          # table of rows, or an array
 ) -> np.ndarray:                # (R,) names
@@ -152,29 +152,32 @@ def row_series(
 
 class ClockedFamily(Family):
     "A family whose hooks know when their rows were decided, and of what."
+    passing = "_given", "_clock", "_before", "_held", "_kept"       # there while it learns
+
     def _learn(self, X, y, X_val, y_val, share, decided_at, ends_at, weight):
-        self._given = X, y, ends_at
+        self._given = dict(X=X, y=y, X_val=X_val, decided_at=decided_at, ends_at=ends_at)
         try: return super()._learn(X, y, X_val, y_val, share, decided_at, ends_at, weight)
         finally:
-            for name in "_given", "_clock", "_before", "_kept": self.__dict__.pop(name, None)
+            for name in self.passing: self.__dict__.pop(name, None)
 
     def _noted(self, decided, before, held, *more):
         super()._noted(decided, before, held, *more)
-        X, y, ends_at = self._given
+        X, y, ends_at = (self._given[k] for k in ("X", "y", "ends_at"))
         known = np.isfinite(targets_of(y, len(y))[0]).any(1)
         ends = None if ends_at is None else row_times(int(known.sum()), np.asarray(ends_at).reshape(-1)[known])
-        self._clock, self._before = (decided, ends, row_series(X)[known]), before
+        self._clock = decided, ends, row_series(X)[known], np.flatnonzero(known)
+        self._before, self._held = before, held
 
     def _part(self, rows, outcomes):
         part, self._kept = super()._part(rows, outcomes)
         return part, self._kept
 
     def _clock_of(self, every: bool):
-        "Times, ends (or None) and series of the rows that `_fit` sees, or `_refit`, which sees every row."
+        "Times, ends (or None), series and places of the rows that `_fit` sees, or `_refit`, which sees every row."
         keep = self._kept if every else self._before
         return [None if x is None else x[keep] for x in self._clock]
 
-# %% ../../nbs/models/73_linear_families.ipynb #9531ef43
+# %% ../../nbs/models/73_linear_families.ipynb #c9365e54
 class LineMember:
     "A ridge."
     def __init__(self, alpha: float = 1.): self.alpha = alpha
@@ -235,7 +238,7 @@ class BoostMember:
         self.trees = [check_forest(part, columns, 1) for part in parts]
         return self
 
-# %% ../../nbs/models/73_linear_families.ipynb #f284c6c7
+# %% ../../nbs/models/73_linear_families.ipynb #b3c4136d
 class Stack(AsColumns, ClockedFamily):
     "Members, and a ridge that says whom to believe."
     def _members(self) -> dict[str, Callable]:
@@ -250,7 +253,7 @@ class Stack(AsColumns, ClockedFamily):
         if X_val is not None and "boost" in self.members_:
             self.rounds_ = self.members_["boost"].best_rounds(X_val, self._columns(y_val))
             self.members_["boost"] = self._members()["boost"]().fit(X, outcomes, **beside)
-        decided, ends, _ = self._clock_of(every=False)
+        decided, ends = self._clock_of(every=False)[:2]
         folds = PurgedFolds(self.cv, decided, ends, self.reach)
         told = np.hstack([out_of_fold(make, X, outcomes, folds, **beside) for make in self._members().values()])
         met = np.isfinite(told).all(1)
@@ -295,7 +298,7 @@ class Stack(AsColumns, ClockedFamily):
         self.members_ = {name: make().take(parts[name], columns, K) for name, make in makes.items()}
         self.level, self.spread, self.weights, self.constant = (own[k] for k in "level spread weights constant".split())
 
-# %% ../../nbs/models/73_linear_families.ipynb #014e5fce
+# %% ../../nbs/models/73_linear_families.ipynb #7e13b703
 @registry.register("family", "ensemble")
 class Ensemble(Stack):
     "Boosting, a forest and a ridge, stacked by predictions out of fold."

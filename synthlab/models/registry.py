@@ -276,6 +276,12 @@ def check_targets(
                 raise ConfigError(f"{where}.{k} is not supported; write `name` and options only")
             check_targets(v, f"{where}.{k}", registry)
 
+def _options(cls):
+    "What can be given, by name: of a class to its `__init__`, whatever its `__new__` lets pass."
+    own = isinstance(cls, type) and cls.__init__ is not object.__init__
+    listed = list(inspect.signature(cls.__init__ if own else cls).parameters.items())[own:]
+    return {k: p for k, p in listed if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
 def create(
     kind: str | tuple,          # one of the registry's `kinds`, or several to search in that order
     config,                     # mapping with `name` or `_target_` and options, or just a name
@@ -294,8 +300,7 @@ def create(
     if not callable(found.cls):
         raise ConfigError(f"{where}: {found.kind} {found.name} is made already; there is nothing to build")
     options = {k: v for k, v in config.items() if k not in ("name", "_target_")}
-    known = {k: p for k, p in inspect.signature(found.cls).parameters.items()
-             if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    known = _options(found.cls)
     for k, v in options.items():
         if k not in known:
             raise ConfigError(f"{where}: {found.name} has no option {k!r}{nearest(k, known)}")

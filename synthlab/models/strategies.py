@@ -191,14 +191,15 @@ class MultiTaskStrategy(Strategy):
     def __init__(self,
         model_name: str|Family = "multi_task",  # a family of several targets
         target_names: Sequence[str]|None = None,    # columns of y, in order; None: all of them
-        loss_weights: Sequence[float]|Mapping[str, float]|None = None,  # of each target, > 0; None: the family's
+        loss_weights: Sequence[float]|Mapping[str, float]|str|None = None,  # of each target, or a preset's name
         model_config: Mapping[str, Any]|None = None,    # its settings; None: those of its variant
     ):
         super().__init__()
         wrong = isinstance(target_names, str) or len(set(target_names or "-")) < len(target_names or "-")
         if wrong or target_names is not None and not len(target_names):
             raise ValueError(f"target_names is {target_names!r}; give a list of different names")
-        if isinstance(loss_weights, Sequence) and target_names is not None and len(loss_weights) != len(target_names):
+        counted = loss_weights if isinstance(loss_weights, Sequence) and not isinstance(loss_weights, str) else None
+        if counted is not None and target_names is not None and len(loss_weights) != len(target_names):
             raise ValueError(f"{len(loss_weights)} loss_weights for {len(target_names)} targets")
         self.model_name, self.target_names = model_name, target_names
         self.loss_weights, self.model_config = loss_weights, model_config
@@ -224,26 +225,17 @@ class MultiTaskStrategy(Strategy):
             raise ValueError(f"{family.name} learns one target at a time; take multi_task, or SingleTaskStrategy")
         y = self._table(y_train)
         names = [str(c) for c in y.columns]
-        weights = self.loss_weights
-        given = dict(target_names=names) if self.target_names is not None else {}
-        if weights is not None: given["loss_weights"] = self._weights(weights, names)
-        lacks = [k for k in given if k not in family.get_params()]
-        if "loss_weights" in lacks: raise ValueError(f"{family.name} weighs its targets alike; it has no loss_weights")
-        family.set_params(**{k: v for k, v in given.items() if k not in lacks})
+        if self.target_names is not None and "target_names" in family.get_params():
+            family.set_params(target_names=names)
+        if self.loss_weights is not None:
+            if "loss_weights" not in family.get_params():
+                raise ValueError(f"{family.name} weighs its targets alike; it has no loss_weights")
+            family.set_params(loss_weights=self.loss_weights)
         val = None if y_val is None else self._table(y_val)
         last = lambda v: v[names].max(axis=1) if isinstance(v, pd.DataFrame) else v
         beside = {k: last(v) for k, v in beside.items() if v is not None}
         self.families = {"model": family.fit(X_train, y, X_val, val, **beside)}
         return family
-
-    def _weights(self, weights, names):
-        if isinstance(weights, Mapping):
-            for k in weights:
-                if k not in names: raise ValueError(f"loss_weights names {k}{nearest(k, names)}")
-            weights = [weights.get(k, 1.) for k in names]
-        if len(weights) != len(names): raise ValueError(f"{len(weights)} loss_weights for {len(names)} targets")
-        if not all(w > 0 for w in weights): raise ValueError(f"loss_weights are {list(weights)}; each is above 0")
-        return [float(w) for w in weights]
 
     def predict(self,
         X,                      # rows, (N,F)
@@ -251,7 +243,7 @@ class MultiTaskStrategy(Strategy):
         "Values and classes, a column a target."
         family = self._ready()["model"]
         names = [answer.target for answer in family.answers_]
-        return pd.DataFrame(family.predict(X).reshape(len(X), -1), getattr(X, "index", None), names)
+        return pd.DataFrame(np.asarray(family.predict(X)).reshape(len(X), -1), getattr(X, "index", None), names)
 
 # %% ../../nbs/models/78_strategies.ipynb #72a69fce
 def tells_shares(
@@ -352,6 +344,8 @@ class CascadeStrategy(Strategy):
             told = np.isfinite(said).all(1)
             stages.append(dict(stage=label, target=target, rows=len(X), dropped=int((~told).sum())))
             X, seen[seen] = with_columns(some_rows(X, told), said[told], label), told
+        for family in families.values() if timed else ():   # rows dropped for a later stage may be asked about
+            family._asked = np.unique(decided)
         self.families, self.stages_ = families, pd.DataFrame(stages).set_index("stage")
         return self
 

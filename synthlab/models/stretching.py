@@ -38,8 +38,8 @@ def broken_line(
     right = torch.searchsorted(knots, x.contiguous()).clamp(1, shape[-1] - 1)
     a, b, c, d = (v.gather(-1, i) for v in (knots, values) for i in (right - 1, right))
     line = c + (x - a)*((d - c)/(b - a))
-    for end, beyond in ((0, x < knots[..., :1]), (-1, x > knots[..., -1:])):
-        (a, b), (c, d) = ((v[..., [mid]], v[..., [end]]) for v in (knots, values))
+    for end, beyond in ((0, x < knots[..., :1]), (shape[-1] - 1, x > knots[..., -1:])):
+        (a, b), (c, d) = ((v.narrow(-1, mid, 1), v.narrow(-1, end, 1)) for v in (knots, values))
         line = torch.where(beyond, d + (x - b)*((d - c)/(b - a)), line)
     return line
 

@@ -87,8 +87,8 @@ class Body(nn.Module):
             x = recomputed(stage, x, *known) if again else stage(x, *known)
         return x
 
-# %% ../../nbs/models/79_table_networks.ipynb #aafcca81
-ACTIVATIONS = dict(relu=nn.ReLU, gelu=nn.GELU, silu=nn.SiLU, tanh=nn.Tanh)
+# %% ../../nbs/models/79_table_networks.ipynb #6e17f576
+ACTIVATIONS = dict(relu=nn.ReLU, leaky_relu=lambda: nn.LeakyReLU(.2), gelu=nn.GELU, silu=nn.SiLU, tanh=nn.Tanh)
 
 class Dense(nn.Module):
     "A linear map, an activation, a norm, dropout."
@@ -97,7 +97,7 @@ class Dense(nn.Module):
         outputs: int,                   # numbers a row
         dropout: float = 0.,            # share dropped in training, in [0, 1)
         batch_norm: bool = True,        # normalise over the batch
-        activation: str = "relu",       # relu | gelu | silu | tanh
+        activation: str = "relu",       # relu | leaky_relu | gelu | silu | tanh
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -119,7 +119,7 @@ class RowBody(Body):
         hidden: list[int],              # widths of the layers, first to last
         dropout: float = .2,            # share dropped after each layer in training, in [0, 1)
         batch_norm: bool = True,        # normalise after each layer
-        activation: str = "relu",       # relu | gelu | silu | tanh
+        activation: str = "relu",       # relu | leaky_relu | gelu | silu | tanh
     ):
         widths = [features, *hidden]
         super().__init__([Dense(a, b, dropout, batch_norm, activation) for a, b in zip(widths, widths[1:])], widths[-1])

@@ -266,10 +266,13 @@ class NetworkSettings(Family):
 
     def _body(self, features): raise NotImplementedError(f"{type(self).__name__} has no body")
 
+    def _outputs_asked(self):
+        "How many outputs a network of it has."
+        return len(self.classes_) if self.answers_[0].task == "multiclass" else len(self.answers_)
+
     def _network(self, features):
         "A new network for so many columns."
-        outputs = len(self.classes_) if self.answers_[0].task == "multiclass" else len(self.answers_)
-        network = Network(self._body(features), outputs)
+        network = Network(self._body(features), self._outputs_asked())
         network.body.checkpointing = self.checkpointing
         return network
 
@@ -297,7 +300,8 @@ class NetworkFit(NetworkSettings):
     def _in_units(self, y): return ((y - self.centre_)/self.scale_).astype(np.float32)
     def _tasks(self): return [a.task for a in self.answers_]
     def _objective(self, network): return TableObjective(network, self._tasks(), self._shares_of_targets())
-    def _adjust(self, trainer): pass
+    def _adjust(self, trainer): pass            # may set up optimisers
+    def _kept(self, network): return network    # the part that is asked later
 
     def _fit(self, X, y, X_val, y_val, weight):
         config, device = self.training_config(), self._device()
@@ -315,7 +319,7 @@ class NetworkFit(NetworkSettings):
             rows = fit_network(self._objective(self.network_), config, train, val, X_val is not None, self.folder,
                                about, self._adjust)
             self._curves(rows, X_val is not None)
-            self.network_.to("cpu")
+            self.network_ = self._kept(self.network_.to("cpu"))
             self.importance_ = self._permuted(*((X, y) if X_val is None else (X_val, y_val)))
 
     def _judged(self, X, y, X_val, y_val):
@@ -416,6 +420,10 @@ class NetworkFamily(NetworkFit):
         "A small batch of any numbers."
         return (torch.zeros(8, features),)
 
+    def _passes(self, features):
+        "What a step of training passes, and a small batch for each."
+        return [(self._body(features), self._few(features))]
+
     def memory_estimate(self,
         X=None,                             # rows to train on, or their shape (R,F); None: those it was fitted on
     ) -> float:                             # MB of 2²⁰ bytes
@@ -423,10 +431,11 @@ class NetworkFamily(NetworkFit):
         if X is None and not hasattr(self, "trained_"):
             raise ValueError(f"how much memory {self.name} takes depends on the rows; give X")
         rows, features = (self.trained_["rows"], self.n_features_in_) if X is None else getattr(X, "shape", X)
-        body = self._body(features)
-        body.checkpointing = self.checkpointing
-        table = rows*(3*4*features + 8*getattr(self, "lookback", 0))
-        return (table + training_bytes(body, min(rows, self.batch_size), *self._few(features)))/2**20
+        taken = rows*(3*4*features + 8*getattr(self, "lookback", 0))
+        for body, inputs in self._passes(features):
+            body.checkpointing = self.checkpointing
+            taken += training_bytes(body, min(rows, self.batch_size), *inputs)
+        return taken/2**20
 
 # %% ../../nbs/trainers/70_network_families.ipynb #f53ad3c0
 @registry.register("family", "mlp", description="A perceptron on each row.")
@@ -438,7 +447,7 @@ class MLP(NetworkFamily):
 
     def __init__(self,
         hidden_layers: Sequence[int] = (256, 128, 64),  # widths, first to last, 1 or more each
-        activation: str = "relu",           # relu | gelu | silu | tanh
+        activation: str = "relu",           # relu | leaky_relu | gelu | silu | tanh
         dropout: float = .2,                # share dropped after each layer in training, in [0, 1)
         batch_norm: bool = True,            # normalise after each layer
         epochs: int = 50,                   # passes over the rows at most

@@ -52,7 +52,9 @@ def solved_law(
 ) -> tuple[StateSpace, Tensor]: # the law of motion, and which draws have one, (…) bool; the default's where not
     "Laws of motion of the draws that have a solution."
     flat = theta.reshape(-1, theta.shape[-1])
-    good, usual = world.valid(flat.detach()), world.parameters.tensor().to(flat)
+    known, usual = flat.detach(), world.parameters.tensor().to(flat)
+    sure = world.solvable and known.isfinite().all() and not world.parameters.outside(known).any()
+    good = torch.ones(len(flat), dtype=torch.bool) if sure else world.valid(known)
     for _ in range(len(flat) + 1):
         try: space = world.law(torch.where(good[:, None], flat, usual))
         except IndeterminateError as e: good[e.draws] = False

@@ -28,7 +28,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from ...experiments.config import CONF, nearest
-from ...models.registry import ConfigError, create, plain_config, registry
+from ...models.registry import ConfigError, plain_config, registry
 from ...models.strategies import use_maker
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #352f8ff0
@@ -42,8 +42,8 @@ HOUSE = {           # family -> its name as a trainer, module that registers it
     "transformer": ("Transformer", "trainers.network_families"),
     "lstm": ("LSTM", "trainers.network_families"),
     "cnn1d": ("CNN1D", "trainers.network_families"),
-    "vae": ("VAE", "trainers.vae_gan"),
-    "gan": ("GAN", "trainers.vae_gan"),
+    "vae": ("VAE", "trainers.generative_families"),
+    "gan": ("GAN", "trainers.generative_families"),
     "gmm_regime": ("GMMRegime", "models.regime_families"),
     "ngboost": ("NGBoost", "models.ngboost"),
     "change_point": ("ChangePoint", "models.regime_families"),
@@ -103,6 +103,9 @@ SPELLINGS = (
     ("gamma", "min_split_loss", "min_gain_to_split"), ("num_leaves", "max_leaves"),
     ("early_stopping_rounds", "early_stopping_round", "patience"),
     ("epochs", "max_epochs", "n_epochs"), ("batch_size", "batch"), ("dropout", "dropout_rate"),
+    ("hidden_layers", "hidden_layer_sizes", "hidden_dims", "hidden"), ("hidden_dim", "hidden_size"),
+    ("num_heads", "n_heads", "heads", "nhead"), ("ff_dim", "dim_feedforward", "feedforward"),
+    ("kernel_size", "kernel"), ("pool_size", "pool"), ("checkpointing", "gradient_checkpointing"),
     ("threads", "num_threads", "n_jobs", "nthread"), ("seed", "random_state", "random_seed"))
 COMMON = dict(task="auto", seed=7, threads=1, validation=.15, reach=0)      # what every family takes, with its default
 
@@ -232,8 +235,8 @@ def signature_document(
     name: str,              # of a family that a plug-in registered
 ) -> dict[str, Any]:
     "What a family says of itself."
-    known = signature(registry.get_info(name, "family").cls).parameters.values()
-    known = [p for p in known if p.name not in COMMON and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    known = signature(registry.get_info(name, "family").cls.__init__).parameters.values()
+    known = [p for p in known if p.name not in ("self", *COMMON) and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     values = {p.name: p.default for p in known}
     return SECTIONS | dict(model_family=name, hyperparameters=values, variants={"balanced": {}})
 
@@ -391,8 +394,8 @@ def make_family(
         values = deep_merge(document["hyperparameters"], checked_values(config, document, ""))
         config = deep_merge(values, checked_values(overrides, document, ""))
     else: config = load_model_config(name, config, overrides)
-    find_family(name)
-    return create("family", {"name": family_name(name)} | config)
+    try: return find_family(name)(**config)
+    except (TypeError, ValueError) as e: raise ConfigError(f"{family_name(name)}: {e}") from e
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #720ab430
 def trainer_of(name):

@@ -5,7 +5,7 @@ goes on where it was."""
 
 # %% auto #0
 __all__ = ['MAX_GRID', 'Range', 'read_range', 'read_space', 'SearchTrial', 'said_of', 'tried', 'Search', 'grid_search',
-           'question_digest', 'whole_journal', 'optuna_search']
+           'recorded', 'question_digest', 'whole_journal', 'optuna_search']
 
 # %% ../../../nbs/labs/quant/27_search.ipynb #32b745b0
 import hashlib, itertools, math, time
@@ -19,6 +19,7 @@ from ...datasets.purged import row_times
 from synthlab.labs.quant.configuration import (checked_values, family_document, family_name, load_model_config,
     make_family, spelling)
 from .selection import fitted_folds, scorer_of, timed_folds
+from ...metrics.performance import sharpe
 from ...models.registry import ConfigError
 from ...trainers.facts import json_text
 
@@ -180,6 +181,20 @@ def grid_search(
         if on_trial: on_trial(trial)
         trials.append(trial)
     return Search(name, trials, space, seed, base)
+
+# %% ../../../nbs/labs/quant/27_search.ipynb #0ee0f7cd
+def recorded(
+    ledger,                         # with record(key, config, sharpe, bars, run)
+    key: str,                       # of the question: data, target and folds
+    earn: Callable[[np.ndarray], Any],  # predictions (R,), NaN where untested -> returns of a bar, (n,)
+    run: str = "",                  # its folder
+) -> Callable[[SearchTrial], Any]:  # for `on_trial`
+    "Record every trial of a search."
+    def tell(trial):
+        returns = np.zeros(0) if trial.error else np.asarray(earn(trial.predictions), np.float64)
+        ratio = float(sharpe(returns, 1)) if len(returns) > 1 else math.nan
+        return ledger.record(key, dict(family=trial.family, config=trial.config), ratio, len(returns), run)
+    return tell
 
 # %% ../../../nbs/labs/quant/27_search.ipynb #b01d7eb3
 def question_digest(

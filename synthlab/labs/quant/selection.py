@@ -6,7 +6,8 @@ column that is too good to be true goes first."""
 # %% auto #0
 __all__ = ['LEAKY', 'SCORES', 'WEIGHTS', 'WAYS', 'leaky_names', 'strength', 'too_good', 'importance_report',
            'select_top_features', 'quick_prune', 'rank_ic', 'scorer_of', 'timed_folds', 'fitted_folds',
-           'permutation_importance', 'Elimination', 'recursive_elimination', 'multi_model_importance', 'Selection']
+           'permutation_importance', 'Elimination', 'recursive_elimination', 'multi_model_importance', 'judgements',
+           'Selection']
 
 # %% ../../../nbs/labs/quant/26_selection.ipynb #b72158fb
 import re
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import get_scorer
 from ...datasets.purged import PurgedFolds, index_times, row_times
 from ...datasets.targets import parse_target
@@ -145,6 +147,9 @@ def timed_folds(
     if isinstance(folds, int | np.integer):
         raise ValueError(f"folds is {folds}, which elsewhere means folds that train on the future; "
                          f"give PurgedFolds({max(2, int(folds))}, ends_at=…)")
+    known = getattr(folds, "ends_at", None)
+    if known is not None and pd.isna(np.asarray(known, object)).any():
+        raise ValueError("a row has no end, so its outcome is unknown; take rows whose outcome is known")
     return check_cv_in_time(folds, X, ends_at)
 
 # %% ../../../nbs/labs/quant/26_selection.ipynb #3e9b1c79
@@ -282,6 +287,40 @@ def multi_model_importance(
     if not all(w > 0 for w in weight.values()): raise ValueError(f"weights are {weight}; each is above 0")
     mean = sum(w*parts[m] for m, w in weight.items())/sum(weight.values())
     return mean.sort_values(ascending=False, kind="stable").rename("importance")
+
+# %% ../../../nbs/labs/quant/26_selection.ipynb #4d89902d
+def _forest(X, y, seed):
+    "What a random forest says of columns, (F,)."
+    kind = RandomForestClassifier if np.isin(y, (0, 1)).all() else RandomForestRegressor
+    whole = X.fillna(X.median()).fillna(0.)
+    forest = kind(100, max_depth=10, min_samples_leaf=5, max_features="sqrt", random_state=seed)
+    return forest.fit(whole, y).feature_importances_
+
+def judgements(
+    models: Sequence[str|Family],   # names of families, random_forest, or families
+    X: pd.DataFrame, y,             # training rows, (R,F), and their outcomes, (R,), known
+    ends_at=None,                   # when each outcome is known, (R,)
+    asked: Sequence[str] = ("mlp",),    # models that are asked by permutation
+    seed: int = 7,
+) -> dict[str, pd.DataFrame]:       # model -> a row a symbol and a column a column, ≥ 0
+    "What several models say of columns, symbol by symbol."
+    level = [k for k in X.index.names if k != "decided_at"] if isinstance(X.index, pd.MultiIndex) else []
+    symbols = X.index.get_level_values(level[0]) if level else np.full(len(X), "all")
+    ends, found = None if ends_at is None else np.asarray(ends_at), {}
+    for model in models:
+        name, table = model if isinstance(model, str) else model.name, {}
+        for symbol in sorted(set(symbols)):
+            at = np.flatnonzero(symbols == symbol)
+            rows, answer, end = X.iloc[at], y.iloc[at], None if ends is None else ends[at]
+            if name == "random_forest": table[symbol] = _forest(rows, answer, seed)
+            elif name in asked:
+                measured = permutation_importance(model, rows, answer, PurgedFolds(3, ends_at=end), end, seed=seed)
+                table[symbol] = measured.importance[list(X)].clip(lower=0).to_numpy()
+            else:
+                said = fresh(model).fit(rows, answer, ends_at=end).get_feature_importance()
+                table[symbol] = said[list(X)].to_numpy()
+        found[name] = pd.DataFrame(table, list(X)).T
+    return found
 
 # %% ../../../nbs/labs/quant/26_selection.ipynb #b22e1d5a
 WAYS = "importance", "permutation", "elimination", "all"

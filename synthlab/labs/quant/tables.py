@@ -6,7 +6,7 @@ ticked by what was found."""
 # %% auto #0
 __all__ = ['COLUMNS', 'show_scores', 'show_trading', 'show_folds', 'checklist']
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #543390ef
+# %% ../../../nbs/labs/quant/21_tables.ipynb #a4c36f98
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from ...experiments.verdicts import percent, write_p_value
 from .conclusion import with_ends
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #4c54ff09
+# %% ../../../nbs/labs/quant/21_tables.ipynb #7749fea6
 COLUMNS = dict(rank_ic=("rank IC", ".3f", 1), r2=("R², %", ".2f", 100), mae=("mean error", ".4f", 1), ndcg=("NDCG", ".3f", 1),
                auc=("AUC", ".3f", 1), brier_skill=("Brier skill, %", ".1f", 100), log_loss=("log loss", ".4f", 1),
                accuracy=("accuracy, %", ".1f", 100), most_common=("most common, %", ".1f", 100), qwk=("kappa", ".3f", 1),
@@ -31,7 +31,7 @@ def show_scores(
         rows[family] = row
     return pd.DataFrame(rows).T
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #c47675dc
+# %% ../../../nbs/labs/quant/21_tables.ipynb #28a08edb
 def show_trading(
     told: Mapping[str, Any],            # what a result says of a target
 ) -> pd.DataFrame:                      # text; a row a strategy; empty where there is none
@@ -48,7 +48,7 @@ def show_trading(
                         "Šidák": "" if alike or s["sidak"] is None else f"{s['sidak']:.2f}"}
     return pd.DataFrame(rows).T
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #1a5d02c6
+# %% ../../../nbs/labs/quant/21_tables.ipynb #dfeff311
 def show_folds(
     result: Mapping[str, Any],          # metrics of a walk: fold_begins, targets
     target: str,
@@ -57,7 +57,7 @@ def show_folds(
     told = result["targets"][target]
     return pd.DataFrame(told["folds"], index=pd.Index(result["fold_begins"], name="tested from")).astype(float).round(3)
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #135f5ce2
+# %% ../../../nbs/labs/quant/21_tables.ipynb #0643de3c
 def checklist(
     result: Mapping[str, Any],          # metrics of a walk, as `result.json` holds them
     folder: str | Path,                 # of its run

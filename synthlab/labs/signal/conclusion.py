@@ -12,6 +12,7 @@ __all__ = ['SCORE_WORDS', 'BESIDE', 'EVIDENCE', 'NO_REGRESSION', 'with_interval'
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #a1eda853
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 import numpy as np
 import pandas as pd
@@ -116,13 +117,15 @@ def say_purchases(
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #49cf4e72
 def say_trades(
     table: pd.DataFrame,                # of a `BacktestResult`, by strategy
-) -> list[str]:                         # one or two sentences
+) -> list[str]:                         # one to three sentences
     "What the trades made, beside buying once."
     own, hold = table.loc["model"], table.loc["buy and hold"]
     against = f" against {own.sharpe:.2f}" if math.isfinite(own.sharpe) else ""
     found = [f"Traded, it made {percent(own.total_return)} in {own.trades:.0f} trades, "
              f"invested {percent(own.invested)} of the time; having bought once and waited made "
              f"{percent(hold.total_return)}, with a Sharpe ratio of {hold.sharpe:.2f}{against}."]
+    if still := int(own.get("open", 0)):
+        found.append(f"{still} trade{'s are' if still > 1 else ' is'} still open at the last close and marked to it.")
     if 0 < own.trades < ENOUGH:
         found.append(f"**{own.trades:.0f} trade{'s are' if own.trades > 1 else ' is'} too few to judge.**")
     return found
@@ -200,7 +203,7 @@ def learn_decision(
 
 def classify_logistic(
     loader: SignalLoader, fold: Fold, config: SignalConfig,
-) -> Classified | None:                 # of the test windows; None where there is nothing to learn from
+) -> Classified | None:                 # of the last part; None where there is nothing to learn from
     "The logistic regression, with a threshold of its own."
     before = labels_of(loader, fold.train), labels_of(loader, fold.val)
     if not all(0 < label.mean() < 1 for label in before): return None
@@ -289,14 +292,16 @@ def judge_signal(
 ) -> dict[str, Any]:                    # metrics, scores, gains, traded, decision, classified, reliability, …
     "The model beside its references on the test windows."
     label, payoff = labels_of(loader, fold.test), payoffs_of(loader, fold.test, config)
-    windows, shared = fold.test.windows, windows_overlap(loader, config)
+    windows, shared, (every, known) = fold.test.windows, windows_overlap(loader, config), loader.decisions(fold.test)
     if decision is None: decision = learn_decision(network_logits(model, fold.val), loader, fold, config, pos_weight)
-    classified = {"model": Classified(decision.probability(network_logits(model, fold.test)), decision.threshold)}
-    if (logistic := classify_logistic(loader, fold, config)) is not None: classified["logistic"] = logistic
+    said = {"model": Classified(decision.probability(network_logits(model, every)), decision.threshold)}
+    acting = Fold((fold.train, fold.val, every), fold.windows, fold.split, fold.engineer)
+    if (logistic := classify_logistic(loader, acting, config)) is not None: said["logistic"] = logistic
+    classified = {who: replace(c, probability=c.probability[known]) for who, c in said.items()}
     say(f"testing {len(label)} windows, {config.evaluation.random_draws} random strategies")
     scores = score_table(classified, label, payoff, decision.base_rate, shared, config)
     gains = gain_table(classified, label, payoff, shared, config)
-    signals = {who: c.signal for who, c in classified.items()}
+    signals = {who: c.signal for who, c in said.items()}
     traded = trade_strategies(traded_assets(loader, fold.test), signals, config, run, loader.given_bars())
     span = show_stamp(windows.decided_at[0]), show_stamp(windows.decided_at[-1])
     losses = held_out(classified["model"], label, loader, windows)

@@ -377,10 +377,8 @@ def paper_result(
     rows: list[tuple],                  # what `replay` gave
     book: TradeBook,                    # its account
 ) -> PaperResult:
-    "Sell what is left, and write down log and trades."
-    book.finish()
+    "Log and trades of a replay."
     log = pd.DataFrame(rows, columns=["time", "close", "probability", "signal", "position", "equity"]).set_index("time")
-    log.iloc[-1, log.columns.get_indexer(["position", "equity"])] = book.position, book.equity
     trades = book.trades()
     return PaperResult(log, trades.assign(entry=log.index[trades["entry"]], exit=log.index[trades["exit"]]))
 

@@ -32,6 +32,8 @@ def show_papers(
     for name, paper in papers.items():
         log = paper.log
         held = log["close"].iloc[-1]/log["close"].iloc[0] - 1
-        print(f"{name}: {len(log)} candles, {len(paper.trades)} trades, {log['equity'].iloc[-1] - 1:+.2%} after costs, "
+        still = int((paper.trades["reason"] == "open").sum())
+        trades = f"{len(paper.trades)} trades" + (f" ({still} still open)" if still else "")
+        print(f"{name}: {len(log)} candles, {trades}, {log['equity'].iloc[-1] - 1:+.2%} after costs, "
               f"{held:+.2%} without trading")
         print(f"the last trades:\n{paper.trades.tail(5).to_string(index=False)}\n" if len(paper.trades) else "")

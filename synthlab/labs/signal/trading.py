@@ -30,8 +30,8 @@ class TradedAsset:
     name: str
     bars: pd.DataFrame                  # T candles, from the first test decision on
     segment: np.ndarray                 # (T,), changes at a gap
-    row: np.ndarray                     # of each of its w test windows, position in `bars`, (w,)
-    window: np.ndarray                  # of each, position among all test windows, (w,)
+    row: np.ndarray                     # of each of its w decisions, position in `bars`, (w,)
+    window: np.ndarray                  # of each, position among the decisions of all assets, (w,)
     atr: np.ndarray                     # (T,), price units
 
     def prices(self) -> tuple[np.ndarray, ...]:     # four of (T,)
@@ -39,9 +39,9 @@ class TradedAsset:
         return tuple(self.bars[c].to_numpy(np.float64) for c in ("open", "high", "low", "close"))
 
     def per_candle(self,
-        signal: np.ndarray,             # of all test windows, (n,) bool
+        signal: np.ndarray,             # of all decisions, (n,) bool
     ) -> np.ndarray:                    # (T,) bool
-        "Signals of windows as signals of candles; a candle without a window has none."
+        "Signals of decisions as signals of candles; a candle without one has none."
         found = np.zeros(len(self.bars), bool)
         found[self.row] = signal[self.window]
         return found
@@ -50,10 +50,10 @@ class TradedAsset:
 def traded_assets(
     loader: SignalLoader,
     batches: Batches,                   # the test windows
-) -> list[TradedAsset]:                 # those with a test window, in the loader's order
+) -> list[TradedAsset]:                 # those with a decision, in the loader's order
     "The candles of each asset on which a test is traded."
-    found, windows = [], batches.windows
-    over = windows.ends_at.max()                    # the last outcome that the test knows
+    found, windows = [], loader.decisions(batches)[0].windows
+    over = loader.span(batches)[1]
     for a, name in enumerate(loader.names):
         mine = np.flatnonzero(windows.asset == a)
         if not len(mine): continue
@@ -132,10 +132,12 @@ def trade_numbers(
     config: SignalConfig,               # rule and horizon, for the slots
 ) -> dict[str, float]:
     "How often a strategy traded, and how that went."
-    trades = pd.concat([ledger.trades for ledger in ledgers.values()])["net_return"]
+    trades = pd.concat([ledger.trades for ledger in ledgers.values()])
+    closed = trades["net_return"][trades["reason"] != "open"]
     slots = config.data.horizon if config.evaluation.rule == "slots" else 1
-    return dict(trades=len(trades), hit_rate=float((trades > 0).mean()) if len(trades) else np.nan,
-                mean_trade=float(trades.mean()) if len(trades) else np.nan, invested=share_invested(ledgers, slots))
+    return dict(trades=len(trades), open=len(trades) - len(closed),
+                hit_rate=float((closed > 0).mean()) if len(closed) else np.nan,
+                mean_trade=float(closed.mean()) if len(closed) else np.nan, invested=share_invested(ledgers, slots))
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #9defff67
 def strategy_row(
@@ -151,7 +153,7 @@ def strategy_row(
 # %% ../../../nbs/labs/signal/16_trading.ipynb #9ce95521
 def random_returns(
     assets: list[TradedAsset],
-    signal: np.ndarray,                 # of the strategy that they imitate, a test window each, (n,) bool
+    signal: np.ndarray,                 # of the strategy that they imitate, a decision each, (n,) bool
     config: SignalConfig,               # draws, seed, costs, rule
 ) -> np.ndarray:                        # (draws, times), net return a candle
     "Portfolios with as many trades, at random times."
@@ -259,7 +261,7 @@ def strategy_returns(
 # %% ../../../nbs/labs/signal/16_trading.ipynb #50d2e3a1
 def trade_strategies(
     assets: list[TradedAsset],
-    signals: Mapping[str, np.ndarray],  # strategy -> a test window each, (n,) bool; the model first
+    signals: Mapping[str, np.ndarray],  # strategy -> a decision each, (n,) bool; the model first
     config: SignalConfig,
     run: Run | None = None,             # the run that this belongs to
     bars: Mapping[str, pd.DataFrame] | None = None,     # all candles by asset: on them strategies were tried
