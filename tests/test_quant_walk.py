@@ -5,14 +5,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kstest
 from sklearn.linear_model import Ridge
 
-from synthlab.datasets.panels import Rows
+from synthlab.datasets.panels import Rows, load_panel, make_rows
+from synthlab.datasets.purged import PurgedFolds
 from synthlab.experiments.ledger import TrialLedger, standing, trial_key
+from synthlab.labs.quant.controls import audit_walk, best_of, random_entries, random_labels, walk_outputs
 from synthlab.labs.quant.folds import Table, calendar_folds, fold_rows
 from synthlab.labs.quant.walk import Recipe, WalkForwardEngine, do_folds, read_rows
 from synthlab.metrics.performance import probabilistic_sharpe, sharpe
 from synthlab.metrics.positions import (PositionRule, break_even_cost, capacity, exposure, hold, minimum_track_record, panel_factors, rank_weights, strategy_metrics)
+from synthlab.models.out_of_fold import out_of_fold
 from synthlab.models.registry import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -295,3 +299,101 @@ def test_paths_predict_every_row_once_and_purge_both_sides():
     (lambda: engine().run(Ridge(), jobs=2), "meet in a folder"), (lambda: engine(calendar=panel().calendar[9:]), "no day of the calendar")])
 def test_what_is_wrong_is_said_before_anything_is_fitted(wrong, why):
     with pytest.raises(ValueError, match=why): wrong()
+
+# what must come out where there is nothing
+
+def test_an_account_that_lost_everything_holds_nothing():
+    book = PositionRule("rank", fee=.01, slippage=0.).trade([[1., 2]]*4, [[.1, 0.], [5., 0.], [.1, .1], [.1, .1]])
+    assert book.net[1] == -1 and not book.weights[2:].any() and not book.net[2:].any()
+
+def test_random_labels_earn_nothing():
+    walk = engine(panel(days=320, assets=8, skill=0.), min_train_samples=200)
+    found = random_labels(walk, 60)
+    assert found.uniform > .01 and abs(found.sharpe.mean()) < 4*found.sharpe.std()/60**.5
+    known = random_labels(engine(panel(days=320, assets=8, skill=.5), min_train_samples=200), 60)
+    assert known.sharpe.std() > 1.5*found.sharpe.std()              # mixtures of what the features know: told in the notebook
+
+def test_random_labels_are_those_of_a_plain_loop():
+    walk = engine(panel(days=120))
+    found, t, said = random_labels(walk, 2, seed=3), walk.table, np.full(120*6, np.nan)
+    drawn = np.random.default_rng([3, 1]).standard_normal(len(said))
+    for cut in walk.cuts():
+        X = t.X.to_numpy(np.float64)
+        A = (X[cut.train] - X[cut.train].mean(0))/X[cut.train].std(0)
+        w = np.linalg.solve(A.T@A + np.eye(3), A.T@(drawn[cut.train] - drawn[cut.train].mean()))
+        said[cut.test] = (X[cut.test] - X[cut.train].mean(0))/X[cut.train].std(0)@w
+    rows = np.flatnonzero(np.isfinite(said))
+    scores = t.wide(rows, said[rows])[t.time[rows[0]]:t.time[rows[-1]]]
+    book = PositionRule(fee=0., slippage=0.).trade(scores, t.everything[t.time[rows[0]]:t.time[rows[-1]]])
+    assert len(book.net) == 59 and found.sharpe[1] == pytest.approx(float(sharpe(book.net)), rel=1e-9)
+
+def test_entries_at_random_keep_the_trading_and_lose_the_knowledge():
+    rng, free = np.random.default_rng(0), PositionRule(fee=0., slippage=0.)
+    moves = .01*rng.standard_normal((200, 8))
+    assert random_entries(moves + .03*rng.standard_normal(moves.shape), moves, free, 99).p_value == .01
+    p = [random_entries(rng.standard_normal((60, 5)), .01*rng.standard_normal((60, 5)), free, 39).p_value for _ in range(40)]
+    assert kstest(p, "uniform").pvalue > .001
+
+def test_the_best_of_twenty_is_seen_through():
+    found = best_of(bars=126, simulations=300, seed=1)
+    assert found.plain > .5 and .015 < found.sidak < .1 and found.deflated <= .015
+    assert best_of(bars=504, simulations=40, ratio=5., seed=1).deflated > .8
+
+def prices(assets=4, days=150):
+    rng, times = np.random.default_rng(5), pd.bdate_range("2020-01-01", periods=days, tz="UTC")
+    return {f"A{k}": pd.DataFrame(dict(close=100*np.exp(np.cumsum(.01*rng.standard_normal(days)))), times) for k in range(assets)}
+
+def rows_of(frames, **features):
+    known = dict(week=lambda f: f["close"].pct_change(5).to_numpy(), day=lambda f: f["close"].pct_change().to_numpy())
+    return make_rows(load_panel(dict(frames)), known | features, "fwd_ret_5d")
+
+def walked(rows, kind=WalkForwardEngine): return walk_outputs(rows, kind(rows, 60, 20, 20, 100, runs=None).run("ridge"))
+
+class Unpurged(WalkForwardEngine):
+    "Learns from every training row, whenever its outcome is known."
+    def cuts(self):
+        t, last = self.table, np.iinfo(np.int64).max
+        inside = lambda c: (t.decided < t.decided[c.test[0]]) & (t.decided >= t.decided[c.train[0]]) & np.isfinite(t.y[:, 0])
+        return [c._replace(train=np.flatnonzero(inside(c)), before=last) for c in super().cuts()]
+
+def with_X(rows, change): rows.X = change(rows.X).astype(np.float32); return walked(rows)
+def staged(frames, inside):
+    rows, stages = rows_of(frames), {}
+    for cut in WalkForwardEngine(rows, 60, 20, 20, 100, runs=None).cuts():
+        X, y = rows.X.iloc[cut.train].fillna(0), rows.y["fwd_ret_5d"].iloc[cut.train]
+        folds = PurgedFolds(4, ends_at=rows.ends_at["fwd_ret_5d"].iloc[cut.train])
+        stages[cut.name] = pd.Series(Ridge(1e-6).fit(X, y).predict(X) if inside else out_of_fold(Ridge(1e-6), X, y, folds), X.index)
+    return walk_outputs(rows, None, stages)
+
+LEAKS = {
+    "a feature from the future": lambda f: walked(rows_of(f, next=lambda b: b["close"].pct_change().shift(-1).to_numpy())),
+    "the target among the features": lambda f: with_X(r := rows_of(f), lambda X: X.assign(hint=r.y["fwd_ret_5d"].fillna(0))),
+    "train rows inside the reach": lambda f: walked(rows_of(f), Unpurged),
+    "a scaler fitted on all rows": lambda f: with_X(rows_of(f), lambda X: (X - X.mean())/X.std()),
+    "a cascade in-sample": lambda f: staged(f, True),
+    "ranked over time, not across assets": lambda f: with_X(rows_of(f), lambda X: X.groupby(level="asset").rank(pct=True))}
+KNOWN_BY = dict(zip(LEAKS, ("next", "hint", "said", "week", "stag", "week")))
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_planted_leak_fires(name):
+    report = audit_walk(LEAKS[name], prices(), cuts=2, changes=("scaled",))
+    assert not report and KNOWN_BY[name] in {f.name.split(" ", 1)[1][:4] for f in report.findings}
+
+@pytest.mark.parametrize("whole", [lambda f: walked(rows_of(f)), lambda f: staged(f, False),
+    lambda f: with_X(rows_of(f), lambda X: X.groupby(level="decided_at").rank(pct=True))], ids=("walk", "cascade out of fold", "ranked across assets"))
+def test_what_is_right_does_not_fire(whole):
+    assert audit_walk(whole, prices(), cuts=2, changes=("scaled",))
+
+@pytest.mark.soak
+def test_two_thousand_times_the_best_of_twenty():
+    found = best_of(bars=1008, simulations=2000, seed=int(os.environ.get("SEED", 0)))
+    print(found)
+    assert found.plain > .5 and .03 <= found.sidak <= .08 and found.deflated <= .01
+
+@pytest.mark.slow
+def test_two_hundred_random_walks_on_the_embedded_panel():
+    rows = make_rows(load_panel("us20"))
+    rows = rows.take((rows.decided_at >= "2012-01-01") & (rows.decided_at < "2023-01-01"))
+    rows.calendar = rows.calendar[rows.calendar >= "2012-01-01"]
+    found = random_labels(WalkForwardEngine(rows, step_days=63, runs=None), 200)
+    assert found.uniform > .01 and abs(found.sharpe.mean()) < .1

@@ -102,15 +102,16 @@ def hold(
     aim, move = np.nan_to_num(w), np.where(known, r, 0.)
     weights, trades = np.empty_like(aim), np.empty_like(aim)
     before = np.zeros(aim.shape[:-2] + aim.shape[-1:])
+    alive = np.ones(aim.shape[:-2] + (1,), bool)
     for t in range(len(r)):
-        trade = np.where(idle[..., t, None], 0., aim[..., t, :] - before)
+        trade = np.where(idle[..., t, None] | ~alive, 0., aim[..., t, :] - before)
         total = np.abs(trade).sum(-1, keepdims=True)
         if np.isfinite(cap): trade = trade*np.minimum(1., _ratio(cap, np.maximum(total, cap)))
         trades[..., t, :], weights[..., t, :] = trade, (now := before + trade)
         grown = 1 + (now*move[t]).sum(-1, keepdims=True)
-        before = now*(1 + move[t])/np.where(grown > 0, grown, np.nan)
-        if not (grown > 0).all(): raise ValueError(f"day {t} loses more than there is; hold less (leverage)")
-    gross, turnover = (weights*move).sum(-1), np.abs(trades).sum(-1)
+        alive &= grown > 0
+        before = np.where(alive, now*(1 + move[t])/np.where(alive, grown, 1), 0.)
+    gross, turnover = np.maximum((weights*move).sum(-1), -1), np.abs(trades).sum(-1)
     return Book(weights, trades, gross, (1 - cost*turnover)*(1 + gross) - 1, turnover,
                 int(((weights != 0) & ~known).sum()))
 
