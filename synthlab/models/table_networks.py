@@ -146,14 +146,14 @@ class Memory(nn.Module):
         cell, states = self.cell, []
         entering = F.linear(x, cell.weight_ih, cell.bias_ih)
         h = c = entering.new_zeros(len(x), cell.hidden_size)
-        mask = self.drop_state(torch.ones_like(h))
+        mask, whole = self.drop_state(torch.ones_like(h)), bool(known.all())
         for t in range(x.shape[1]):
             gates = entering[:, t] + F.linear(h*mask, cell.weight_hh, cell.bias_hh)
             into, forget, new, out = gates.chunk(4, 1)
-            there = known[:, t, None]
             later = forget.sigmoid()*c + into.sigmoid()*new.tanh()
-            c = torch.lerp(c, later, there)
-            h = torch.lerp(h, out.sigmoid()*later.tanh(), there)
+            said = out.sigmoid()*later.tanh()
+            if not whole: later, said = (torch.lerp(old, to, known[:, t, None]) for old, to in ((c, later), (h, said)))
+            c, h = later, said
             states.append(h)
         return self.drop(h if self.last else torch.stack(states, 1))
 

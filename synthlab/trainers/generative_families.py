@@ -22,9 +22,9 @@ from ..metrics.crps import crps_ensemble
 from ..models.families import Distribution
 from ..models.registry import registry
 from ..models.table_networks import RowBody
-from .network_families import (ASKED_ROWS, NetworkFamily, TableObjective, computing, in_range, inputs_of,
-                                                row_losses, widths_of)
+from .network_families import ASKED_ROWS, NetworkFamily, in_range, widths_of
 from .objectives import Objective
+from .table_training import TableObjective, computing, inputs_of, row_losses
 
 # %% ../../nbs/trainers/72_vae_gan.ipynb #068fbff6
 def kl_to_standard(
