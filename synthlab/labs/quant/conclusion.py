@@ -7,12 +7,12 @@ too, what was left after costs, and how likely luck would have done as well."""
 __all__ = ['NOTHING', 'SAID', 'KNOWN', 'WORSE', 'ROOM', 'GAP', 'LEARNT', 'EVIDENCE', 'with_ends', 'against', 'say_score',
            'say_others', 'say_trading', 'say_controls', 'say_intervals', 'diagnose', 'conclude_walk']
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #b90ed7e7
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #f6e7ba1a
 from collections.abc import Mapping, Sequence
 from typing import Any
 from ...experiments.verdicts import ENOUGH, enough, percent, write_p_value
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #396205ca
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #f7ed57c5
 def with_ends(
     score: Sequence[float | None],      # value, low, high, …
     form: str = ".3f", scale: float = 1.,
@@ -33,9 +33,10 @@ def against(
     if not sure or value is None or low is None: return "few"
     return "better" if low > nothing else "worse" if high < nothing else "level"
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #47265e2c
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #ea5c09e5
 NOTHING = dict(rank_ic=0., auc=.5)              # what knowing nothing scores
-SAID = dict(rank_ic="**No.** {family} does not know which will do better: its mean rank correlation with what came is {ends}",
+SAID = dict(rank_ic="**No.** {family} does not know which will do better: its mean rank correlation with what came is "
+                    "{ends}",
             auc="**No.** {family} does not know when it will happen: its area under the ROC curve is {ends}")
 KNOWN = dict(rank_ic="**Yes, a little.** The mean rank correlation of {family} with what came is {ends}",
              auc="**Yes.** {family} tells days on which it happens from others: its area under the ROC curve is {ends}")
@@ -62,7 +63,7 @@ def say_score(
     p = f", p {write_p_value(score[3], True)}" if name == "rank_ic" and score[3] is not None else ""
     return [f"{words}{p}."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #cebef340
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #9b9ad79e
 def say_others(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -77,7 +78,7 @@ def say_others(
     said = [f"{words[v]} {', '.join(names)}" for v, names in found.items() if names]
     return [f"Beside the others, {'; '.join(said)}."] if said else []
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #f86523f9
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #cc49e577
 def say_trading(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -104,7 +105,7 @@ def say_controls(
     if not (found := target.get("controls")): return []
     return [f"Of {found['seeds']} walks of Ridge over labels drawn at random, {found['as_good']} scored as high."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #574dfe53
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #517e0b1c
 ROOM = .02          # beside the nominal coverage
 
 def say_intervals(
@@ -116,13 +117,13 @@ def say_intervals(
     for family, found in target.get("intervals", {}).items():
         if not found: continue
         kept = abs(found["adaptive"] - coverage) <= ROOM
-        said.append(f"The {percent(coverage, 0)} intervals of {family} held {percent(found['adaptive'])} of the outcomes "
-                    f"({percent(found['coverage'])} without following the errors; the lowest fold "
+        said.append(f"The {percent(coverage, 0)} intervals of {family} held {percent(found['adaptive'])} of the "
+                    f"outcomes ({percent(found['coverage'])} without following the errors; the lowest fold "
                     f"{percent(found['lowest'])}, the highest {percent(found['highest'])})"
                     f"{'.' if kept else f': **not within {percent(ROOM, 0)}**.'}")
     return said
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #8c456098
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #d3378bb4
 GAP = .1            # by which a training error may lie below that of validation, as a share of it
 LEARNT = .002       # by which a validation error must lie below the base, as a share of it
 
@@ -138,13 +139,13 @@ def diagnose(
                 + ("" if variant and "aggressive" in variant else "; try variant=aggressive, or other features") + ".")
     if train < val*(1 - GAP):
         more = "" if variant and "conservative" in variant else "; try variant=conservative"
-        return (f"Its error is {percent(1 - train/val, 0)} lower on training rows than on validation rows: it has learnt "
-                f"some of them by heart{more}.")
+        return (f"Its error is {percent(1 - train/val, 0)} lower on training rows than on validation rows: it has "
+                f"learnt some of them by heart{more}.")
     return "Its errors on training and validation rows are alike: it has learnt neither too much nor too little."
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #ba423033
-EVIDENCE = ("family", "variant", "asked", "targets", "folds", "test_from", "test_to", "assets", "days", "coverage", "trials",
-            "survivors", "fits")
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #4f01aa9f
+EVIDENCE = ("family", "variant", "asked", "targets", "folds", "test_from", "test_to", "assets", "days", "coverage",
+            "trials", "survivors", "fits")
 
 def conclude_walk(
     numbers: Mapping[str, Any],         # of `EVIDENCE`, as `result.json` holds them

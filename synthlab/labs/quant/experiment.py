@@ -9,7 +9,7 @@ __all__ = ['TEN_YEARS', 'TRADED', 'Walks', 'rows_between', 'position_rule', 'loa
            'judge_target', 'control_scores', 'part_name', 'QuantFitting', 'count_trials', 'QuantJudging', 'daily_loss',
            'QuantLab']
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #7c08f1d6
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #c3a1b7dd
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from ...datasets.panels import EMBEDDED, Panel, Rows, load_panel, make_rows
 from ...datasets.targets import Question, direction, horizon_bars, parse_target
-from ...experiments.lab import Experiment, Headline, Lab, register_lab
+from ...experiments.lab import Headline, Lab, register_lab
 from ...experiments.ledger import TrialLedger
 from ...experiments.parts import EstimatorPart, Part
 from ...experiments.settings import whole_path
@@ -40,7 +40,7 @@ from ...metrics.ranking import information_coefficients, mean_test
 from ...models.families import Family, restore_family
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #39dfc47e
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #b6e89efe
 @dataclass
 class Walks:
     "A panel, its rows, and a walk for every target."
@@ -93,7 +93,7 @@ def load_walks(config: QuantConfig) -> Walks:
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Walks(panel, rows, engines)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #8f0f189d
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #f40e026b
 def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are called, the one in question first
     "What every fold is fitted with."
     asked = [(config.family, config.variant, config.params)]
@@ -107,7 +107,7 @@ def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are ca
         found[label] = Recipe.of(name, settings | dict(seed=config.training.seed, threads=config.threads))
     return found if "ridge" in found else found | dict(ridge=Recipe.of("ridge", dict(seed=config.training.seed)))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #4f5433f0
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #5dfb6558
 def answering(
     recipes: Mapping[str, Recipe],      # the one in question first
     target: str,
@@ -120,7 +120,7 @@ def answering(
     raise ConfigError(f"{first} answers {', '.join(recipes[first].model.tasks)}, and {target} is {task}; leave the "
                       "target out of data.targets, or take another family")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #ea09f368
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #e73cf490
 class Answers:
     "A fitted family for each target."
     def __init__(self, families: Mapping[str, Family]): self.families = dict(families)
@@ -143,7 +143,9 @@ class Answers:
         for said in about.values(): find_family(said["family"])
         return cls({target: restore_family(dict(said), _of(target, tensors)) for target, said in about.items()})
 
-def _of(target, tensors): return {k.removeprefix(f"{target}/"): v for k, v in tensors.items() if k.startswith(f"{target}/")}
+def _of(target, tensors):
+    "The numbers of one target."
+    return {k.removeprefix(f"{target}/"): v for k, v in tensors.items() if k.startswith(f"{target}/")}
 
 def last_cut(
     engine: WalkForwardEngine,
@@ -158,7 +160,7 @@ def last_cut(
     dates = tuple(f"{table.days[k]:%Y-%m-%d}" for k in (max(first, 0), last))
     return Cut("model", train, np.flatnonzero(table.day == table.day[-1]), NEVER, dates)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #dc0ab06f
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #f70f98bf
 def answers_of(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -189,7 +191,7 @@ def importance_of(fits: Sequence[FoldFit | None], features: Sequence[str]) -> pd
     found = pd.DataFrame([f.importance for f in fits if f is not None and f.importance is not None], columns=features)
     return found.div(found.sum(axis=1), axis=0).dropna(how="all")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #4959555f
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #992e3f3b
 def same_rows(
     tables: Mapping[str, pd.DataFrame],     # family -> said, …
 ) -> dict[str, pd.DataFrame]:
@@ -254,7 +256,7 @@ def judge_target(
     told["importance"] = looked.mean().sort_values(ascending=False).to_dict()
     return dict(metrics=told, tables=tables, books=books, days=days, importance=looked)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #71523e26
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #9f548aa2
 def control_scores(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -283,11 +285,12 @@ def control_scores(
         if name == "auc":
             known = np.isfinite(came)
             found.append(float(roc_auc_score(came[known], said[rows][known])) if len(set(came[known])) == 2 else np.nan)
-        elif name == "rank_ic": found.append(mean_test(information_coefficients(said[rows], came, table.decided[rows])[1]).mean)
+        elif name == "rank_ic":
+            found.append(mean_test(information_coefficients(said[rows], came, table.decided[rows])[1]).mean)
         else: return {}
     return dict(seeds=seeds, scores=found, as_good=int(np.sum(np.array(found) >= scores[name][0])))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #5733d5c0
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #d14ecb4a
 def part_name(target: str, label: str, cut: Cut) -> str:
     "Of the folder of a fold: what is asked, who answers, the first tested day."
     return f"{target}.{label.replace(':', '-')}.{cut.name}"
@@ -316,7 +319,8 @@ class QuantFitting(Lab):
     def changed(self, known, config, data):
         now = self.fingerprint(data)
         if now == known: return ""
-        if now["rows"] != known["rows"]: return f"{config.data.source}: {now['rows']:,} rows, and it had {known['rows']:,}"
+        if now["rows"] != known["rows"]:
+            return f"{config.data.source}: {now['rows']:,} rows, and it had {known['rows']:,}"
         return f"{config.data.source}: as many rows, with other numbers"
 
     def parts(self, config, data):
@@ -355,7 +359,7 @@ class QuantFitting(Lab):
         fit = FoldFit(); fit.load_state_dict(tensors)
         return fit
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #7c623dc4
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #2837137b
 def count_trials(
     config: QuantConfig,
     engine: WalkForwardEngine,
@@ -375,7 +379,7 @@ def count_trials(
     count = max(len(known), 1)
     return count, float(known.var(ddof=1)) if len(known) > 1 and known.var(ddof=1) > 0 else None
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #8105dcef
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #1c45afb0
 class QuantJudging(QuantFitting):
     "How the quant lab judges."
     headline, report = Headline("score", "score", ".3f", better="higher"), "walk_forward"
@@ -405,9 +409,11 @@ class QuantJudging(QuantFitting):
         notes = [f"{len(skipped)} of {len(cuts)} folds are skipped: {skipped[0].why}."] if skipped else []
         loss = daily_loss(tables[family], parse_target(first).question)
         metrics = dict(score=targets[first]["scores"][family][targets[first]["main"]][0], family=family,
-                       variant=config.variant, asked=list(told), targets=targets, folds=len(cuts) - len(skipped), days=len(days),
+                       variant=config.variant, asked=list(told), targets=targets,
+                       folds=len(cuts) - len(skipped), days=len(days),
                        fold_begins=[c.name for c in cuts], test_from=f"{days[0]:%Y-%m-%d}",
-                       test_to=f"{days[-1]:%Y-%m-%d}", assets=len(data.panel.assets), coverage=config.evaluation.coverage,
+                       test_to=f"{days[-1]:%Y-%m-%d}", assets=len(data.panel.assets),
+                       coverage=config.evaluation.coverage,
                        trials=dict(trials), survivors=data.panel.members is None,
                        fits={target: one.pop("fits") for target, one in targets.items()}, notes=notes,
                        held_out=dict(decided_at=[str(t) for t in loss.index], loss=loss.tolist()))
@@ -441,7 +447,7 @@ def daily_loss(
     off = (table["said"] - table["came"])**2 if question.task != "multiclass" else (table["said"] != table["came"])*1.
     return off[table["came"].notna()].groupby(level="decided_at").mean()
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #97d3f296
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #275e067a
 @register_lab
 class QuantLab(QuantJudging):
     "Which of these will do better, and is that worth anything?"
@@ -477,7 +483,8 @@ class QuantLab(QuantJudging):
     def recipe(self, about): return dict(family=about["family"], targets=about["targets"], features=about["features"])
 
     def highlights(self, result):
-        return [f"Tested: {result['folds']} folds, {result['test_from']} to {result['test_to']}, {result['assets']} assets"]
+        return [f"Tested: {result['folds']} folds, {result['test_from']} to {result['test_to']}, {result['assets']} "
+                "assets"]
 
     def predict(self, model, about, source, assets=None):
         "What the newest model says of rows later than those it has learnt from."

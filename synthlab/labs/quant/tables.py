@@ -6,7 +6,7 @@ ticked by what was found."""
 # %% auto #0
 __all__ = ['COLUMNS', 'show_scores', 'show_trading', 'show_folds', 'checklist']
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #a4c36f98
+# %% ../../../nbs/labs/quant/21_tables.ipynb #d1931799
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ import pandas as pd
 from ...experiments.verdicts import percent, write_p_value
 from .conclusion import with_ends
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #7749fea6
-COLUMNS = dict(rank_ic=("rank IC", ".3f", 1), r2=("R², %", ".2f", 100), mae=("mean error", ".4f", 1), ndcg=("NDCG", ".3f", 1),
+# %% ../../../nbs/labs/quant/21_tables.ipynb #c2fe2db6
+COLUMNS = dict(rank_ic=("rank IC", ".3f", 1), r2=("R², %", ".2f", 100), mae=("mean error", ".4f", 1),
+               ndcg=("NDCG", ".3f", 1),
                auc=("AUC", ".3f", 1), brier_skill=("Brier skill, %", ".1f", 100), log_loss=("log loss", ".4f", 1),
-               accuracy=("accuracy, %", ".1f", 100), most_common=("most common, %", ".1f", 100), qwk=("kappa", ".3f", 1),
-               f1_macro=("F1", ".3f", 1))
+               accuracy=("accuracy, %", ".1f", 100), most_common=("most common, %", ".1f", 100),
+               qwk=("kappa", ".3f", 1), f1_macro=("F1", ".3f", 1))
 
 def show_scores(
     told: Mapping[str, Any],            # what a result says of a target
@@ -27,11 +28,13 @@ def show_scores(
     rows = {}
     for family, scores in told["scores"].items():
         row = {label: with_ends(scores[k], form, scale) for k, (label, form, scale) in COLUMNS.items() if k in scores}
-        if "rank_ic" in scores: row["p"] = write_p_value(float("nan") if scores["rank_ic"][3] is None else scores["rank_ic"][3])
+        if "rank_ic" in scores:
+            p = scores["rank_ic"][3]
+            row["p"] = write_p_value(float("nan") if p is None else p)
         rows[family] = row
     return pd.DataFrame(rows).T
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #28a08edb
+# %% ../../../nbs/labs/quant/21_tables.ipynb #5641b4a3
 def show_trading(
     told: Mapping[str, Any],            # what a result says of a target
 ) -> pd.DataFrame:                      # text; a row a strategy; empty where there is none
@@ -48,7 +51,7 @@ def show_trading(
                         "Šidák": "" if alike or s["sidak"] is None else f"{s['sidak']:.2f}"}
     return pd.DataFrame(rows).T
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #dfeff311
+# %% ../../../nbs/labs/quant/21_tables.ipynb #7ecc910e
 def show_folds(
     result: Mapping[str, Any],          # metrics of a walk: fold_begins, targets
     target: str,
@@ -57,7 +60,7 @@ def show_folds(
     told = result["targets"][target]
     return pd.DataFrame(told["folds"], index=pd.Index(result["fold_begins"], name="tested from")).astype(float).round(3)
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #0643de3c
+# %% ../../../nbs/labs/quant/21_tables.ipynb #b1fd53d2
 def checklist(
     result: Mapping[str, Any],          # metrics of a walk, as `result.json` holds them
     folder: str | Path,                 # of its run
@@ -72,7 +75,8 @@ def checklist(
     rows = [
         ("before", "data loaded and validated", True, "; ".join(notes) or "nothing to say about it"),
         ("before", "features scaled where a family needs it", True, "learnt from the training rows of each fold"),
-        ("before", "train, validation and test apart in time", True, f"{result['folds']} folds, purged by when outcomes are known"),
+        ("before", "train, validation and test apart in time", True,
+         f"{result['folds']} folds, purged by when outcomes are known"),
         ("before", "configuration loaded", True, f"{family}, {result['variant']}"),
         ("before", "baselines beside it", len(told["scores"]) > 1, ", ".join(k for k in told["scores"] if k != family)),
         ("during", "stopped early by validation rows", curves,
@@ -85,7 +89,8 @@ def checklist(
         ("after", "configuration saved with them", (folder/"config.yaml").exists(), "config.yaml"),
         ("after", "predictions validated", told["rows"] > 0, f"{told['rows']:,} rows answered, all finite, each once"),
         ("after", "trials counted", trials > 0, f"{trials} on these data and this target"),
-        ("after", "random labels tried", bool(told.get("controls")),
-         f"{told['controls']['as_good']} of {told['controls']['seeds']} scored as high" if told.get("controls") else ""),
+        ("after", "random labels tried", bool(drawn := told.get("controls")),
+         f"{drawn['as_good']} of {drawn['seeds']} scored as high" if drawn else ""),
     ]
-    return pd.DataFrame([(a, b, "yes" if c else "no", d) for a, b, c, d in rows], columns=["when", "what", "done", "found"])
+    ticked = [(when, what, "yes" if done else "no", found) for when, what, done, found in rows]
+    return pd.DataFrame(ticked, columns=["when", "what", "done", "found"])
