@@ -12,7 +12,7 @@ from synthlab.models.registry import registry
 from synthlab.models.table_networks import past_rows
 from synthlab.trainers.checkpoints import CheckpointError
 from synthlab.trainers.family_files import load_family, save_family
-from synthlab.trainers.generative_families import GAN, VAE, column_w1, critic_loss
+from synthlab.trainers.vae_gan import GAN, VAE, column_w1, critic_loss
 from synthlab.trainers.multi_task import MultiTask
 from synthlab.trainers.network_families import CNN1D, LSTM, MLP, SequenceFamily, Transformer
 from synthlab.trainers.table_training import row_losses
