@@ -6,7 +6,7 @@ stopped by the latest rows, kept as arrays."""
 # %% auto #0
 __all__ = ['CONFORMAL', 'Boosted', 'LightGBM', 'XGBoost', 'conformal_shifts', 'pinball', 'QuantileLightGBM']
 
-# %% ../../nbs/models/72_boosting.ipynb #3f38100e
+# %% ../../nbs/models/72_boosting.ipynb #8dec2c4e
 import warnings
 import numpy as np
 from scipy.special import expit, softmax
@@ -15,7 +15,7 @@ from .families import Distribution, Family
 from .registry import registry
 from .tree_arrays import FIELDS, check_forest, check_same, from_lightgbm, from_xgboost, probe_rows, walk
 
-# %% ../../nbs/models/72_boosting.ipynb #1a6d6be8
+# %% ../../nbs/models/72_boosting.ipynb #cb064670
 def _rows_to_compare(trees):
     "Rows that a conversion is compared on right after growing: 50 000 walks, 32 to 1 000 rows."
     return int(np.clip(50_000//max(trees, 1), 32, 1000))
@@ -78,7 +78,7 @@ class Boosted(Family):
         for forest, ask in getattr(self, "_library", []):
             check_same(forest, ask, probe_rows(forest, int(self.preprocessing_.used.sum())), self.name)
 
-# %% ../../nbs/models/72_boosting.ipynb #c6f04e02
+# %% ../../nbs/models/72_boosting.ipynb #03b12635
 class _Grown(Boosted):
     "What grows with LightGBM."
     def _settings(self, **more):
@@ -97,7 +97,8 @@ class _Grown(Boosted):
         lgb = need("lightgbm", type(self).__name__)
         data = lgb.Dataset(X, y, weight=weight, params=settings)
         booster, curves, best = lgb.Booster(settings, data), ([], []), (np.inf, 1)
-        if X_val is not None: booster.add_valid(data.create_valid(X_val, y_val), "held out")
+        if X_val is not None:
+            booster.add_valid(lgb.Dataset(X_val, y_val, reference=data, params=settings), "held out")
         for k in range(rounds):
             booster.update()
             if X_val is None: continue
@@ -116,7 +117,7 @@ class _Grown(Boosted):
         check_same(forest, ask, rows[:_rows_to_compare(forest.trees)], self.name)
         return forest, ask
 
-# %% ../../nbs/models/72_boosting.ipynb #93f8777c
+# %% ../../nbs/models/72_boosting.ipynb #bdf5fb23
 @registry.register("family", "lightgbm", description="gradient boosting, leaf by leaf", cost="medium")
 class LightGBM(_Grown):
     "Gradient boosting, leaf by leaf."
@@ -164,7 +165,7 @@ class LightGBM(_Grown):
         name = "rmse" if self.task_ == "regression" else "logloss"
         self.history_ = {f"validation_{k}": {name: self._in_unit(c)} for k, c in enumerate(curves) if c}
 
-# %% ../../nbs/models/72_boosting.ipynb #1bd47aa4
+# %% ../../nbs/models/72_boosting.ipynb #657e33e0
 @registry.register("family", "xgboost", description="gradient boosting, level by level", cost="medium")
 class XGBoost(Boosted):
     "Gradient boosting, level by level."
@@ -222,7 +223,7 @@ class XGBoost(Boosted):
         name = "rmse" if self.task_ == "regression" else "logloss"
         self.history_ = {part: {name: self._in_unit(c[metric])} for part, c in curves.items()}
 
-# %% ../../nbs/models/72_boosting.ipynb #8277c892
+# %% ../../nbs/models/72_boosting.ipynb #c54fd5d6
 CONFORMAL = "symmetric", "asymmetric", "none"
 
 def conformal_shifts(
@@ -259,7 +260,7 @@ def pinball(
     miss = np.asarray(y)[:, None] - values
     return np.maximum(levels*miss, (levels - 1)*miss).mean(0)
 
-# %% ../../nbs/models/72_boosting.ipynb #66fb2c36
+# %% ../../nbs/models/72_boosting.ipynb #19378603
 @registry.register("family", "quantile_lightgbm", description="gradient boosting of several quantiles", cost="high")
 class QuantileLightGBM(_Grown):
     "Quantiles that neither cross nor promise too much."
