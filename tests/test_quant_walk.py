@@ -293,6 +293,37 @@ def test_paths_predict_every_row_once_and_purge_both_sides():
     mine = np.isin(table.decided[cuts[k].test], blocks[4])
     np.testing.assert_array_equal(found["predictions"][2].to_numpy()[cuts[k].test[mine]], alone[mine])
 
+class Windows(Ridge):
+    "A ridge on the newest and the oldest step of windows of one asset."
+    sequence = True
+    def fit(self, X, y, decided_at=None, ends_at=None):
+        self.seen_, self.times_, self.ends_ = X, decided_at, ends_at
+        return super().fit(X[:, [0, -1]].reshape(len(X), -1), y)
+    def predict(self, X):
+        self.asked_ = X
+        return super().predict(X[:, [0, -1]].reshape(len(X), -1))
+
+def test_sequences_see_windows_of_one_asset():
+    rows = panel(days=120)
+    walk = engine(rows, lookback=4)
+    for cut in walk.cuts():
+        model, fit = walk.fit(cut, Recipe.of(Windows()))
+        assert model.asked_.shape == (120, 4, 3) and (model.ends_ >= model.times_).all()
+        flat = rows.X.to_numpy().reshape(120, 6, 3)
+        for i in 0, 7, 119:
+            day, asset = divmod(int(fit.rows[i]), 6)
+            np.testing.assert_array_equal(model.asked_[i], flat[day - 3:day + 1, asset])
+        assert len(model.seen_) == len(cut.train) - (3*6 if cut.train[0] == 0 else 0)       # the first days have no past
+
+def test_quantiles_and_importance_are_kept(tmp_path):
+    pytest.importorskip("lightgbm")
+    walk, how = engine(panel(days=120), runs=tmp_path), dict(n_estimators=8, min_data_in_leaf=20)
+    found = walk.run("quantile_lightgbm", how, folder=tmp_path/"q", levels=[.1, .5, .9])
+    again = walk.run("quantile_lightgbm", how, folder=tmp_path/"q", levels=[.1, .5, .9])
+    assert found["quantiles"].shape == (len(found["predictions"]), 3) and (np.diff(found["quantiles"]) >= 0).all()
+    np.testing.assert_array_equal(again["quantiles"], found["quantiles"])
+    assert found["folds"][0]["importance"].argmax() == 0 and again["standing"].trials == 1
+
 @pytest.mark.parametrize("wrong,why", [
     (lambda: engine(target="fwd_ret_3d"), "no target is called"), (lambda: engine().run("rigde"), "did you mean ridge"),
     (lambda: engine().run(Ridge(), metrics=["hit_ratio"]), "did you mean 'hit_rate'"), (lambda: engine(train_days=500), "make no fold"),

@@ -32,7 +32,8 @@ def row_times(
     "When each row is decided."
     rows = X if isinstance(X, (int, np.integer)) else len(X)
     if decided_at is None: decided_at = index_times(X)
-    found = np.arange(rows) if decided_at is None else np.asarray(decided_at)
+    if decided_at is None: decided_at = np.arange(rows)
+    found = decided_at if isinstance(decided_at, pd.DatetimeIndex) else np.asarray(decided_at)
     if found.shape != (rows,):
         raise SplitError(f"decided_at has the shape {found.shape}; give one time for each of {rows} rows")
     if found.dtype.kind in "iu": return found.astype(np.int64)

@@ -143,7 +143,7 @@ def fit_rows(
         X, asked = flat[past[train]], flat[past[test]]
         y = pd.Series(y[:, 0], name=table.targets[0]) if y.shape[1] == 1 else pd.DataFrame(y, columns=table.targets)
     takes = inspect.signature(model.fit).parameters
-    time = lambda x: pd.DatetimeIndex(x, tz="UTC")
+    time = lambda x: np.asarray(x).astype("datetime64[ns]")              # without a zone it is UTC, and quickly read
     more = dict(ends_at=time(ends)) if "ends_at" in takes else {}
     if past is not None: more["decided_at"] = time(table.decided[train])
     model.fit(X, y, **more)
