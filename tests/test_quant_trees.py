@@ -1,5 +1,5 @@
 "The contract that every family of models keeps, on real features; and files of families that were tampered with."
-import functools, importlib, json, pickle, subprocess, sys, warnings
+import functools, json, pickle, subprocess, sys, warnings
 
 import numpy as np, pandas as pd, pytest, torch
 from sklearn.base import clone
@@ -11,7 +11,7 @@ from synthlab.datasets.purged import PurgedFolds
 from synthlab.datasets.sources import get_source
 from synthlab.datasets.targets import make_target
 from synthlab.models.boosting import CONFORMAL, LightGBM, QuantileLightGBM, XGBoost, conformal_shifts, pinball
-from synthlab.models.families import Family, TrainedOnFuture, restore_family
+from synthlab.models.families import TrainedOnFuture, restore_family
 from synthlab.models.registry import registry
 from synthlab.models.tree_arrays import BrokenTrees, check_forest, from_lightgbm, from_xgboost, probe_rows, walk
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
