@@ -148,8 +148,8 @@ def collect(
 def _multiply(frame, rows, factor):
     "Multiply every number of some rows; NaN empties them."
     numbers = frame.select_dtypes("number").astype(float)
-    factor = np.where(rows, factor, 1.)
-    return frame.assign(**{c: numbers[c]*factor for c in numbers})
+    scaled = numbers.mul(np.where(rows, factor, 1.), axis=0)
+    return scaled if scaled.shape == frame.shape else frame.assign(**{c: scaled[c] for c in scaled})
 
 def _append(frame, factor):
     "Forty more rows."
