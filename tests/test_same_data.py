@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 from synthlab.datasets.fingerprint import fingerprint, holds
 from synthlab.datasets.sources import MockDataSource
 from synthlab.experiments.ablations import AblationExperiment
-from synthlab.experiments.experiment import predict, run, train
+from synthlab.experiments.experiment import predict, resume, run, train
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.runs import Run
 from synthlab.experiments.sweeps import Sweep, run_only, run_sweep
@@ -18,8 +18,9 @@ from synthlab.models.registry import ConfigError
 MARKET = ["model=linear", "training.epochs=1", "training.n_paths=8", "training.batch_size=512", "evaluation.n_paths=20", "evaluation.stride=24",
           "evaluation.n_boot=100", "evaluation.baselines=[constant]", "tracking.mode=disabled", "data.split.val_start=null", "data.split.test_start=null"]
 BACKTEST = [o for o in MARKET if not o.startswith("model=")]
-KINDS = {"overwritten": dict(seed=2), "grown": dict(rows=950)}
-WORDS = {"overwritten": "A has other numbers in its 900 bars", "grown": "A has 50 more bars behind"}
+KINDS = "overwritten", "grown", "shrunk", "a stump"
+WORDS = {"overwritten": "A has other numbers in its 900 bars", "grown": "A has 50 more bars behind", "shrunk": "A has 600 bars where it had 900",
+         "a stump": "A has 160 bars where it had 900"}       # of which no split can be made
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 def write(path, seed=1, rows=900):
@@ -29,6 +30,7 @@ def write(path, seed=1, rows=900):
 def write_more(path, kind):
     "The same file with other bars in it; grown bars begin with the old ones."
     if kind == "overwritten": return write(path, 2)
+    if kind in ("shrunk", "a stump"): return pd.read_parquet(path).iloc[:600 if kind == "shrunk" else 160].to_parquet(path)
     old, more = pd.read_parquet(path), MockDataSource(50, seed=9).load("A")["A"]
     more = more.set_axis(old.index[-1] + pd.Timedelta("5min")*np.arange(1, 51))
     pd.concat([old, more]).rename_axis("time").to_parquet(path)
@@ -59,7 +61,10 @@ def sweep(swept, tmp_path):
 def test_a_sweep_goes_on_with_its_own_data(kind, sweep):
     sweep, path, kept = sweep
     name = unfinished(sweep)
+    taken_up = shutil.copytree(sweep.run(sweep.variants[0].name), sweep.folder.parent/"alone")
+    Run(taken_up).set_status("interrupted")
     write_more(path, kind)
+    with refused(path, kind): resume(taken_up, quiet=True)
     typed = [f"data={path}", *MARKET, "training.seed=1,2"]
     for go_on in lambda: run_sweep(folder=sweep.folder, progress=False), lambda: run_sweep("market", typed, sweep.folder, progress=False), lambda: run_only(sweep.folder, name):
         with refused(path, kind): go_on()
@@ -68,7 +73,7 @@ def test_a_sweep_goes_on_with_its_own_data(kind, sweep):
     table = run_sweep(folder=sweep.folder, progress=False).table
     assert table.status.tolist() == ["done"]*2
 
-@kinds
+@pytest.mark.parametrize("kind", KINDS[:2])
 def test_a_sweep_that_has_not_begun_anything_knows_nothing(kind, sweep):
     sweep, path, kept = sweep
     for v in sweep.variants: shutil.rmtree(sweep.run(v.name))

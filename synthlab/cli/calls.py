@@ -96,9 +96,14 @@ def go_on(args):
 def resume(args):
     "Finish a run, or the rest of a sweep."
     from synthlab.experiments.experiment import resume
+    from synthlab.experiments.runs import Run
     from synthlab.experiments.terminal import finish_on_terminal
     args.resume, args.only = args.run, None
     if (Path(args.run)/"sweep.json").exists(): return go_on(args)
+    if Run(args.run).status == "done":
+        print(f"{args.run} has finished already; `synthlab evaluate {args.run}` judges it again, "
+              f"`synthlab report {args.run}` makes its page")
+        return True
     finish_on_terminal(resume(args.run, quiet=args.quiet), not args.no_report)
 
 # %% ../../nbs/cli/05_calls.ipynb #8d10da77

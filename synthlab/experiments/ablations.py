@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 from .comparison import compare_runs
+from .experiment import check_begun
 from .lab import Lab, get_lab
 from .runs import folder_name
-from .sweeps import run_variants
+from .sweeps import Sweep, run_variants
 from .variants import Variant
 from .verdicts import write_p_value
 from ..models.registry import ConfigError
@@ -51,6 +52,8 @@ class AblationExperiment:
         self.lab, self.folder, self.jobs, self.cluster, self.sweep = get_lab(lab), folder, jobs, cluster, None
         self.kind = "ablation" if mode == "train" else "walk"
         self.config = self.lab.configure([*overrides, *next(iter(configs.values()))])
+        if folder and (Path(folder)/"sweep.json").exists():     # before the data are cut into folds
+            check_begun(folder, [Path(folder)/v.name for v in Sweep(folder).variants])
         periods = [[]] if mode == "train" else self.lab.folds(self.config, folds)
         self.variants = ablation_variants(self.lab, configs, overrides, periods)
         self.names = {name: [v.name for v in found] for name, found in self.variants.items()}

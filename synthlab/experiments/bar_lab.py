@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 from ..datasets.fingerprint import changed, holds
+from ..datasets.indicators import COLUMNS
+from ..datasets.sources import get_source
 from .config import as_override
 from .lab import Experiment, Lab
 from .settings import whole_path
@@ -42,6 +44,14 @@ class BarData(Lab):
         "How the bars differ."
         said = data.loader.changed(known)
         return said and f"{config.data.source}: {said}"
+
+    def changed_source(self, known: Mapping[str, Any], config: Any) -> str:
+        "The bars alone, with the columns that the run began with, before anything is asked of their number."
+        d, further = config.data, {c for facts in known.values() for c in facts["columns"]} - set(COLUMNS)
+        asked = {"columns": sorted(further)} if further else {}
+        bars = get_source(d.source).load(list(d.assets) or None, jump_limit=d.jump_limit, **asked)
+        said = changed(known, bars)
+        return said and f"{d.source}: {said}"
 
     def elsewhere(self, config: Any, source: str | None, assets: Sequence[str] | None) -> Any:
         "Other bars, or other assets of the same file."

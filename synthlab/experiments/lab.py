@@ -116,6 +116,13 @@ class LabFitting:
         "How data differ from those that a run began with."
         return ""
 
+    def changed_source(self,
+        known: Mapping[str, Any],       # what `fingerprint` said when the run began
+        config: Any,
+    ) -> str:                           # a phrase that names the source; empty if it is the same, or nobody can say
+        "How a source differs whose data cannot be loaded any more, because too little is left of it."
+        return ""
+
     def parts(self, config: Any, data: Any) -> list[Part]:
         "What is fitted, the model in question first."
         raise NotImplementedError(f"the {self.name} lab does not say what is fitted")

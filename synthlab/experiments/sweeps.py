@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from .experiment import check_begun, clear_unborn, run, run_config
+from .experiment import ANEW, check_begun, clear_unborn, load_begun, run, run_config
 from .lab import Lab, get_lab
 from .plugins import loaded_plugins, recorded_plugins, require_plugins
 from .runs import Run, folder_name, now
@@ -136,11 +136,8 @@ def data_of_siblings(
     begun = [r for r in others if (r.folder/"config.yaml").exists() and r.read_status().get("data")]
     shared = [r for r in begun if lab.shared(run_config(r, lab)) == lab.shared(config)]
     if not shared: return None
-    with computing_threads(config.threads): data = lab.load(config, quiet=True)
-    said = lab.changed(shared[0].read_status()["data"], config, data)
-    if not said: return data
-    raise ConfigError(f"{sweep.folder} began with other data: {said}; put them back as they were, or begin anew in "
-                      "another folder")
+    with computing_threads(config.threads):
+        return load_begun(shared[0], lab, config, quiet=True, whose=sweep.folder, remedy=ANEW)
 
 def run_variant(
     folder: str | Path,             # of the sweep

@@ -5,8 +5,9 @@ they are kept is said in the same words every time."""
 
 # %% auto #0
 __all__ = ['TAILS', 'EVIDENCE', 'promise', 'baseline_promises', 'specialist_promises', 'outside_promises', 'criteria',
-           'coverage_criteria', 'seconds', 'error_tails', 'say_errors', 'say_promises', 'say_bands', 'say_given',
-           'say_certificate', 'say_slices', 'say_left_out', 'say_speed', 'records', 'table_of', 'conclude_emulation']
+           'coverage_criteria', 'two_digits', 'seconds', 'error_tails', 'say_errors', 'say_promises', 'say_bands',
+           'say_given', 'say_certificate', 'say_slices', 'say_left_out', 'say_speed', 'records', 'table_of',
+           'conclude_emulation']
 
 # %% ../../../nbs/labs/macro/16_conclusion.ipynb #b55fe3db
 from collections.abc import Mapping, Sequence
@@ -104,12 +105,15 @@ def coverage_criteria(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "target", "met"]).rename_axis("promised")
 
 # %% ../../../nbs/labs/macro/16_conclusion.ipynb #b2263353
+def two_digits(value: float) -> str:
+    "A number with two digits that count, and never a power of ten."
+    return f"{float(f'{value:.2g}'):,.15g}"
+
 def seconds(
     time: float,                # seconds, ≥ 0
 ) -> str:
     "A time, in the unit that fits it."
-    two = lambda v: f"{float(f'{v:.2g}'):g}"
-    return f"{two(time)} s" if time >= 1 else f"{two(1000*time)} ms"
+    return f"{two_digits(time)} s" if time >= 1 else f"{two_digits(1000*time)} ms"
 
 # %% ../../../nbs/labs/macro/16_conclusion.ipynb #dffe4ef2
 TAILS = "p50", "p99", "max"
@@ -227,9 +231,9 @@ def say_speed(
     slow = speed.solver.idxmax()
     least, most = speed.times_faster.idxmin(), speed.times_faster.idxmax()
     return [f"For {draws} draws of a world the emulator{where} takes "
-            f"{1000*speed.emulator.min():.2g} to {1000*speed.emulator.max():.2g} ms; "
-            f"the solvers take {speed.times_faster[least]:.2g} times as long for {least} and "
-            f"{speed.times_faster[most]:.2g} times for {most}; "
+            f"{two_digits(1000*speed.emulator.min())} to {two_digits(1000*speed.emulator.max())} ms; "
+            f"the solvers take {two_digits(speed.times_faster[least])} times as long for {least} and "
+            f"{two_digits(speed.times_faster[most])} times for {most}; "
             f"the slowest is {slow} with {seconds(speed.solver[slow])}."]
 
 # %% ../../../nbs/labs/macro/16_conclusion.ipynb #e978af91

@@ -340,11 +340,13 @@ def run_backtest(
 ) -> Backtest:
     "Champion, challengers, baselines and the reference miner through time."
     champion, models = contestants(names)
+    begun = lambda folder: check_begun(folder, sorted(p.parent for p in Path(folder).glob("fold_*/*/status.json")))
+    if folder: begun(folder)                    # before the data are cut into folds
     plans = fold_overrides(models, overrides, folds, test_share, val_share)
     configs = fold_configs(models, overrides, folds, test_share, val_share)
     asked = hashlib.sha256(json.dumps([to_yaml(c) for plan in configs for c in plan.values()]).encode()).hexdigest()[:8]
     folder = Path(folder or Path(configs[0][next(iter(models))].runs)/f"backtest_{champion}_{asked}")
-    check_begun(folder, sorted(p.parent for p in folder.glob("fold_*/*/status.json")))
+    begun(folder)
     failed = train_all(plans, folder, jobs, progress, cluster)
     models = [n for n in models if n not in failed]
     if not models:

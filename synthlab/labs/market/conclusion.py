@@ -10,7 +10,7 @@ __all__ = ['EVIDENCE', 'window_scores', 'beside_baselines', 'result_numbers', 'b
 from collections.abc import Mapping
 from typing import Any
 import pandas as pd
-from ...experiments.verdicts import enough, percent, write_p_value
+from ...experiments.verdicts import enough, percent, say_too_few, write_p_value
 from .judging import Evaluation, calibration, overlapping_windows
 from .settings import MarketConfig
 
@@ -84,13 +84,12 @@ def tell_skill(
 def tell_verdicts(
     others: pd.DataFrame,       # rows of `skill_table`, the model left out
     level: float,               # of the intervals
-    independent: float,         # windows that share nothing
+    windows: float,             # of the test
+    independent: float,         # as many that share nothing
 ) -> list[str]:
     "Who is beaten, who is not, and where nothing can be told."
     told, (better, worse, open_) = [], sort_baselines(others, level, independent)
-    if not enough(independent):
-        told.append("**That is too few to judge**: they overlap, and are worth "
-                    f"about {independent:.0f} independent ones.")
+    told += say_too_few(windows, independent)
     if len(better):
         told.append(f"It is better than {tell_skill(better, level)}: the interval is clear of zero, the test agrees.")
     if len(worse): told.append(f"**It is worse than** {tell_skill(worse, level, -1)}.")
@@ -156,7 +155,7 @@ def conclude(
     told = [f"Over {n['windows']} test windows, {n['test_from'][:10]} to {n['test_to'][:10]}, {n['horizon']} "
             f"step{'s'*(n['horizon'] > 1)} each, the CRPS of the model is **{n['crps']:.1f}** "
             "ten-thousandths of the price."]
-    told += tell_verdicts(others, n["level"], n["independent"])
+    told += tell_verdicts(others, n["level"], n["windows"], n["independent"])
     told.append(f"The best baseline is {best} with {others.loc[best, 'crps']:.1f}.")
     other = n["baselines"][best].get("without_drift")
     told += tell_drift(n["drift"], n["crps_without_drift"], best, other, n["level"])

@@ -21,7 +21,7 @@ from ...datasets.windows import Batches, Windows
 from ...experiments.config import to_yaml
 from ...experiments.reports import teller
 from ...experiments.setup import Market
-from ...experiments.verdicts import enough
+from ...experiments.verdicts import enough, say_too_few
 from ...experiments.experiment import train
 from .backtest import fold_configs
 from .judging import (Simulator, baseline_simulators, model_simulator, prepend_start, simulated)
@@ -233,8 +233,7 @@ def tell_record(
     if shared == 1: told += ", none of which overlap."
     else: told += (f". They overlap, up to {shared} at a time: ranges, which take them for independent, "
                    "are too narrow, and too much is called missed.")
-    if enough(N/shared): return [told]
-    return [told, f"**That is too few to judge**: they are worth about {N/shared:.0f} independent ones."]
+    return [told, *say_too_few(N, N/shared)]
 
 # %% ../../../nbs/labs/market/38_realism.ipynb #71e5f443
 def tell_rivals(
