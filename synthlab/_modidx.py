@@ -6584,6 +6584,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'synthlab/trainers/family_files.py'),
                                                 'synthlab.trainers.family_files._words': ( 'trainers/family_files.html#_words',
                                                                                            'synthlab/trainers/family_files.py'),
+                                                'synthlab.trainers.family_files.family_class': ( 'trainers/family_files.html#family_class',
+                                                                                                 'synthlab/trainers/family_files.py'),
                                                 'synthlab.trainers.family_files.file_name': ( 'trainers/family_files.html#file_name',
                                                                                               'synthlab/trainers/family_files.py'),
                                                 'synthlab.trainers.family_files.find_families': ( 'trainers/family_files.html#find_families',

@@ -105,7 +105,7 @@ def test_who_decides_the_variant(said, rate, monkeypatch):
     assert words.LightGBMTrainer({"eta": .2}).learning_rate == .2 and words.LightGBMTrainer({"eta": .2}).num_leaves == 96
 
 def test_seventeen_trainers_and_ridge():
-    for name, (short, _) in HOUSE.items():
+    for name, short in HOUSE.items():
         trainer = getattr(words, f"{short}Trainer")()
         assert trainer.name == name and trainer.model is trainer and trainer.config == trainer.get_params()
 

@@ -10,7 +10,7 @@ __all__ = ['ANEW', 'HANDFULS', 'MANY', 'LAYER', 'open_run', 'run_config', 'goes_
            'check_widths', 'load_model', 'train', 'clear_unborn', 'train_task', 'evaluate', 'predict']
 
 # %% ../../nbs/experiments/24_experiment.ipynb #ebf32f4c
-import json, shutil, time
+import json, shutil, sys, time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -216,8 +216,8 @@ def fit_parts(
 ) -> None:
     "Fit what is not fitted yet."
     deal_parts(experiment)
-    shown = tqdm(experiment.parts, "parts", disable=experiment.quiet or len(experiment.parts) < MANY, mininterval=2)
-    for part in shown:
+    silent = experiment.quiet or len(experiment.parts) < MANY or not sys.stderr.isatty()
+    for part in tqdm(experiment.parts, "parts", disable=silent, mininterval=2):
         folder, first = experiment.folder(part), part is experiment.parts[0]
         many = first and part.processes > 1
         plugins = [p.path for p in loaded_plugins()]

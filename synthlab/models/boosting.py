@@ -95,10 +95,10 @@ class _Grown(Boosted):
             warnings.warn(f"no tree can split: min_data_in_leaf is {self.min_data_in_leaf} and there are {len(y)} rows "
                           "to train on", stacklevel=5)
         lgb = need("lightgbm", type(self).__name__)
-        data = lgb.Dataset(X, y, weight=weight, params=settings)
+        data = lgb.Dataset(X, y, weight=weight, params=settings).construct()
         booster, curves, best = lgb.Booster(settings, data), ([], []), (np.inf, 1)
         if X_val is not None:
-            booster.add_valid(lgb.Dataset(X_val, y_val, reference=data, params=settings), "held out")
+            booster.add_valid(data.create_valid(X_val, y_val, params=settings), "held out")
         for k in range(rounds):
             booster.update()
             if X_val is None: continue

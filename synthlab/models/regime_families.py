@@ -84,7 +84,7 @@ class GMMRegime(AsColumns, Family):
             rank = p.T @ X[:, self._column(self.order_by)]/p.sum(0)
         order = np.argsort(rank, kind="stable")
         self.shares, self.means, self.volatility = model.weights_[order], model.means_[order], volatility[order]
-        self.factors = np.linalg.inv(np.linalg.cholesky(covariances[order])).transpose(0, 2, 1)
+        self.factors = np.triu(np.linalg.inv(np.linalg.cholesky(covariances[order])).transpose(0, 2, 1))
 
     def _column(self, name):
         "Place of a column among those in use."

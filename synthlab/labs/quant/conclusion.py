@@ -7,18 +7,18 @@ too, what was left after costs, and how likely luck would have done as well."""
 __all__ = ['NOTHING', 'SAID', 'KNOWN', 'WORSE', 'ROOM', 'GAP', 'LEARNT', 'EVIDENCE', 'with_ends', 'against', 'say_score',
            'say_others', 'say_trading', 'say_controls', 'say_intervals', 'diagnose', 'conclude_walk']
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #f6e7ba1a
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #d418189d
 from collections.abc import Mapping, Sequence
 from typing import Any
 from ...experiments.verdicts import ENOUGH, enough, percent, write_p_value
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #f7ed57c5
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #7bf45750
 def with_ends(
     score: Sequence[float | None],      # value, low, high, …
     form: str = ".3f", scale: float = 1.,
 ) -> str:
     "A score and its interval, as a sentence says them."
-    value, low, high = score[:3]
+    value, low, high = (None if x is None or x != x else x for x in score[:3])
     if value is None: return "undefined"
     show = lambda v: f"{scale*v:{form}}"
     return show(value) if low is None or high is None else f"{show(value)} ({show(low)} to {show(high)})"
@@ -30,10 +30,10 @@ def against(
 ) -> str:                               # better | worse | level | few
     "On which side of knowing nothing a score lies."
     value, low, high = score[:3]
-    if not sure or value is None or low is None: return "few"
+    if not sure or value is None or low is None or low != low: return "few"
     return "better" if low > nothing else "worse" if high < nothing else "level"
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #ea5c09e5
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #6f2a2769
 NOTHING = dict(rank_ic=0., auc=.5)              # what knowing nothing scores
 SAID = dict(rank_ic="**No.** {family} does not know which will do better: its mean rank correlation with what came is "
                     "{ends}",
@@ -63,7 +63,7 @@ def say_score(
     p = f", p {write_p_value(score[3], True)}" if name == "rank_ic" and score[3] is not None else ""
     return [f"{words}{p}."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #9b9ad79e
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #2d1a2a73
 def say_others(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -78,7 +78,7 @@ def say_others(
     said = [f"{words[v]} {', '.join(names)}" for v, names in found.items() if names]
     return [f"Beside the others, {'; '.join(said)}."] if said else []
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #cc49e577
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #e2665b3a
 def say_trading(
     target: Mapping[str, Any],
     family: str,                        # the one in question
@@ -105,7 +105,7 @@ def say_controls(
     if not (found := target.get("controls")): return []
     return [f"Of {found['seeds']} walks of Ridge over labels drawn at random, {found['as_good']} scored as high."]
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #517e0b1c
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #8dd0e5b7
 ROOM = .02          # beside the nominal coverage
 
 def say_intervals(
@@ -123,7 +123,7 @@ def say_intervals(
                     f"{'.' if kept else f': **not within {percent(ROOM, 0)}**.'}")
     return said
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #d3378bb4
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #066e9c6e
 GAP = .1            # by which a training error may lie below that of validation, as a share of it
 LEARNT = .002       # by which a validation error must lie below the base, as a share of it
 
@@ -143,7 +143,7 @@ def diagnose(
                 f"learnt some of them by heart{more}.")
     return "Its errors on training and validation rows are alike: it has learnt neither too much nor too little."
 
-# %% ../../../nbs/labs/quant/18_conclusion.ipynb #4f01aa9f
+# %% ../../../nbs/labs/quant/18_conclusion.ipynb #cff4b335
 EVIDENCE = ("family", "variant", "asked", "targets", "folds", "test_from", "test_to", "assets", "days", "coverage",
             "trials", "survivors", "fits")
 

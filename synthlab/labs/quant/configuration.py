@@ -20,7 +20,6 @@ import os, re
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -30,27 +29,14 @@ from omegaconf.errors import OmegaConfBaseException
 from ...experiments.config import CONF, nearest
 from ...models.registry import ConfigError, plain_config, registry
 from ...models.strategies import use_maker
+from ...trainers.family_files import family_class
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #352f8ff0
-HOUSE = {           # family -> its name as a trainer, module that registers it
-    "lightgbm": ("LightGBM", "models.boosting"),
-    "xgboost": ("XGBoost", "models.boosting"),
-    "quantile_lightgbm": ("QuantileLightGBM", "models.boosting"),
-    "ensemble": ("Ensemble", "models.linear_families"),
-    "multi_task": ("MultiTask", "trainers.multi_task"),
-    "mlp": ("MLP", "trainers.network_families"),
-    "transformer": ("Transformer", "trainers.network_families"),
-    "lstm": ("LSTM", "trainers.network_families"),
-    "cnn1d": ("CNN1D", "trainers.network_families"),
-    "vae": ("VAE", "trainers.generative_families"),
-    "gan": ("GAN", "trainers.generative_families"),
-    "gmm_regime": ("GMMRegime", "models.regime_families"),
-    "ngboost": ("NGBoost", "models.ngboost"),
-    "change_point": ("ChangePoint", "models.regime_families"),
-    "ftrl_proximal": ("FTRLProximal", "models.ftrl"),
-    "reward_based": ("RewardBased", "models.linear_families"),
-    "meta_learning": ("MetaLearning", "models.linear_families"),
-    "ridge": ("Ridge", "models.linear_families")}
+HOUSE = dict(       # family -> its name as a trainer
+    lightgbm="LightGBM", xgboost="XGBoost", quantile_lightgbm="QuantileLightGBM", ensemble="Ensemble",
+    multi_task="MultiTask", mlp="MLP", transformer="Transformer", lstm="LSTM", cnn1d="CNN1D", vae="VAE", gan="GAN",
+    gmm_regime="GMMRegime", ngboost="NGBoost", change_point="ChangePoint", ftrl_proximal="FTRLProximal",
+    reward_based="RewardBased", meta_learning="MetaLearning", ridge="Ridge")
 
 def family_names(
 ) -> list[str]:
@@ -377,9 +363,7 @@ def find_family(
     name: str,              # any spelling
 ) -> Any:                   # the class, registered
     "A family by its name; its module is imported when it is asked for."
-    name = family_name(name)
-    if name in HOUSE: import_module(f"synthlab.{HOUSE[name][1]}")
-    return registry.get_info(name, "family").cls
+    return family_class(family_name(name))
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #856f17ec
 @use_maker
@@ -401,7 +385,7 @@ def make_family(
 def trainer_of(name):
     "`make_family` of one family."
     def make(config=None, **overrides): return make_family(name, config, **overrides)
-    make.__name__ = make.__qualname__ = f"{HOUSE[name][0]}Trainer"
+    make.__name__ = make.__qualname__ = f"{HOUSE[name]}Trainer"
     make.__doc__ = f"The family {name}, from settings, a variant's name, or the environment's variant."
     return make
 

@@ -6,7 +6,7 @@ and its reason, and refused in one sentence before anything runs."""
 # %% auto #0
 __all__ = ['BESIDE', 'QUANT_KNOBS', 'QUANT_WORDS', 'QuantData', 'QuantTraining', 'QuantEvaluation', 'QuantConfig']
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #08f62a3f
+# %% ../../../nbs/labs/quant/10_settings.ipynb #19e5dced
 from dataclasses import dataclass, field
 from typing import Any
 import pandas as pd
@@ -15,7 +15,7 @@ from ...datasets.targets import parse_target
 from ...experiments.settings import ExperimentConfig
 from ...metrics.positions import KINDS
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #02ac9c21
+# %% ../../../nbs/labs/quant/10_settings.ipynb #e03e4d01
 @dataclass
 class QuantData:
     "Which panel, which rows of it, what describes a row and what is asked."
@@ -37,7 +37,7 @@ class QuantData:
         if self.start and self.end and pd.Timestamp(self.start) >= pd.Timestamp(self.end):
             raise ValueError(f"data.start {self.start} is not before data.end {self.end}")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #8d7ef98e
+# %% ../../../nbs/labs/quant/10_settings.ipynb #a9d7cb48
 @dataclass
 class QuantTraining:
     "How the calendar is cut, and how models are fitted."
@@ -55,7 +55,7 @@ class QuantTraining:
             if getattr(self, name) < value:
                 raise ValueError(f"training.{name} is {getattr(self, name)}; use {value} or more")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #deefbe83
+# %% ../../../nbs/labs/quant/10_settings.ipynb #9195264c
 @dataclass
 class QuantEvaluation:
     "How predictions become positions, what these cost, and how sure one may be of what is left."
@@ -95,8 +95,8 @@ class QuantEvaluation:
         if not self.turnover_cap > 0:
             raise ValueError(f"evaluation.turnover_cap is {self.turnover_cap}; give a share of wealth above 0")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #ff58d79c
-BESIDE = "ridge", "xgboost", "quantile_lightgbm", "ngboost", "mlp", "ensemble:lightweight"
+# %% ../../../nbs/labs/quant/10_settings.ipynb #918b1943
+BESIDE = "ridge", "xgboost", "quantile_lightgbm:full", "ngboost", "mlp", "ensemble:lightweight"
 
 @dataclass
 class QuantConfig(ExperimentConfig):
@@ -116,7 +116,7 @@ class QuantConfig(ExperimentConfig):
         super().__post_init__()
         if self.jobs < 0: raise ValueError(f"jobs is {self.jobs}; use 1 or more, or 0 for what this machine has")
 
-# %% ../../../nbs/labs/quant/10_settings.ipynb #45602b35
+# %% ../../../nbs/labs/quant/10_settings.ipynb #0518c15a
 QUANT_KNOBS = dict(    # everyday name -> setting
     source="data.source", assets="data.assets", targets="data.targets", features="data.features", start="data.start",
     end="data.end", family="family", variant="variant", others="others", train_days="training.train_days",

@@ -6,7 +6,7 @@ ticked by what was found."""
 # %% auto #0
 __all__ = ['COLUMNS', 'show_scores', 'show_trading', 'show_folds', 'checklist']
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #d1931799
+# %% ../../../nbs/labs/quant/21_tables.ipynb #0fadd094
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from ...experiments.verdicts import percent, write_p_value
 from .conclusion import with_ends
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #c2fe2db6
+# %% ../../../nbs/labs/quant/21_tables.ipynb #aac7bb32
 COLUMNS = dict(rank_ic=("rank IC", ".3f", 1), r2=("R², %", ".2f", 100), mae=("mean error", ".4f", 1),
                ndcg=("NDCG", ".3f", 1),
                auc=("AUC", ".3f", 1), brier_skill=("Brier skill, %", ".1f", 100), log_loss=("log loss", ".4f", 1),
@@ -34,7 +34,7 @@ def show_scores(
         rows[family] = row
     return pd.DataFrame(rows).T
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #5641b4a3
+# %% ../../../nbs/labs/quant/21_tables.ipynb #13edbbfb
 def show_trading(
     told: Mapping[str, Any],            # what a result says of a target
 ) -> pd.DataFrame:                      # text; a row a strategy; empty where there is none
@@ -51,7 +51,7 @@ def show_trading(
                         "Šidák": "" if alike or s["sidak"] is None else f"{s['sidak']:.2f}"}
     return pd.DataFrame(rows).T
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #7ecc910e
+# %% ../../../nbs/labs/quant/21_tables.ipynb #5962991b
 def show_folds(
     result: Mapping[str, Any],          # metrics of a walk: fold_begins, targets
     target: str,
@@ -60,7 +60,7 @@ def show_folds(
     told = result["targets"][target]
     return pd.DataFrame(told["folds"], index=pd.Index(result["fold_begins"], name="tested from")).astype(float).round(3)
 
-# %% ../../../nbs/labs/quant/21_tables.ipynb #b1fd53d2
+# %% ../../../nbs/labs/quant/21_tables.ipynb #9d3e11ab
 def checklist(
     result: Mapping[str, Any],          # metrics of a walk, as `result.json` holds them
     folder: str | Path,                 # of its run
