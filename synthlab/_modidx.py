@@ -4210,6 +4210,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'synthlab/models/boosting.py'),
                                           'synthlab.models.boosting._rows_to_compare': ( 'models/boosting.html#_rows_to_compare',
                                                                                          'synthlab/models/boosting.py'),
+                                          'synthlab.models.boosting.calibrated_in_time': ( 'models/boosting.html#calibrated_in_time',
+                                                                                           'synthlab/models/boosting.py'),
                                           'synthlab.models.boosting.conformal_shifts': ( 'models/boosting.html#conformal_shifts',
                                                                                          'synthlab/models/boosting.py'),
                                           'synthlab.models.boosting.pinball': ( 'models/boosting.html#pinball',

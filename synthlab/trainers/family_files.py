@@ -6,7 +6,7 @@ process, and one that was tampered with is refused by name before anything is bu
 # %% auto #0
 __all__ = ['KNOWN', 'FAMILY_LIMIT', 'file_name', 'save_family', 'load_family', 'find_families']
 
-# %% ../../nbs/trainers/68_family_files.ipynb #98f0b61d
+# %% ../../nbs/trainers/68_family_files.ipynb #bea64527
 import json, os, re, warnings
 from pathlib import Path
 import numpy as np
@@ -17,10 +17,10 @@ from ..models.families import Family, restore_family
 from .checkpoints import CheckpointError, load_checkpoint, read_header, save_checkpoint
 from .facts import atomic_write, json_text
 
-# %% ../../nbs/trainers/68_family_files.ipynb #c565d70f
+# %% ../../nbs/trainers/68_family_files.ipynb #10b0b6d7
 KNOWN = (boosting,)         # modules whose families files may hold
 
-# %% ../../nbs/trainers/68_family_files.ipynb #fb8b0f73
+# %% ../../nbs/trainers/68_family_files.ipynb #b7f63655
 FAMILY_LIMIT = 4*2**30      # bytes of a file that is read at most
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9.^=-]{0,63}")
 
@@ -64,7 +64,7 @@ def _same(family, again):
     if not np.array_equal(family.predict(rows), again.predict(rows)):
         raise ValueError(f"{family.name} would say something else when it is read; it is not written")
 
-# %% ../../nbs/trainers/68_family_files.ipynb #81f6a667
+# %% ../../nbs/trainers/68_family_files.ipynb #f076ec66
 def _words(path):
     "Header of a family's file: what it is, symbol, day."
     if (size := os.stat(path).st_size if os.path.exists(path) else 0) > FAMILY_LIMIT:
@@ -86,7 +86,7 @@ def load_family(
     except (ValueError, LookupError) as error:
         raise CheckpointError(f"{path} is no {name[:64]} of this release: {error}") from None
 
-# %% ../../nbs/trainers/68_family_files.ipynb #22103af6
+# %% ../../nbs/trainers/68_family_files.ipynb #f686caf1
 def find_families(
     folder: Path,               # where `save_family` wrote, searched with all below
     family: str|None = None,    # only those
