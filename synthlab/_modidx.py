@@ -2424,6 +2424,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'synthlab/labs/macro/certificate.py'),
                                                  'synthlab.labs.macro.certificate.certify': ( 'labs/macro/certificate.html#certify',
                                                                                               'synthlab/labs/macro/certificate.py'),
+                                                 'synthlab.labs.macro.certificate.doubtful': ( 'labs/macro/certificate.html#doubtful',
+                                                                                               'synthlab/labs/macro/certificate.py'),
                                                  'synthlab.labs.macro.certificate.exceeding': ( 'labs/macro/certificate.html#exceeding',
                                                                                                 'synthlab/labs/macro/certificate.py'),
                                                  'synthlab.labs.macro.certificate.fresh_pieces': ( 'labs/macro/certificate.html#fresh_pieces',

@@ -8,7 +8,7 @@ from papermill.exceptions import PapermillExecutionError
 import in_process
 from synthlab.experiments import experiment as bench
 from synthlab.experiments.lab import get_lab
-from synthlab.datasets.sources import MockDataSource
+from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.cli.main import main
 from synthlab.experiments.reports import file_report, findings, linked_run
 from synthlab.experiments.runs import Run
@@ -199,6 +199,17 @@ def test_a_time_that_was_learnt_is_never_tested(index_run, mock_run, capsys):
     assert again["crps"] == own["crps"] and again["baselines"] == own["baselines"]
     assert main(["evaluate", str(mock_run["run"].folder), "--source", "sp500"]) == 2
     assert "every test window lies at or before 2020" in capsys.readouterr().err
+
+def test_where_the_given_drift_comes_from():
+    "Of the years before the bars: the last level is their first open, and dividends of about 4 % a year lie between it and what shares gained with them."
+    from arch.data import frenchdata
+    drift, first = .00024, float(get_source("sp500").load()["sp500"]["open"].iloc[0])
+    assert first == pytest.approx(1229.23) and np.log(first/17.66)/71/252 == pytest.approx(drift, abs=5e-6)
+    assert all(get_lab("market").configure([f"data={name}"]).model["drift"] == drift for name in ("sp500", "nasdaq"))
+    found = frenchdata.load()
+    months = found.index.asi8                       # 192607, 192608, …: months, read as nanoseconds
+    gained = np.log1p((found["Mkt-RF"] + found["RF"]).to_numpy()[(months >= 192801) & (months <= 199812)]/100)
+    assert len(gained) == 71*12 and gained.sum()/71 == pytest.approx(.100, abs=.001) and .03 < gained.sum()/71 - 252*drift < .05
 
 def test_a_drift_belongs_to_its_bars(index_run):
     "A drift a day is not given to bars of five minutes."

@@ -37,6 +37,7 @@ class Domain:
     upper: tuple[float, ...]            # (P,) highest
     regions: Mapping[str, tuple[Condition, ...]] = field(default_factory=dict)  # name → what was kept from training
     taught: bool = True                 # False: never, anywhere
+    doubted: tuple[Condition, ...] = () # where it was taught, and its errors are too large all the same
 
     def box(self, world: World):
         "The world's parameters with the ends that were taught."
@@ -57,7 +58,7 @@ class Domain:
             theta = theta.detach().double().cpu()
             if not self.taught: return torch.ones(len(theta), dtype=torch.bool)
             bad = self.box(world).outside(theta).any(-1)
-            for conditions in self.regions.values(): bad |= meets(world, theta, conditions)
+            for conditions in (*self.regions.values(), *zip(self.doubted)): bad |= meets(world, theta, conditions)
             if self.solved(world): return bad
             left = (~bad).nonzero().flatten()           # a solution is asked for where everything else is right
             if len(left): bad[left] = ~world.valid(theta[left])
@@ -79,6 +80,9 @@ class Domain:
             if meets(world, row, conditions):
                 told = " and ".join(f"{c.feature} {c.side} {c.threshold:g}" for c in conditions)
                 return f"{world.name}: the {name}, {told}, was kept from training"
+        for c in self.doubted:
+            if meets(world, row, [c]):
+                return f"{world.name}: with {c.feature} {c.side} {c.threshold:.4g} its errors are not certified"
         failed = [condition for condition, draws in world.failures(row).items() if draws.any()]
         return f"{world.name}: {failed[0] if failed else 'there is no unique stable solution'}"
 
@@ -97,6 +101,7 @@ def plain_domain(
 ) -> dict[str, Any]:                    # of lists, numbers and words
     "A domain as a checkpoint holds it."
     return dict(lower=list(domain.lower), upper=list(domain.upper), taught=domain.taught,
+                doubted=[list(c) for c in domain.doubted],
                 regions={name: [list(c) for c in rules] for name, rules in domain.regions.items()})
 
 def read_domain(
@@ -117,11 +122,13 @@ def read_domain(
     known = (*names, *("radius", "impact")*(world.form is not None), *("stay",)*("p00" in names))
     if not isinstance(regions, Mapping): raise no("does not say which regions were kept from training")
     found = {}
+    read = lambda rules: isinstance(rules, list | tuple) and all(
+        isinstance(c, list | tuple) and len(c) == 3 and c[0] in known and c[1] in ("above", "below")
+        and isinstance(c[2], int | float) and math.isfinite(c[2]) for c in rules)
+    doubted = said.get("doubted", [])
+    if not read(doubted): raise no("does not say where its errors are too large")
     for name, rules in regions.items():
-        fit = isinstance(rules, list | tuple) and all(
-            isinstance(c, list | tuple) and len(c) == 3 and c[0] in known and c[1] in ("above", "below")
-            and isinstance(c[2], int | float) and math.isfinite(c[2]) for c in rules)
-        if not fit: raise no(f"has a region {str(name)[:40]!r} that cannot be read")
+        if not read(rules): raise no(f"has a region {str(name)[:40]!r} that cannot be read")
         found[str(name)] = tuple(Condition(*c) for c in rules)
     if not isinstance(said.get("taught", True), bool): raise no("does not say whether it was taught")
-    return Domain(*ends, found, said.get("taught", True))
+    return Domain(*ends, found, said.get("taught", True), tuple(Condition(*c) for c in doubted))

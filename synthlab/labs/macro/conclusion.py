@@ -181,15 +181,19 @@ def say_given(
 
 def say_certificate(
     certificate: Sequence[Mapping],     # rows of a result: world, draws, error, worst
-) -> list[str]:                 # no or two sentences
+) -> list[str]:                 # no, two or three sentences
     "How wrong what is given away is at most."
     if not certificate: return []
     size = lambda v: f"{100*v:.1g} %" if v < 1e-3 else percent(v, None)
     rows = ", ".join(f"{size(r['error'])} for {r['world']} ({r['draws']})" for r in certificate)
     worst = max(certificate, key=lambda r: r["error"])
     where = ", ".join(f"{name} {value:.3g}" for name, value in list(worst["worst"].items())[:12])
+    left = [f"{r['left']} of {r['left'] + r['draws']} draws of {r['world']}" for r in certificate if r.get("left")]
+    bound = max((r["bound"] for r in certificate if r.get("left")), default=None)
+    solved = [f"Where errors above {percent(bound, None)} were found the solver answers: {', '.join(left)}, which are "
+              "not among these."] if left else []
     return [f"With 95 % confidence at most 3 in n of the prior have a larger error than the worst of n fresh draws: "
-            f"{rows}.", f"The worst of all is {worst['world']} at {where}."]
+            f"{rows}.", *solved, f"The worst of all is {worst['world']} at {where}."]
 
 def say_slices(
     slices: pd.DataFrame,       # rows of `slice_coverage`
@@ -200,11 +204,12 @@ def say_slices(
     if not len(seen): return []
     inside = seen[seen.slice == "all"].whole
     low, high = seen.loc[seen.whole.idxmin()], seen.loc[seen.whole.idxmax()]
+    least = int(seen.draws.min())
     name = lambda r: f"{r.world}, {f'{r.end} tenth of ' if r.end else ''}{r.slice}"
     return [f"On these draws its bands of {percent(level, None)} hold {percent(inside.min(), None)} to "
-            f"{percent(inside.max(), None)} of whole draws by world; of {len(seen)} regions and tenths the one that is "
-            f"held least has {percent(low.whole, None)} ({name(low)}), the one that is held most "
-            f"{percent(high.whole, None)} ({name(high)})."]
+            f"{percent(inside.max(), None)} of whole draws by world; of {len(seen)} regions and tenths, of {least} "
+            f"draws or more each, the one that is held least has {percent(low.whole, None)} ({name(low)}), the one that "
+            f"is held most {percent(high.whole, None)} ({name(high)})."]
 
 # %% ../../../nbs/labs/macro/16_conclusion.ipynb #48885225
 def say_left_out(

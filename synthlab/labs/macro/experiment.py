@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+import math
 import sys
 from typing import Any, NamedTuple
 import numpy as np
@@ -172,10 +173,11 @@ def certify_emulator(
     store: ResponseStore,               # of fresh draws
     counts: Mapping[str, tuple[int, int]],  # world -> draws that have calibrated, draws behind them that certify
     level: float,                       # of its error bars
+    bound: float = math.inf,            # largest error that may be certified; what is worse is left to the solver
 ) -> UniversalEmulator:
     "Write down its largest error in each world."
     for world, (first, more) in counts.items():
-        try: emulator.certificates[world] = certify(emulator, store, world, first, first + more, level)
+        try: emulator.certificates[world] = certify(emulator, store, world, first, first + more, level, bound)
         except ValueError: continue     # no draw of its domain, no certificate
     return emulator
 
@@ -364,7 +366,8 @@ class MacroLab(MacroSharing, MacroComparing, Lab):
             model.domains = {w: replace(d, regions=world_domain(model.worlds[w], everywhere=False).regions)
                              for w, d in model.domains.items()}
         calibrate_emulator(model, fresh, {w: c for w, (c, _) in counts.items()})
-        if given: certify_emulator(model, fresh, counts, config.evaluation.level)
+        e = config.evaluation
+        if given: certify_emulator(model, fresh, counts, e.level, e.certificate_bound)
         bands = {f"model/{k}": v for k, v in model.state_dict().items() if k.startswith("band_")}
         domain = {w: plain_domain(d) for w, d in model.domains.items()}
         amend_checkpoint(path, bands, dict(certificate=model.certificates, domain=domain, complete=True))

@@ -97,6 +97,7 @@ class MacroEvaluation:
     timing_draws: int = 1024            # that emulator and solver are timed with
     calibration_draws: int = 10_000     # fresh ones of each world, that error bars are fitted to
     certificate_draws: int = 20_000     # fresh ones of each world, of which the worst is certified
+    certificate_bound: float = .25      # of the typical response: where errors are larger the solver answers; inf: nowhere
     slow_draws: int = 3000              # at most so many of either in a world whose solver is slow (zlb)
 
     def __post_init__(self):
@@ -105,6 +106,9 @@ class MacroEvaluation:
         for name in self.baselines:
             if name not in BASELINES:
                 raise ValueError(f"evaluation.baselines: there is no baseline {name!r}; {nearest(name, BASELINES)}")
+        if not self.certificate_bound > 0:
+            raise ValueError(f"evaluation.certificate_bound is {self.certificate_bound}; use a share of the typical "
+                             "response above 0, such as 0.25, or inf")
         for name in ("epochs", "gru_epochs", "leave_out_epochs", "timing_draws", "calibration_draws",
                      "certificate_draws", "slow_draws"):
             if getattr(self, name) < 1:
