@@ -3344,6 +3344,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'synthlab/labs/quant/controls.py'),
                                               'synthlab.labs.quant.controls.power_of_deflated': ( 'labs/quant/controls.html#power_of_deflated',
                                                                                                   'synthlab/labs/quant/controls.py'),
+                                              'synthlab.labs.quant.controls.random_answers': ( 'labs/quant/controls.html#random_answers',
+                                                                                               'synthlab/labs/quant/controls.py'),
                                               'synthlab.labs.quant.controls.random_entries': ( 'labs/quant/controls.html#random_entries',
                                                                                                'synthlab/labs/quant/controls.py'),
                                               'synthlab.labs.quant.controls.random_labels': ( 'labs/quant/controls.html#random_labels',

@@ -9,7 +9,7 @@ __all__ = ['TEN_YEARS', 'TRADED', 'Walks', 'rows_between', 'position_rule', 'loa
            'judge_target', 'control_scores', 'part_name', 'QuantFitting', 'count_trials', 'QuantJudging', 'daily_loss',
            'QuantLab']
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #c3a1b7dd
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #17a48aed
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -32,6 +32,7 @@ from .figures import walk_figures
 from .judging import LEVELS, MAIN, gain_over, judge_intervals, score_folds, score_target
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
 from .trading import carried, chosen_by_half, strategy_rows
+from .controls import random_answers
 from .folds import NEVER, Cut
 from .walk import FoldFit, Recipe, WalkForwardEngine
 from ...metrics.performance import sharpe
@@ -40,7 +41,7 @@ from ...metrics.ranking import information_coefficients, mean_test
 from ...models.families import Family, restore_family
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #b6e89efe
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #b2d06c53
 @dataclass
 class Walks:
     "A panel, its rows, and a walk for every target."
@@ -93,7 +94,7 @@ def load_walks(config: QuantConfig) -> Walks:
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Walks(panel, rows, engines)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #f40e026b
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #9e4be867
 def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are called, the one in question first
     "What every fold is fitted with."
     asked = [(config.family, config.variant, config.params)]
@@ -107,7 +108,7 @@ def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are ca
         found[label] = Recipe.of(name, settings | dict(seed=config.training.seed, threads=config.threads))
     return found if "ridge" in found else found | dict(ridge=Recipe.of("ridge", dict(seed=config.training.seed)))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #5dfb6558
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #a0f906fa
 def answering(
     recipes: Mapping[str, Recipe],      # the one in question first
     target: str,
@@ -120,7 +121,7 @@ def answering(
     raise ConfigError(f"{first} answers {', '.join(recipes[first].model.tasks)}, and {target} is {task}; leave the "
                       "target out of data.targets, or take another family")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #e73cf490
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #9ed8fcbf
 class Answers:
     "A fitted family for each target."
     def __init__(self, families: Mapping[str, Family]): self.families = dict(families)
@@ -160,7 +161,7 @@ def last_cut(
     dates = tuple(f"{table.days[k]:%Y-%m-%d}" for k in (max(first, 0), last))
     return Cut("model", train, np.flatnonzero(table.day == table.day[-1]), NEVER, dates)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #f70f98bf
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #5570102f
 def answers_of(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -191,7 +192,7 @@ def importance_of(fits: Sequence[FoldFit | None], features: Sequence[str]) -> pd
     found = pd.DataFrame([f.importance for f in fits if f is not None and f.importance is not None], columns=features)
     return found.div(found.sum(axis=1), axis=0).dropna(how="all")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #992e3f3b
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #b38a103c
 def same_rows(
     tables: Mapping[str, pd.DataFrame],     # family -> said, …
 ) -> dict[str, pd.DataFrame]:
@@ -251,46 +252,30 @@ def judge_target(
         told["strategies"] = strategy_rows(books, engine.rule, trials, variance, e.level, e.n_boot, e.seed)
         told["carried"] = carried(books[family], returns, money, engine.rule.periods)
         told["overfitting"] = chosen_by_half(books)
-    if e.controls: told["controls"] = control_scores(engine, cuts, question, told["scores"][family], e.controls, e.seed)
+    if e.controls: told["controls"] = control_scores(engine, question, told["scores"][family], e.controls, e.seed)
     looked = importance_of(fits[family], list(engine.table.X.columns))
     told["importance"] = looked.mean().sort_values(ascending=False).to_dict()
     return dict(metrics=told, tables=tables, books=books, days=days, importance=looked)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #9f548aa2
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #190a728c
 def control_scores(
     engine: WalkForwardEngine,
-    cuts: Sequence[Cut],
     question: Question,
     scores: Mapping[str, Sequence[float]],      # of the family in question
     seeds: int, seed: int,                      # walks; of the first of them
 ) -> dict[str, Any]:                            # seeds, scores, as_good: walks that scored at least as high
     "What the main score is when nothing can be learnt."
-    table, name, found = engine.table, MAIN[question.task], []
-    X = np.nan_to_num(table.X.to_numpy(np.float64))
-    for k in range(seeds):
-        rng = np.random.default_rng([seed, k])
-        said, seen = np.full(len(X), np.nan), np.zeros(len(table.days), bool)
-        for cut in cuts:
-            if cut.why: continue
-            train = cut.train[table.ends[cut.train, 0] < cut.before]
-            drawn = rng.permutation(table.y[train, 0])
-            middle, spread = X[train].mean(0), X[train].std(0)
-            A = (X[train] - middle)/np.where(spread > 0, spread, 1)
-            weight = np.linalg.solve(A.T @ A + np.eye(A.shape[1]), A.T @ (drawn - drawn.mean()))
-            test = cut.test[~seen[table.day[cut.test]]]
-            said[test] = (X[test] - middle)/np.where(spread > 0, spread, 1) @ weight
-            seen[table.day[cut.test]] = True
-        rows = np.flatnonzero(np.isfinite(said))
-        came = np.where(table.ends[rows, 0] < NEVER, table.y[rows, 0], np.nan)
-        if name == "auc":
-            known = np.isfinite(came)
-            found.append(float(roc_auc_score(came[known], said[rows][known])) if len(set(came[known])) == 2 else np.nan)
-        elif name == "rank_ic":
-            found.append(mean_test(information_coefficients(said[rows], came, table.decided[rows])[1]).mean)
-        else: return {}
+    table, name = engine.table, MAIN[question.task]
+    if name not in ("auc", "rank_ic"): return {}
+    rows, said = random_answers(engine, seeds, seed)
+    known = table.ends[rows, 0] < NEVER
+    rows, said, came = rows[known], said[:, known], table.y[rows[known], 0]
+    if name == "rank_ic":
+        found = [mean_test(information_coefficients(s, came, table.decided[rows])[1]).mean for s in said]
+    else: found = [float(roc_auc_score(came, s)) if len(set(came)) == 2 else np.nan for s in said]
     return dict(seeds=seeds, scores=found, as_good=int(np.sum(np.array(found) >= scores[name][0])))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #d14ecb4a
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #097b3534
 def part_name(target: str, label: str, cut: Cut) -> str:
     "Of the folder of a fold: what is asked, who answers, the first tested day."
     return f"{target}.{label.replace(':', '-')}.{cut.name}"
@@ -359,7 +344,7 @@ class QuantFitting(Lab):
         fit = FoldFit(); fit.load_state_dict(tensors)
         return fit
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #2837137b
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #f32416c7
 def count_trials(
     config: QuantConfig,
     engine: WalkForwardEngine,
@@ -379,7 +364,7 @@ def count_trials(
     count = max(len(known), 1)
     return count, float(known.var(ddof=1)) if len(known) > 1 and known.var(ddof=1) > 0 else None
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #1c45afb0
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #2579e8fc
 class QuantJudging(QuantFitting):
     "How the quant lab judges."
     headline, report = Headline("score", "score", ".3f", better="higher"), "walk_forward"
@@ -447,7 +432,7 @@ def daily_loss(
     off = (table["said"] - table["came"])**2 if question.task != "multiclass" else (table["said"] != table["came"])*1.
     return off[table["came"].notna()].groupby(level="decided_at").mean()
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #275e067a
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #476d59bb
 @register_lab
 class QuantLab(QuantJudging):
     "Which of these will do better, and is that worth anything?"
