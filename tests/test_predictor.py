@@ -1,5 +1,5 @@
 """Candle by candle as in one go: the same features, probabilities and trades; from the checkpoint alone, and from files that others run; and nowhere a pickle."""
-import dataclasses, io, json, math, pickle, shutil, zipfile
+import io, json, math, pickle, shutil, zipfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
