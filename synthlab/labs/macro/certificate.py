@@ -170,7 +170,8 @@ def certify(
     worst, names = int(found.error.argmax()), emulator.worlds[world].parameters.names
     return dict(draws=len(found.error), error=float(found.error[worst]), median=float(found.error.median()),
                 worst=dict(zip(names, found.theta[worst].tolist())), share=share_above(len(found.error)), level=level,
-                bound=bound if math.isfinite(bound) else None, left=all_ - len(found.error), coverage=slice_coverage(emulator, world, found))
+                bound=bound if math.isfinite(bound) else None, left=all_ - len(found.error),
+                coverage=slice_coverage(emulator, world, found))
 
 def exceeding(
     emulator: Emulator,         # with a certificate of the world

@@ -208,8 +208,8 @@ def say_slices(
     name = lambda r: f"{r.world}, {f'{r.end} tenth of ' if r.end else ''}{r.slice}"
     return [f"On these draws its bands of {percent(level, None)} hold {percent(inside.min(), None)} to "
             f"{percent(inside.max(), None)} of whole draws by world; of {len(seen)} regions and tenths, of {least} "
-            f"draws or more each, the one that is held least has {percent(low.whole, None)} ({name(low)}), the one that "
-            f"is held most {percent(high.whole, None)} ({name(high)})."]
+            f"draws or more each, the one that is held least has {percent(low.whole, None)} ({name(low)}), the one "
+            f"that is held most {percent(high.whole, None)} ({name(high)})."]
 
 # %% ../../../nbs/labs/macro/16_conclusion.ipynb #48885225
 def say_left_out(

@@ -97,7 +97,7 @@ class MacroEvaluation:
     timing_draws: int = 1024            # that emulator and solver are timed with
     calibration_draws: int = 10_000     # fresh ones of each world, that error bars are fitted to
     certificate_draws: int = 20_000     # fresh ones of each world, of which the worst is certified
-    certificate_bound: float = .25      # of the typical response: where errors are larger the solver answers; inf: nowhere
+    certificate_bound: float = .25      # of the typical response; where errors are larger the solver answers
     slow_draws: int = 3000              # at most so many of either in a world whose solver is slow (zlb)
 
     def __post_init__(self):

@@ -21,7 +21,7 @@ from ...datasets.windows import Batches, Windows
 from ...experiments.config import to_yaml
 from ...experiments.reports import teller
 from ...experiments.setup import Market
-from ...experiments.verdicts import enough, say_too_few
+from ...experiments.verdicts import say_too_few
 from ...experiments.experiment import train
 from .backtest import fold_configs
 from .judging import (Simulator, baseline_simulators, model_simulator, prepend_start, simulated)
