@@ -12,7 +12,6 @@ from synthlab.datasets.sources import get_source
 from synthlab.datasets.targets import make_target
 from synthlab.models.boosting import CONFORMAL, LightGBM, QuantileLightGBM, XGBoost, conformal_shifts, pinball
 from synthlab.models.families import TrainedOnFuture, restore_family
-from synthlab.models.registry import registry
 from synthlab.models.tree_arrays import BrokenTrees, check_forest, from_lightgbm, from_xgboost, probe_rows, walk
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from synthlab.trainers.family_files import MODULES, family_class, find_families, load_family, save_family
