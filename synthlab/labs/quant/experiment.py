@@ -9,7 +9,8 @@ __all__ = ['TEN_YEARS', 'TRADED', 'Walks', 'rows_between', 'position_rule', 'loa
            'judge_target', 'control_scores', 'part_name', 'QuantFitting', 'count_trials', 'QuantJudging', 'daily_loss',
            'QuantLab']
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #17a48aed
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #25bb3e6c
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -25,7 +26,7 @@ from ...experiments.lab import Headline, Lab, register_lab
 from ...experiments.ledger import TrialLedger
 from ...experiments.parts import EstimatorPart, Part
 from ...experiments.settings import whole_path
-from ...experiments.setup import not_learnt, threads_here
+from ...experiments.setup import not_learnt
 from .conclusion import EVIDENCE, conclude_walk
 from .configuration import family_name, find_family, get_variant_from_env, load_model_config
 from .figures import walk_figures
@@ -41,7 +42,7 @@ from ...metrics.ranking import information_coefficients, mean_test
 from ...models.families import Family, restore_family
 from ...models.registry import ConfigError
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #b2d06c53
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #fdb54593
 @dataclass
 class Walks:
     "A panel, its rows, and a walk for every target."
@@ -94,7 +95,7 @@ def load_walks(config: QuantConfig) -> Walks:
     except ValueError as e: raise ConfigError(f"data: {e}") from e
     return Walks(panel, rows, engines)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #9e4be867
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #abc39ea0
 def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are called, the one in question first
     "What every fold is fitted with."
     asked = [(config.family, config.variant, config.params)]
@@ -108,7 +109,7 @@ def families_of(config: QuantConfig) -> dict[str, Recipe]:      # as they are ca
         found[label] = Recipe.of(name, settings | dict(seed=config.training.seed, threads=config.threads))
     return found if "ridge" in found else found | dict(ridge=Recipe.of("ridge", dict(seed=config.training.seed)))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #a0f906fa
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #ca3cecf9
 def answering(
     recipes: Mapping[str, Recipe],      # the one in question first
     target: str,
@@ -121,7 +122,7 @@ def answering(
     raise ConfigError(f"{first} answers {', '.join(recipes[first].model.tasks)}, and {target} is {task}; leave the "
                       "target out of data.targets, or take another family")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #9ed8fcbf
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #6d597f7c
 class Answers:
     "A fitted family for each target."
     def __init__(self, families: Mapping[str, Family]): self.families = dict(families)
@@ -161,7 +162,7 @@ def last_cut(
     dates = tuple(f"{table.days[k]:%Y-%m-%d}" for k in (max(first, 0), last))
     return Cut("model", train, np.flatnonzero(table.day == table.day[-1]), NEVER, dates)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #5570102f
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #a4f9f4b8
 def answers_of(
     engine: WalkForwardEngine,
     cuts: Sequence[Cut],
@@ -192,7 +193,7 @@ def importance_of(fits: Sequence[FoldFit | None], features: Sequence[str]) -> pd
     found = pd.DataFrame([f.importance for f in fits if f is not None and f.importance is not None], columns=features)
     return found.div(found.sum(axis=1), axis=0).dropna(how="all")
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #b38a103c
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #fa032bcf
 def same_rows(
     tables: Mapping[str, pd.DataFrame],     # family -> said, …
 ) -> dict[str, pd.DataFrame]:
@@ -257,7 +258,7 @@ def judge_target(
     told["importance"] = looked.mean().sort_values(ascending=False).to_dict()
     return dict(metrics=told, tables=tables, books=books, days=days, importance=looked)
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #190a728c
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #062cbc14
 def control_scores(
     engine: WalkForwardEngine,
     question: Question,
@@ -275,7 +276,7 @@ def control_scores(
     else: found = [float(roc_auc_score(came, s)) if len(set(came)) == 2 else np.nan for s in said]
     return dict(seeds=seeds, scores=found, as_good=int(np.sum(np.array(found) >= scores[name][0])))
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #097b3534
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #ec516b73
 def part_name(target: str, label: str, cut: Cut) -> str:
     "Of the folder of a fold: what is asked, who answers, the first tested day."
     return f"{target}.{label.replace(':', '-')}.{cut.name}"
@@ -289,7 +290,7 @@ class QuantFitting(Lab):
         config.data.source = whole_path(config.data.source)
         if config.data.source == EMBEDDED and "data.start" not in names: config.data.start = TEN_YEARS
         config.variant = config.variant or get_variant_from_env(family_name(config.family))
-        config.jobs = config.jobs or threads_here()
+        config.jobs = config.jobs or os.cpu_count() or 1
         if "threads" not in names: config.threads = 1           # the processes are many already
         families_of(config)
         return config
@@ -344,7 +345,7 @@ class QuantFitting(Lab):
         fit = FoldFit(); fit.load_state_dict(tensors)
         return fit
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #f32416c7
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #621de9c6
 def count_trials(
     config: QuantConfig,
     engine: WalkForwardEngine,
@@ -364,7 +365,7 @@ def count_trials(
     count = max(len(known), 1)
     return count, float(known.var(ddof=1)) if len(known) > 1 and known.var(ddof=1) > 0 else None
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #2579e8fc
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #b7a94b1c
 class QuantJudging(QuantFitting):
     "How the quant lab judges."
     headline, report = Headline("score", "score", ".3f", better="higher"), "walk_forward"
@@ -432,7 +433,7 @@ def daily_loss(
     off = (table["said"] - table["came"])**2 if question.task != "multiclass" else (table["said"] != table["came"])*1.
     return off[table["came"].notna()].groupby(level="decided_at").mean()
 
-# %% ../../../nbs/labs/quant/20_experiment.ipynb #476d59bb
+# %% ../../../nbs/labs/quant/20_experiment.ipynb #c10a1248
 @register_lab
 class QuantLab(QuantJudging):
     "Which of these will do better, and is that worth anything?"
