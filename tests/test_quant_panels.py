@@ -1,12 +1,11 @@
 """Panels: no value from the future, outcomes dated on each asset's own calendar, the same rows however long the history is and whichever way it is read.
 
 And the indicators beyond the classic ones: against TA-Lib, against formulas written out, candle by candle as in one go."""
-import warnings
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
-from synthlab.datasets import channels, columns, indicators, oscillators
+from synthlab.datasets import indicators
 from synthlab.datasets.audit import audit_leaks
 from synthlab.datasets.bars import BarError, BarWarning
 from synthlab.datasets.channels import (dema, donchian, garman_klass, hull, ichimoku, keltner, parabolic_sar, parkinson, rogers_satchell, tema, vwap, vwma, wma, yang_zhang)
