@@ -19,7 +19,8 @@ from synthlab.trainers.family_files import KNOWN, find_families, load_family, sa
 from tiny import cases
 
 REACH, NUMBER, YES = 5, "fwd_ret_5d", "will_peak_5d_1.0"
-SMALL = dict(n_estimators=20, epochs=2, max_depth=3, num_leaves=6, min_data_in_leaf=15, early_stopping_rounds=5, gamma=.01)     # where a family knows them
+SMALL = dict(n_estimators=20, epochs=2, max_depth=3, num_leaves=6, min_data_in_leaf=15, early_stopping_rounds=5, gamma=.01,
+             hgb_max_iter=10, rf_n_estimators=8, n_init=1, cv=3)        # where a family knows them
 
 @functools.cache
 def rows():
