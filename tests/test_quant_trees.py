@@ -18,8 +18,8 @@ from synthlab.trainers.family_files import MODULES, family_class, find_families,
 from tiny import cases
 
 REACH, NUMBER, YES = 5, "fwd_ret_5d", "will_peak_5d_1.0"
-SMALL = dict(n_estimators=20, epochs=2, max_depth=3, num_leaves=6, min_data_in_leaf=15, early_stopping_rounds=5, gamma=.01, hgb_max_iter=20, rf_n_estimators=10,
-             samples=16, generator_layers=(16,), discriminator_layers=(16,))     # where a family knows them
+SMALL = dict(n_estimators=20, epochs=2, max_depth=3, num_leaves=6, min_data_in_leaf=15, early_stopping_rounds=5, gamma=.01,
+             hgb_max_iter=10, rf_n_estimators=8, n_init=1, cv=3, samples=16, generator_layers=(16,), discriminator_layers=(16,))     # where a family knows them
 
 @functools.cache
 def rows():

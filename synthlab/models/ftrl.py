@@ -6,14 +6,14 @@ not earned its weight."""
 # %% auto #0
 __all__ = ['FTRL', 'word_lines', 'WordFTRL', 'FTRLProximal']
 
-# %% ../../nbs/models/75_ftrl.ipynb #3a6171ea
+# %% ../../nbs/models/75_ftrl.ipynb #3a8d1d1f
 import zlib
 import numpy as np
 from .families import Family, targets_of
 from .linear_families import checked_numbers
 from .registry import registry
 
-# %% ../../nbs/models/75_ftrl.ipynb #314f35b6
+# %% ../../nbs/models/75_ftrl.ipynb #9e34f3a6
 class FTRL:
     "Weights of linear models that learn row by row."
     def __init__(self,
@@ -75,7 +75,7 @@ class FTRL:
             self._step(slice(None), X[rows], y[rows], None if weight is None else weight[rows])
         return self
 
-# %% ../../nbs/models/75_ftrl.ipynb #406fbdfb
+# %% ../../nbs/models/75_ftrl.ipynb #47fb8adb
 def word_lines(
     names,                      # of the columns, F
     bins: int,                  # of each column
@@ -84,7 +84,7 @@ def word_lines(
     "Which line of a hashed table each word `column=bin` has."
     return np.array([[zlib.crc32(f"{name}={k}".encode())%size for k in range(bins)] for name in names])
 
-# %% ../../nbs/models/75_ftrl.ipynb #c07cff0f
+# %% ../../nbs/models/75_ftrl.ipynb #83229049
 class WordFTRL(FTRL):
     "The same for rows of words: a row is the lines of its words, and has a 1 in each."
     def predict(self,
@@ -105,7 +105,7 @@ class WordFTRL(FTRL):
             self._step(at, x, y[rows], None if weight is None else weight[rows])
         return self
 
-# %% ../../nbs/models/75_ftrl.ipynb #fb832079
+# %% ../../nbs/models/75_ftrl.ipynb #7d41d604
 @registry.register("family", "ftrl_proximal")
 class FTRLProximal(Family):
     "A linear model that learns row by row and sets to zero what does not matter."
@@ -138,26 +138,26 @@ class FTRLProximal(Family):
                 raise ValueError(f"{k} is {value}; give a whole number of {least} or more")
         settings = self._classes if self._classes > 2 else 1, self.alpha, self.beta, self.l1, self.l2, self._classes > 0
         if not self.hashing: return FTRL(len(names) + 1, *settings)
-        lines, self.places = np.unique(word_lines(names, self.bins, 2**self.hash_bits), return_inverse=True)
-        self.places = self.places.reshape(len(names), self.bins)
+        lines, self.places_ = np.unique(word_lines(names, self.bins, 2**self.hash_bits), return_inverse=True)
+        self.places_ = self.places_.reshape(len(names), self.bins)
         return WordFTRL(len(lines), *settings)
 
     def _inputs(self, X):
         if not self.hashing: return np.column_stack([X, np.ones(len(X))])
-        found = [np.searchsorted(edges, x, side="right") for edges, x in zip(self.edges, X.T)]
-        return self.places[np.arange(len(found)), np.stack(found, 1)]
+        found = [np.searchsorted(edges, x, side="right") for edges, x in zip(self.edges_, X.T)]
+        return self.places_[np.arange(len(found)), np.stack(found, 1)]
 
     def _pass(self, X, y, weight):
-        outcomes = np.eye(self._classes)[y] if self._classes > 2 else (y - self.middle)/self.spread
-        self.learner.learn(X, outcomes, weight, self.batch_size)
+        outcomes = np.eye(self._classes)[y] if self._classes > 2 else (y - self.middle_)/self.spread_
+        self.learner_.learn(X, outcomes, weight, self.batch_size)
 
     def _fit(self, X, y, X_val, y_val, weight):
-        self.learner, self.middle, self.spread = self._new(), 0., 1.
+        self.learner_, self.middle_, self.spread_ = self._new(), 0., 1.
         if self._classes:
             share = (np.bincount(y, minlength=self._classes) + .5)/(len(y) + .5*self._classes)
-            self.learner.offset = np.log(share/(1 - share))[(0 if self._classes > 2 else 1):]
-        else: self.middle, self.spread = float(y.mean(dtype=float)), float(y.std(dtype=float)) or 1.
-        if self.hashing: self.edges = np.quantile(X, np.arange(1, self.bins)/self.bins, axis=0).T.copy()
+            self.learner_.offset = np.log(share/(1 - share))[(0 if self._classes > 2 else 1):]
+        else: self.middle_, self.spread_ = float(y.mean(dtype=float)), float(y.std(dtype=float)) or 1.
+        if self.hashing: self.edges_ = np.quantile(X, np.arange(1, self.bins)/self.bins, axis=0).T.copy()
         inputs = self._inputs(X)
         for _ in range(self.passes): self._pass(inputs, y, weight)
         self._one_point((X, y), (X_val, y_val))
@@ -170,9 +170,12 @@ class FTRLProximal(Family):
     def partial_fit(self,
         X,                          # further rows, in order of time, (R, F)
         y,                          # their outcomes, (R,); NaN where unknown
+        classes=None,               # that there are, (K,); the first rows have to hold all of them
         sample_weight=None,         # (R,), ≥ 0
     ) -> "FTRLProximal":
         "Go on learning with new rows; if there were none yet, learn all of these."
+        if classes is not None and not self.__sklearn_is_fitted__() and not np.isin(classes, y).all():
+            raise ValueError("the first rows do not hold all classes; give more of them")
         if not self.__sklearn_is_fitted__(): return self._learn(X, y, None, None, 0, None, None, sample_weight)
         rows, outcomes = self._rows(X), targets_of(y, len(X))[0]
         codes = self._codes(outcomes)
@@ -182,29 +185,29 @@ class FTRLProximal(Family):
         self._pass(self._inputs(self.preprocessing_.apply(rows[known])), self._shaped(codes[known]), weight)
         return self
 
-    def _predict(self, X): return self.learner.predict(self._inputs(X))[:, 0]*self.spread + self.middle
+    def _predict(self, X): return self.learner_.predict(self._inputs(X))[:, 0]*self.spread_ + self.middle_
 
     def _proba(self, X):
-        p = self.learner.predict(self._inputs(X))
+        p = self.learner_.predict(self._inputs(X))
         return p/p.sum(1, keepdims=True) if self._classes > 2 else p[:, 0]
 
     def _importance(self):
-        w = np.abs(self.learner.weights).sum(0)
-        return w[self.places].mean(1) if self.hashing else w[:-1]
+        w = np.abs(self.learner_.weights).sum(0)
+        return w[self.places_].mean(1) if self.hashing else w[:-1]
 
     def _numbers(self):
-        more = dict(edges=self.edges) if self.hashing else {}
-        if self._classes: more["offset"] = self.learner.offset
-        return dict(z=self.learner.z, n=self.learner.n, scale=np.array([self.middle, self.spread]), **more)
+        more = dict(edges=self.edges_) if self.hashing else {}
+        if self._classes: more["offset"] = self.learner_.offset
+        return dict(z=self.learner_.z, n=self.learner_.n, scale=np.array([self.middle_, self.spread_]), **more)
 
     def _take(self, numbers):
         learner = self._new()
-        edges = dict(edges=(len(self.places), self.bins - 1)) if self.hashing else {}
+        edges = dict(edges=(len(self.places_), self.bins - 1)) if self.hashing else {}
         offset = dict(offset=(len(learner.z),)) if self._classes else {}
         checked_numbers(numbers, z=learner.z.shape, n=learner.n.shape, scale=(2,), **edges, **offset)
         if (numbers["n"] < 0).any(): raise ValueError("n is a sum of squares and below 0")
         if not numbers["scale"][1] > 0: raise ValueError("the spread of the outcomes is not above 0")
         if self.hashing and (np.diff(numbers["edges"], axis=1) < 0).any(): raise ValueError("edges of bins do not rise")
         learner.z, learner.n, learner.offset = numbers["z"].copy(), numbers["n"].copy(), numbers.get("offset", 0.)
-        self.learner, self.edges = learner, numbers.get("edges")
-        self.middle, self.spread = numbers["scale"].tolist()
+        self.learner_, self.edges_ = learner, numbers.get("edges")
+        self.middle_, self.spread_ = numbers["scale"].tolist()

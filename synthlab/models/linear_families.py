@@ -8,7 +8,7 @@ __all__ = ['LEAST', 'ridge', 'checked_numbers', 'AsColumns', 'LinearFamily', 'Ri
            'row_series', 'ClockedFamily', 'LineMember', 'ForestMember', 'BoostMember', 'Stack', 'Ensemble',
            'MetaLearning']
 
-# %% ../../nbs/models/73_linear_families.ipynb #6a60b5ce
+# %% ../../nbs/models/73_linear_families.ipynb #35798a60
 from collections.abc import Callable
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from .out_of_fold import out_of_fold
 from .registry import registry
 from .tree_arrays import check_forest, from_histograms, from_sklearn, walk
 
-# %% ../../nbs/models/73_linear_families.ipynb #3938153f
+# %% ../../nbs/models/73_linear_families.ipynb #7c75d471
 def ridge(
     X: np.ndarray,          # rows, (R, F)
     y: np.ndarray,          # outcomes, (R, K)
@@ -38,7 +38,7 @@ def ridge(
     else: coef = np.linalg.lstsq(X, y)[0]
     return coef, level - middle @ coef
 
-# %% ../../nbs/models/73_linear_families.ipynb #5e305b71
+# %% ../../nbs/models/73_linear_families.ipynb #a5af2686
 def checked_numbers(
     numbers: dict,          # name → array, as a file has them
     **shapes,               # name → shape that is expected
@@ -52,7 +52,7 @@ def checked_numbers(
         if not np.isfinite(found).all(): raise ValueError(f"{name} is not finite everywhere")
     return numbers
 
-# %% ../../nbs/models/73_linear_families.ipynb #75c1665f
+# %% ../../nbs/models/73_linear_families.ipynb #8cea3a76
 LEAST = 1e-3            # least probability that a line gives
 
 class AsColumns:
@@ -75,21 +75,21 @@ class AsColumns:
 
 class LinearFamily(AsColumns, Family):
     "What families of one line share."
-    def _said(self, X): return X @ self.coef + self.constant
+    def _said(self, X): return X @ self.coef_ + self.constant_
     def _line(self, X, y, weight): return ridge(X, self._columns(y), self.alpha, weight)
 
     def _fit(self, X, y, X_val, y_val, weight):
-        self.coef, self.constant = self._line(X, y, weight)
+        self.coef_, self.constant_ = self._line(X, y, weight)
         self._one_point((X, y), (X_val, y_val))
 
-    def _refit(self, X, y, weight): self.coef, self.constant = self._line(X, y, weight)
+    def _refit(self, X, y, weight): self.coef_, self.constant_ = self._line(X, y, weight)
 
-    def _importance(self): return np.abs(self.coef).mean(1)
-    def _numbers(self): return dict(coef=self.coef, constant=self.constant)
+    def _importance(self): return np.abs(self.coef_).mean(1)
+    def _numbers(self): return dict(coef=self.coef_, constant=self.constant_)
 
     def _take(self, numbers):
         shapes = dict(coef=(int(self.preprocessing_.used.sum()), self._outputs), constant=(self._outputs,))
-        self.coef, self.constant = (checked_numbers(numbers, **shapes)[k] for k in shapes)
+        self.coef_, self.constant_ = (checked_numbers(numbers, **shapes)[k] for k in shapes)
 
 @registry.register("family", "ridge")
 class Ridge(LinearFamily):
@@ -102,7 +102,7 @@ class Ridge(LinearFamily):
     ):
         self._keep(locals())
 
-# %% ../../nbs/models/73_linear_families.ipynb #5a47f0f4
+# %% ../../nbs/models/73_linear_families.ipynb #d1360fce
 def refuse(settings, given, why):
     "Raise one sentence if a setting is asked for that this family cannot have."
     asked = [k for k in settings if k in given]
@@ -140,7 +140,7 @@ def reward_weights(
     "What a row weighs by what it would have paid."
     return (np.abs(np.asarray(y, np.float64)) + 1e-6)**power
 
-# %% ../../nbs/models/73_linear_families.ipynb #83189fd0
+# %% ../../nbs/models/73_linear_families.ipynb #7fa2303d
 def row_series(
     X,                          # table of rows, or an array
 ) -> np.ndarray:                # (R,) names
@@ -177,19 +177,19 @@ class ClockedFamily(Family):
         keep = self._kept if every else self._before
         return [None if x is None else x[keep] for x in self._clock]
 
-# %% ../../nbs/models/73_linear_families.ipynb #e95d7cb0
+# %% ../../nbs/models/73_linear_families.ipynb #a9785a53
 class LineMember:
     "A ridge."
     def __init__(self, alpha: float = 1.): self.alpha = alpha
     def fit(self, X, y, sample_weight=None):
-        self.coef, self.constant = ridge(X, y, self.alpha, sample_weight)
+        self.coef_, self.constant_ = ridge(X, y, self.alpha, sample_weight)
         return self
-    def predict(self, X): return X @ self.coef + self.constant
-    def importance(self): return np.abs(self.coef).mean(1)
-    def numbers(self): return dict(coef=self.coef, constant=self.constant)
+    def predict(self, X): return X @ self.coef_ + self.constant_
+    def importance(self): return np.abs(self.coef_).mean(1)
+    def numbers(self): return dict(coef=self.coef_, constant=self.constant_)
     def take(self, numbers, columns, outputs):
         checked_numbers(numbers, coef=(columns, outputs), constant=(outputs,))
-        self.coef, self.constant = numbers["coef"], numbers["constant"]
+        self.coef_, self.constant_ = numbers["coef"], numbers["constant"]
         return self
 
 class ForestMember:
@@ -238,7 +238,7 @@ class BoostMember:
         self.trees = [check_forest(part, columns, 1) for part in parts]
         return self
 
-# %% ../../nbs/models/73_linear_families.ipynb #25366396
+# %% ../../nbs/models/73_linear_families.ipynb #3d6d28ea
 class Stack(AsColumns, ClockedFamily):
     "Members, and a ridge that says whom to believe."
     def _members(self) -> dict[str, Callable]:
@@ -258,9 +258,9 @@ class Stack(AsColumns, ClockedFamily):
         told = np.hstack([out_of_fold(make, X, outcomes, folds, **beside) for make in self._members().values()])
         met = np.isfinite(told).all(1)
         self.unasked_ = int((~met).sum())
-        self.level, self.spread = told[met].mean(0), told[met].std(0)
-        self.spread[self.spread < 1e-12] = 1.
-        self.weights, self.constant = ridge((told[met] - self.level)/self.spread, outcomes[met], self.final_alpha,
+        self.level_, self.spread_ = told[met].mean(0), told[met].std(0)
+        self.spread_[self.spread_ < 1e-12] = 1.
+        self.weights_, self.constant_ = ridge((told[met] - self.level_)/self.spread_, outcomes[met], self.final_alpha,
                                             None if weight is None else weight[met])
         self._one_point((X, y), (X_val, y_val))
 
@@ -270,11 +270,11 @@ class Stack(AsColumns, ClockedFamily):
 
     def _said(self, X):
         told = np.hstack([member.predict(X) for member in self.members_.values()])
-        return (told - self.level)/self.spread @ self.weights + self.constant
+        return (told - self.level_)/self.spread_ @ self.weights_ + self.constant_
 
     def member_weights(self) -> pd.Series:      # by member, shares of 1
         "How much each member counts."
-        size = np.abs(self.weights).reshape(len(self.members_), -1).sum(1)
+        size = np.abs(self.weights_).reshape(len(self.members_), -1).sum(1)
         return pd.Series(size/(size.sum() or 1), list(self.members_), name="weight")
 
     def _importance(self):
@@ -283,7 +283,7 @@ class Stack(AsColumns, ClockedFamily):
 
     def _numbers(self):
         found = {f"{name}/{k}": x for name, member in self.members_.items() for k, x in member.numbers().items()}
-        return found | dict(level=self.level, spread=self.spread, weights=self.weights, constant=self.constant)
+        return found | dict(level=self.level_, spread=self.spread_, weights=self.weights_, constant=self.constant_)
 
     def _take(self, numbers):
         makes, columns, K = self._members(), int(self.preprocessing_.used.sum()), self._outputs
@@ -296,9 +296,9 @@ class Stack(AsColumns, ClockedFamily):
         checked_numbers(own, level=(wide,), spread=(wide,), weights=(wide, K), constant=(K,))
         if not (own["spread"] > 0).all(): raise ValueError("a spread is not above 0")
         self.members_ = {name: make().take(parts[name], columns, K) for name, make in makes.items()}
-        self.level, self.spread, self.weights, self.constant = (own[k] for k in "level spread weights constant".split())
+        self.level_, self.spread_, self.weights_, self.constant_ = map(own.get, "level spread weights constant".split())
 
-# %% ../../nbs/models/73_linear_families.ipynb #ad9f0cb8
+# %% ../../nbs/models/73_linear_families.ipynb #ce9d61c0
 @registry.register("family", "ensemble")
 class Ensemble(Stack):
     "Boosting, a forest and a ridge, stacked by predictions out of fold."

@@ -7,14 +7,14 @@ that does not depend on how the distribution is written down."""
 __all__ = ['WIDEST', 'RAREST', 'DISTRIBUTIONS', 'NEVER', 'Normal', 'LogNormal', 'Exponential', 'Classes', 'bin_edges', 'binned',
            'grow', 'leaf_of', 'step_size', 'NGBoost']
 
-# %% ../../nbs/models/74_ngboost.ipynb #6e2295db
+# %% ../../nbs/models/74_ngboost.ipynb #6d5549a8
 import numpy as np
 from scipy import stats
 from .families import Family, FormulaDistribution
 from .linear_families import checked_numbers
 from .registry import nearest, registry
 
-# %% ../../nbs/models/74_ngboost.ipynb #46c92962
+# %% ../../nbs/models/74_ngboost.ipynb #0e8c38d2
 WIDEST = 6.                     # log of a width in units of the spread, either way
 RAREST = 1e-3                   # least probability of a class in a step
 
@@ -86,7 +86,7 @@ class Classes:
 
 DISTRIBUTIONS = {"normal": Normal, "lognormal": LogNormal, "exponential": Exponential}
 
-# %% ../../nbs/models/74_ngboost.ipynb #f2808219
+# %% ../../nbs/models/74_ngboost.ipynb #44debf91
 NEVER = float(np.finfo(np.float32).max)         # a cut that every row lies below
 
 def bin_edges(
@@ -158,7 +158,7 @@ def leaf_of(
     for _ in range(int(np.log2(len(column) + 1))): at = 2*at + 1 + (X[every, column[at]] > cut[at])
     return at - len(column)
 
-# %% ../../nbs/models/74_ngboost.ipynb #268dc906
+# %% ../../nbs/models/74_ngboost.ipynb #e4686a0e
 def step_size(
     loss,                   # step → mean loss after it
     first: float = 1.,      # tried first
@@ -169,7 +169,7 @@ def step_size(
     while step > 1e-8 and not (np.isfinite(now := loss(step)) and now < before): step /= 2
     return step if step > 1e-8 else 0.
 
-# %% ../../nbs/models/74_ngboost.ipynb #bc9e51de
+# %% ../../nbs/models/74_ngboost.ipynb #3a82142c
 @registry.register("family", "ngboost")
 class NGBoost(Family):
     "Boosting of a whole distribution by natural gradients."
@@ -210,13 +210,13 @@ class NGBoost(Family):
         return DISTRIBUTIONS[known]()
 
     def _positive(self, y):
-        if len(y) and not y.min() > self.dist.least:
+        if len(y) and not y.min() > self.dist_.least:
             raise ValueError(f"{self.distribution} wants outcomes above 0, and {int((y <= 0).sum())} of {len(y)} are "
                              "not: returns have a normal distribution here")
 
     def _fit(self, X, y, X_val, y_val, weight):
         self._check()
-        self.dist = self._new()
+        self.dist_ = self._new()
         self._positive(y)
         if X_val is not None: self._positive(y_val)
         self._boost(X, y, X_val, y_val, weight, self.n_estimators)
@@ -224,11 +224,11 @@ class NGBoost(Family):
     def _refit(self, X, y, weight):
         judged = self.history_
         self._positive(y)
-        self._boost(X, y, None, None, weight, len(self.column))
+        self._boost(X, y, None, None, weight, len(self.column_))
         self.history_ = judged
 
     def _boost(self, X, y, X_val, y_val, weight, rounds):
-        rng, dist = np.random.default_rng(self.seed), self.dist
+        rng, dist = np.random.default_rng(self.seed), self.dist_
         exact = lambda y: y.astype(np.float64) if self.task_ == "regression" else y
         dist.prepare(exact(y))
         edges = bin_edges(X, self.max_bins)
@@ -237,10 +237,10 @@ class NGBoost(Family):
         for k, e in enumerate(edges): cuts[k, :len(e)] = e
         weight = None if weight is None else weight.astype(np.float64)
         units = [dist.units(exact(v)) for v in (y, y_val) if v is not None]
-        self.start = dist.start(units[0], weight)
-        theta = [np.tile(self.start, (len(u), 1)) for u in units]
+        self.start_ = dist.start(units[0], weight)
+        theta = [np.tile(self.start_, (len(u), 1)) for u in units]
         sets = [(y, X), (y_val, X_val)][:len(units)]
-        self.column, self.cut, self.leaves, gains, curves = [], [], [], [], [[] for _ in units]
+        self.column_, self.cut_, self.leaves_, gains, curves = [], [], [], [], [[] for _ in units]
         best = np.inf, 0
         for number in range(rounds):
             part, some = self._drawn(rng, *codes.shape)
@@ -250,20 +250,20 @@ class NGBoost(Family):
             way = leaves[leaf]
             step = step_size(lambda s: np.average(dist.loss(target - s*way, u), weights=w))
             column = some[column]
-            self.column.append(column); self.cut.append(cuts[column, cut])
-            self.leaves.append(-self.learning_rate*step*leaves)
+            self.column_.append(column); self.cut_.append(cuts[column, cut])
+            self.leaves_.append(-self.learning_rate*step*leaves)
             gains.append(np.bincount(some, gain, codes.shape[1]))
             for k, (_, rows) in enumerate(sets):
-                at = leaf if k == 0 and len(leaf) == len(y) else leaf_of(rows, column, self.cut[-1])
-                theta[k] += self.leaves[-1][at]
+                at = leaf if k == 0 and len(leaf) == len(y) else leaf_of(rows, column, self.cut_[-1])
+                theta[k] += self.leaves_[-1][at]
                 curves[k].append(self._judge(theta[k], units[k], sets[k][0]))
             if len(units) > 1:
                 now = next(iter(curves[1][-1].values()))
                 if now < best[0]: best = now, number + 1
                 elif number + 1 - best[1] >= self.early_stopping_rounds: break
-        kept = best[1] if len(units) > 1 and best[1] else len(self.column)
-        self.column, self.cut, self.leaves = (np.stack(v[:kept]) for v in (self.column, self.cut, self.leaves))
-        self.gains = np.sum(gains[:kept], axis=0)
+        kept = best[1] if len(units) > 1 and best[1] else len(self.column_)
+        self.column_, self.cut_, self.leaves_ = (np.stack(v[:kept]) for v in (self.column_, self.cut_, self.leaves_))
+        self.gains_ = np.sum(gains[:kept], axis=0)
         self.history_ = {f"validation_{k}": {m: [c[m] for c in v] for m in v[0]} for k, v in enumerate(curves)}
 
     def _drawn(self, rng, rows, columns):
@@ -274,28 +274,28 @@ class NGBoost(Family):
         return part, some
 
     def _judge(self, theta, units, y):
-        loss = float(self.dist.loss(theta, units).mean())
+        loss = float(self.dist_.loss(theta, units).mean())
         if self.task_ != "regression": return {"logloss": loss}
-        error = np.sqrt(np.mean((self.dist.mean(theta) - y)**2))
-        return {"nll": loss + float(self.dist.in_units_of(y)), "rmse": float(error)}
+        error = np.sqrt(np.mean((self.dist_.mean(theta) - y)**2))
+        return {"nll": loss + float(self.dist_.in_units_of(y)), "rmse": float(error)}
 
     def _theta(self, X):
-        theta = np.tile(self.start, (len(X), 1))
-        for column, cut, leaves in zip(self.column, self.cut, self.leaves): theta += leaves[leaf_of(X, column, cut)]
+        theta = np.tile(self.start_, (len(X), 1))
+        for column, cut, leaves in zip(self.column_, self.cut_, self.leaves_): theta += leaves[leaf_of(X, column, cut)]
         return theta
 
-    def _predict(self, X): return self.dist.mean(self._theta(X))
-    def _proba(self, X): return self.dist.shares(self._theta(X))
-    def _importance(self): return self.gains
+    def _predict(self, X): return self.dist_.mean(self._theta(X))
+    def _proba(self, X): return self.dist_.shares(self._theta(X))
+    def _importance(self): return self.gains_
 
     def _distribution(self, X):
         if self.task_ != "regression": raise ValueError("a class has no quantiles; predict_proba gives its probability")
-        return FormulaDistribution(self.dist.frozen(self._theta(X)))
+        return FormulaDistribution(self.dist_.frozen(self._theta(X)))
 
     def _numbers(self):
-        units = np.array([self.dist.middle, self.dist.spread])
-        return dict(column=self.column.astype(np.int32), cut=self.cut, leaves=self.leaves, gains=self.gains,
-                    start=self.start, units=units)
+        units = np.array([self.dist_.middle, self.dist_.spread])
+        return dict(column=self.column_.astype(np.int32), cut=self.cut_, leaves=self.leaves_, gains=self.gains_,
+                    start=self.start_, units=units)
 
     def _take(self, numbers):
         self._check()
@@ -311,5 +311,5 @@ class NGBoost(Family):
         if not numbers["units"][1] > 0: raise ValueError("the spread of the outcomes is not above 0")
         if (numbers["gains"] < 0).any(): raise ValueError("a gain is below 0")
         if self.task_ == "regression": dist.middle, dist.spread = numbers["units"].tolist()
-        self.dist, self.column = dist, column.astype(np.int64)
-        self.cut, self.leaves, self.gains, self.start = (numbers[k] for k in ("cut", "leaves", "gains", "start"))
+        self.dist_, self.column_ = dist, column.astype(np.int64)
+        self.cut_, self.leaves_, self.gains_, self.start_ = (numbers[k] for k in ("cut", "leaves", "gains", "start"))

@@ -7,7 +7,7 @@ ever looks at a row that came later."""
 __all__ = ['COSTS', 'mixture_shares', 'full_covariances', 'GMMRegime', 'piece_costs', 'break_penalty', 'partition', 'since_break',
            'online_changes', 'ChangePoint']
 
-# %% ../../nbs/models/76_regime_families.ipynb #a1fbc694
+# %% ../../nbs/models/76_regime_families.ipynb #f80c6efb
 import hashlib
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from .families import Family
 from .linear_families import AsColumns, ClockedFamily, checked_numbers, ridge, row_series
 from .registry import nearest, registry
 
-# %% ../../nbs/models/76_regime_families.ipynb #a646577c
+# %% ../../nbs/models/76_regime_families.ipynb #44fdcb4d
 def mixture_shares(
     Z: np.ndarray,          # rows, (N, d)
     weights: np.ndarray,    # shares of the components, (K,)
@@ -40,7 +40,7 @@ def full_covariances(
             "diag": lambda: c[:, :, None]*np.eye(d), "spherical": lambda: c[:, None, None]*np.eye(d)}
     return made[model.covariance_type]()
 
-# %% ../../nbs/models/76_regime_families.ipynb #b1fc3f6c
+# %% ../../nbs/models/76_regime_families.ipynb #a7825735
 @registry.register("family", "gmm_regime")
 class GMMRegime(AsColumns, Family):
     "A ridge for each regime of a mixture of normals."
@@ -67,24 +67,25 @@ class GMMRegime(AsColumns, Family):
         if len(np.unique(X, axis=0)) < self.n_components:
             raise ValueError(f"{self.n_components} regimes want as many different rows; give more, or fewer regimes")
         columns = X.shape[1]
-        self.axes = np.eye(columns)
+        self.axes_ = np.eye(columns)
         if columns > self.max_dimensions:
             spread, axes = np.linalg.eigh(np.cov(X.T))
             axes = axes[:, np.argsort(-spread, kind="stable")[:self.max_dimensions]]
-            self.axes = axes*np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+            self.axes_ = axes*np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
         model = GaussianMixture(self.n_components, covariance_type=self.covariance_type, max_iter=self.max_iter,
                                 n_init=self.n_init, init_params=self.init_params, tol=self.tol,
-                                reg_covar=self.reg_covar, random_state=self.seed).fit(X @ self.axes)
+                                reg_covar=self.reg_covar, random_state=self.seed).fit(X @ self.axes_)
+        self.n_iter_ = model.n_iter_
         covariances = full_covariances(model)
         squares = np.trace(covariances, axis1=1, axis2=2) + (model.means_**2).sum(1)
-        volatility = np.sqrt(squares/self.axes.shape[1])
+        volatility = np.sqrt(squares/self.axes_.shape[1])
         rank = volatility
         if self.order_by:
-            p = model.predict_proba(X @ self.axes)
+            p = model.predict_proba(X @ self.axes_)
             rank = p.T @ X[:, self._column(self.order_by)]/p.sum(0)
         order = np.argsort(rank, kind="stable")
-        self.shares, self.means, self.volatility = model.weights_[order], model.means_[order], volatility[order]
-        self.factors = np.triu(np.linalg.inv(np.linalg.cholesky(covariances[order])).transpose(0, 2, 1))
+        self.shares_, self.means_, self.volatility_ = model.weights_[order], model.means_[order], volatility[order]
+        self.factors_ = np.triu(np.linalg.inv(np.linalg.cholesky(covariances[order])).transpose(0, 2, 1))
 
     def _column(self, name):
         "Place of a column among those in use."
@@ -93,13 +94,13 @@ class GMMRegime(AsColumns, Family):
             raise ValueError(f"order_by is {name!r}, and no column is called so{nearest(name, used)}")
         return used.index(name)
 
-    def _memberships(self, X): return mixture_shares(X @ self.axes, self.shares, self.means, self.factors)
+    def _memberships(self, X): return mixture_shares(X @ self.axes_, self.shares_, self.means_, self.factors_)
 
     def _lines(self, X, y, weight):
         p, y = self._memberships(X), self._columns(y)
         p = p if weight is None else p*weight[:, None]
         lines = [ridge(X, y, self.alpha, w if w.sum() > 1e-6 else weight) for w in p.T]   # a regime that no row is in
-        self.coef, self.constant = np.stack([c for c, _ in lines]), np.stack([c for _, c in lines])
+        self.coef_, self.constant_ = np.stack([c for c, _ in lines]), np.stack([c for _, c in lines])
 
     def _fit(self, X, y, X_val, y_val, weight):
         self._cluster(X)
@@ -111,7 +112,7 @@ class GMMRegime(AsColumns, Family):
         self._lines(X, y, weight)
 
     def _said(self, X):
-        lines = np.stack([X @ c for c in self.coef], 1) + self.constant
+        lines = np.stack([X @ c for c in self.coef_], 1) + self.constant_
         return np.einsum("nk,nko->no", self._memberships(X), lines)
 
     def regime_proba(self,
@@ -126,10 +127,10 @@ class GMMRegime(AsColumns, Family):
         "The likeliest regime of each row."
         return self.regime_proba(X).argmax(1)
 
-    def _importance(self): return self.shares @ np.abs(self.coef).mean(2)
+    def _importance(self): return self.shares_ @ np.abs(self.coef_).mean(2)
 
     def _numbers(self):
-        return {k: getattr(self, k) for k in "axes shares means factors volatility coef constant".split()}
+        return {k: getattr(self, k + "_") for k in "axes shares means factors volatility coef constant".split()}
 
     def _take(self, numbers):
         F, K, O = int(self.preprocessing_.used.sum()), self.n_components, self._outputs
@@ -140,9 +141,9 @@ class GMMRegime(AsColumns, Family):
             raise ValueError("shares of regimes are not above 0 with the sum 1")
         if np.tril(numbers["factors"], -1).any() or not (np.diagonal(numbers["factors"], axis1=1, axis2=2) > 0).all():
             raise ValueError("factors of covariances are not upper triangular with a positive diagonal")
-        self.__dict__.update(numbers)
+        self.__dict__.update({k + "_": x for k, x in numbers.items()})
 
-# %% ../../nbs/models/76_regime_families.ipynb #30644553
+# %% ../../nbs/models/76_regime_families.ipynb #76ce5339
 COSTS = {"linear": 2, "normal": 3, "rbf": 2}        # numbers that a further piece takes; where it begins is one
 
 def piece_costs(
@@ -185,7 +186,7 @@ def break_penalty(
     if not 0 <= penalty < np.inf: raise ValueError(f"penalty is {penalty}; give bic, aic, or a number of 0 or more")
     return float(penalty)
 
-# %% ../../nbs/models/76_regime_families.ipynb #fefff19f
+# %% ../../nbs/models/76_regime_families.ipynb #05309529
 def _pelt(costs, shape, penalty, min_size, jump):
     "Where the last piece of the best partition begins, for each end; and the number of cuts; (B, W + 1) each."
     B, W = shape
@@ -251,7 +252,7 @@ def _binseg(costs, W, penalty, min_size, jump, most):
         cuts.append(at)
     return sorted(cuts)
 
-# %% ../../nbs/models/76_regime_families.ipynb #d8adf47c
+# %% ../../nbs/models/76_regime_families.ipynb #2264bd81
 def _means_since(x, since):
     "Mean and deviation of the last `since[t]` values up to t."
     x = np.asarray(x, np.float64)
@@ -298,7 +299,7 @@ def online_changes(
     v = np.lib.stride_tricks.sliding_window_view(x, window).var(1)
     return [int(t) for t in np.flatnonzero(v[1:] > threshold*v[:-1]) + window]
 
-# %% ../../nbs/models/76_regime_families.ipynb #454f187d
+# %% ../../nbs/models/76_regime_families.ipynb #ef2144db
 def _word_number(word):
     "A number for a name, the same in every process."
     return int.from_bytes(hashlib.blake2b(str(word).encode(), digest_size=8).digest(), "little", signed=True)
@@ -347,7 +348,7 @@ class ChangePoint(AsColumns, ClockedFamily):
         if self.method != "online":
             return since_break(signals, self.window, self.every, method=self.method, cost=self.cost,
                                penalty=self.penalty, min_size=self.min_size, jump=self.jump, most=self.n_bkps,
-                               gamma=float(self.scale[2]))
+                               gamma=float(self.scale_[2]))
         out = []
         for x in signals:
             last, at = np.full(len(x), -1), np.array(online_changes(x, self.online_window, self.threshold), np.int64)
@@ -359,7 +360,7 @@ class ChangePoint(AsColumns, ClockedFamily):
 
     def _extra(self, X, times, series):
         "What each row knows of the last break, (N, 3); rows of the training days that are not asked about lie between."
-        x, signals, places = (self._watched(X) - self.scale[0])/self.scale[1], [], []
+        x, signals, places = (self._watched(X) - self.scale_[0])/self.scale_[1], [], []
         memory = self.window + (self.online_window + 1 if self.method == "online" else self.every)
         for name in pd.unique(series):
             at = np.flatnonzero(series == name)
@@ -375,32 +376,32 @@ class ChangePoint(AsColumns, ClockedFamily):
 
     def _between(self, name, times):
         "Signal and times of the training rows of a series, up to the last of some times and without them."
-        if times is None or not hasattr(self, "past"): return np.zeros(0), np.zeros(0, np.int64)
-        mine = (self.past_series == _word_number(name)) & (self.past_times < times.max())
-        mine[mine] = ~np.isin(self.past_times[mine], times)
-        return self.past[mine], self.past_times[mine]
+        if times is None or not hasattr(self, "past_"): return np.zeros(0), np.zeros(0, np.int64)
+        mine = (self.past_series_ == _word_number(name)) & (self.past_times_ < times.max())
+        mine[mine] = ~np.isin(self.past_times_[mine], times)
+        return self.past_[mine], self.past_times_[mine]
 
     def _keep_past(self, X, times, series):
         "Keep the signal of the training days."
         number = {name: _word_number(name) for name in pd.unique(series)}
         of = np.array([number[name] for name in series], np.int64)
         order = np.lexsort((times, of))
-        self.past = ((self._watched(X) - self.scale[0])/self.scale[1])[order]
-        self.past_times, self.past_series = times[order], of[order]
+        self.past_ = ((self._watched(X) - self.scale_[0])/self.scale_[1])[order]
+        self.past_times_, self.past_series_ = times[order], of[order]
 
-    def _table(self, X, extra): return np.hstack([X.astype(np.float64), (extra - self.middle)/self.spread])
+    def _table(self, X, extra): return np.hstack([X.astype(np.float64), (extra - self.middle_)/self.spread_])
 
     def _prepare(self, X):
         "Units of the signal, and of what is known of breaks, from training rows."
         x = self._watched(X)
-        self.scale = np.array([x.mean(), x.std() or 1., 1.])
-        some = (x[np.linspace(0, len(x) - 1, min(len(x), 500)).astype(int)] - self.scale[0])/self.scale[1]
+        self.scale_ = np.array([x.mean(), x.std() or 1., 1.])
+        some = (x[np.linspace(0, len(x) - 1, min(len(x), 500)).astype(int)] - self.scale_[0])/self.scale_[1]
         squares = (some[:, None] - some)**2
-        self.scale[2] = 1/(np.median(squares[squares > 0]) if (squares > 0).any() else 1.)
+        self.scale_[2] = 1/(np.median(squares[squares > 0]) if (squares > 0).any() else 1.)
 
     def _fit(self, X, y, X_val, y_val, weight):
         self._check()
-        self.__dict__.pop("past", None)
+        self.__dict__.pop("past_", None)
         kept = self._kept
         self._prepare(X)
         table = self._given["X"]
@@ -413,11 +414,11 @@ class ChangePoint(AsColumns, ClockedFamily):
         self._all = np.full((len(inside), 3), np.nan)
         self._all[inside] = self._extra(rows, times if timed else None, series)
         extra = self._all[self._clock[3][self._before]]
-        self.middle, self.spread = extra.mean(0), extra.std(0)
-        self.spread[self.spread < 1e-12] = 1.
+        self.middle_, self.spread_ = extra.mean(0), extra.std(0)
+        self.spread_[self.spread_ < 1e-12] = 1.
         self._line(X, extra, y, weight)
         if timed: self._keep_past(rows, times, series)
-        else: self.past, self.past_times, self.past_series = np.zeros(0), *np.zeros((2, 0), np.int64)
+        else: self.past_, self.past_times_, self.past_series_ = np.zeros(0), *np.zeros((2, 0), np.int64)
         self._ready = [extra] + ([] if X_val is None else [self._late(kept)])
         self._one_point((X, y), (X_val, y_val))
 
@@ -431,7 +432,7 @@ class ChangePoint(AsColumns, ClockedFamily):
     def _refit(self, X, y, weight): self._line(X, self._all[self._clock[3][self._kept]], y, weight)
 
     def _line(self, X, extra, y, weight):
-        self.coef, self.constant = ridge(self._table(X, extra), self._columns(y), self.alpha, weight)
+        self.coef_, self.constant_ = ridge(self._table(X, extra), self._columns(y), self.alpha, weight)
 
     def _asked_rows(self, X):
         rows = super()._asked_rows(X)
@@ -443,7 +444,7 @@ class ChangePoint(AsColumns, ClockedFamily):
         if ready: extra = ready.pop(0)
         elif clock and len(clock[1]) == len(X): extra = self._extra(X, *clock)
         else: extra = self._extra(X, None, np.full(len(X), "", object))
-        return self._table(X, extra) @ self.coef + self.constant
+        return self._table(X, extra) @ self.coef_ + self.constant_
 
     def since(self,
         X,                      # rows as in `fit`
@@ -451,17 +452,18 @@ class ChangePoint(AsColumns, ClockedFamily):
         "What each row knows of the last break."
         rows = self._asked_rows(X)
         found = self._extra(rows, *self.__dict__.pop("_asked_clock"))
-        found[:, 1:] = found[:, 1:]*self.scale[1] + np.array([self.scale[0], 0])
+        found[:, 1:] = found[:, 1:]*self.scale_[1] + np.array([self.scale_[0], 0])
         return pd.DataFrame(found, getattr(X, "index", None), ["rows", "mean", "deviation"])
 
     def _importance(self):
-        size = np.abs(self.coef).mean(1)
+        size = np.abs(self.coef_).mean(1)
         own, more = size[:-3], size[-3:].sum()
         used = [n for n, use in zip(self.features_, self.preprocessing_.used) if use]
         return own + (np.eye(len(own))[used.index(self.signal)]*more if self.signal else more/len(own))
 
     def _numbers(self):
-        return {k: getattr(self, k) for k in "coef constant middle spread scale past past_times past_series".split()}
+        names = "coef constant middle spread scale past past_times past_series"
+        return {k: getattr(self, k + "_") for k in names.split()}
 
     def _take(self, numbers):
         self._check()
@@ -476,4 +478,4 @@ class ChangePoint(AsColumns, ClockedFamily):
             raise ValueError("a spread is not above 0")
         if ((np.diff(times) < 0) & (np.diff(series) == 0)).any():
             raise ValueError("times of the past rows fall")
-        self.__dict__.update(numbers)
+        self.__dict__.update({k + "_": x for k, x in numbers.items()})
