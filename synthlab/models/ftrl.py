@@ -6,14 +6,14 @@ not earned its weight."""
 # %% auto #0
 __all__ = ['FTRL', 'word_lines', 'WordFTRL', 'FTRLProximal']
 
-# %% ../../nbs/models/75_ftrl.ipynb #d90fe7cb
+# %% ../../nbs/models/75_ftrl.ipynb #3a6171ea
 import zlib
 import numpy as np
 from .families import Family, targets_of
 from .linear_families import checked_numbers
 from .registry import registry
 
-# %% ../../nbs/models/75_ftrl.ipynb #c125c196
+# %% ../../nbs/models/75_ftrl.ipynb #314f35b6
 class FTRL:
     "Weights of linear models that learn row by row."
     def __init__(self,
@@ -24,11 +24,12 @@ class FTRL:
         l1: float = 1.,         # sum of gradients that a weight must exceed to be more than zero, ≥ 0
         l2: float = 1.,         # pull to zero, ≥ 0
         logistic: bool = False, # outcomes are 0 or 1, and what comes is a probability
+        offset=0.,              # score of a row without weights, a number or (K,)
     ):
         if not alpha > 0: raise ValueError(f"alpha is {alpha}; a step is above 0")
         if not min(beta, l1, l2) >= 0: raise ValueError(f"beta, l1 and l2 are {beta}, {l1}, {l2}; give 0 or more")
         if not beta + l2 > 0: raise ValueError("beta and l2 are both 0, so the first weight is divided by 0")
-        self.alpha, self.beta, self.l1, self.l2, self.logistic = alpha, beta, l1, l2, logistic
+        self.alpha, self.beta, self.l1, self.l2, self.logistic, self.offset = alpha, beta, l1, l2, logistic, offset
         self.z, self.n = np.zeros((outputs, columns)), np.zeros((outputs, columns))
 
     def _weights(self, z, root):
@@ -40,6 +41,7 @@ class FTRL:
         return self._weights(self.z, np.sqrt(self.n))
 
     def _answer(self, score):
+        score = score + self.offset
         return 1/(1 + np.exp(-np.clip(score, -35, 35))) if self.logistic else score
 
     def predict(self,
@@ -73,7 +75,7 @@ class FTRL:
             self._step(slice(None), X[rows], y[rows], None if weight is None else weight[rows])
         return self
 
-# %% ../../nbs/models/75_ftrl.ipynb #a23fc530
+# %% ../../nbs/models/75_ftrl.ipynb #406fbdfb
 def word_lines(
     names,                      # of the columns, F
     bins: int,                  # of each column
@@ -82,7 +84,7 @@ def word_lines(
     "Which line of a hashed table each word `column=bin` has."
     return np.array([[zlib.crc32(f"{name}={k}".encode())%size for k in range(bins)] for name in names])
 
-# %% ../../nbs/models/75_ftrl.ipynb #361e721f
+# %% ../../nbs/models/75_ftrl.ipynb #c07cff0f
 class WordFTRL(FTRL):
     "The same for rows of words: a row is the lines of its words, and has a 1 in each."
     def predict(self,
@@ -103,7 +105,7 @@ class WordFTRL(FTRL):
             self._step(at, x, y[rows], None if weight is None else weight[rows])
         return self
 
-# %% ../../nbs/models/75_ftrl.ipynb #b40d8f87
+# %% ../../nbs/models/75_ftrl.ipynb #fb832079
 @registry.register("family", "ftrl_proximal")
 class FTRLProximal(Family):
     "A linear model that learns row by row and sets to zero what does not matter."
@@ -151,7 +153,10 @@ class FTRLProximal(Family):
 
     def _fit(self, X, y, X_val, y_val, weight):
         self.learner, self.middle, self.spread = self._new(), 0., 1.
-        if not self._classes: self.middle, self.spread = float(y.mean(dtype=float)), float(y.std(dtype=float)) or 1.
+        if self._classes:
+            share = (np.bincount(y, minlength=self._classes) + .5)/(len(y) + .5*self._classes)
+            self.learner.offset = np.log(share/(1 - share))[(0 if self._classes > 2 else 1):]
+        else: self.middle, self.spread = float(y.mean(dtype=float)), float(y.std(dtype=float)) or 1.
         if self.hashing: self.edges = np.quantile(X, np.arange(1, self.bins)/self.bins, axis=0).T.copy()
         inputs = self._inputs(X)
         for _ in range(self.passes): self._pass(inputs, y, weight)
@@ -189,15 +194,17 @@ class FTRLProximal(Family):
 
     def _numbers(self):
         more = dict(edges=self.edges) if self.hashing else {}
+        if self._classes: more["offset"] = self.learner.offset
         return dict(z=self.learner.z, n=self.learner.n, scale=np.array([self.middle, self.spread]), **more)
 
     def _take(self, numbers):
         learner = self._new()
         edges = dict(edges=(len(self.places), self.bins - 1)) if self.hashing else {}
-        checked_numbers(numbers, z=learner.z.shape, n=learner.n.shape, scale=(2,), **edges)
+        offset = dict(offset=(len(learner.z),)) if self._classes else {}
+        checked_numbers(numbers, z=learner.z.shape, n=learner.n.shape, scale=(2,), **edges, **offset)
         if (numbers["n"] < 0).any(): raise ValueError("n is a sum of squares and below 0")
         if not numbers["scale"][1] > 0: raise ValueError("the spread of the outcomes is not above 0")
         if self.hashing and (np.diff(numbers["edges"], axis=1) < 0).any(): raise ValueError("edges of bins do not rise")
-        learner.z, learner.n = numbers["z"].copy(), numbers["n"].copy()
+        learner.z, learner.n, learner.offset = numbers["z"].copy(), numbers["n"].copy(), numbers.get("offset", 0.)
         self.learner, self.edges = learner, numbers.get("edges")
         self.middle, self.spread = numbers["scale"].tolist()

@@ -8,7 +8,7 @@ __all__ = ['LEAST', 'ridge', 'checked_numbers', 'AsColumns', 'LinearFamily', 'Ri
            'row_series', 'ClockedFamily', 'LineMember', 'ForestMember', 'BoostMember', 'Stack', 'Ensemble',
            'MetaLearning']
 
-# %% ../../nbs/models/73_linear_families.ipynb #265be5b1
+# %% ../../nbs/models/73_linear_families.ipynb #6a60b5ce
 from collections.abc import Callable
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from .out_of_fold import out_of_fold
 from .registry import registry
 from .tree_arrays import check_forest, from_histograms, from_sklearn, walk
 
-# %% ../../nbs/models/73_linear_families.ipynb #c937a4ee
+# %% ../../nbs/models/73_linear_families.ipynb #3938153f
 def ridge(
     X: np.ndarray,          # rows, (R, F)
     y: np.ndarray,          # outcomes, (R, K)
@@ -38,7 +38,7 @@ def ridge(
     else: coef = np.linalg.lstsq(X, y)[0]
     return coef, level - middle @ coef
 
-# %% ../../nbs/models/73_linear_families.ipynb #678534c7
+# %% ../../nbs/models/73_linear_families.ipynb #5e305b71
 def checked_numbers(
     numbers: dict,          # name → array, as a file has them
     **shapes,               # name → shape that is expected
@@ -52,7 +52,7 @@ def checked_numbers(
         if not np.isfinite(found).all(): raise ValueError(f"{name} is not finite everywhere")
     return numbers
 
-# %% ../../nbs/models/73_linear_families.ipynb #a6d9c3db
+# %% ../../nbs/models/73_linear_families.ipynb #75c1665f
 LEAST = 1e-3            # least probability that a line gives
 
 class AsColumns:
@@ -102,7 +102,7 @@ class Ridge(LinearFamily):
     ):
         self._keep(locals())
 
-# %% ../../nbs/models/73_linear_families.ipynb #a9a6cc77
+# %% ../../nbs/models/73_linear_families.ipynb #5a47f0f4
 def refuse(settings, given, why):
     "Raise one sentence if a setting is asked for that this family cannot have."
     asked = [k for k in settings if k in given]
@@ -140,7 +140,7 @@ def reward_weights(
     "What a row weighs by what it would have paid."
     return (np.abs(np.asarray(y, np.float64)) + 1e-6)**power
 
-# %% ../../nbs/models/73_linear_families.ipynb #5f4aa68f
+# %% ../../nbs/models/73_linear_families.ipynb #83189fd0
 def row_series(
     X,                          # table of rows, or an array
 ) -> np.ndarray:                # (R,) names
@@ -177,7 +177,7 @@ class ClockedFamily(Family):
         keep = self._kept if every else self._before
         return [None if x is None else x[keep] for x in self._clock]
 
-# %% ../../nbs/models/73_linear_families.ipynb #c9365e54
+# %% ../../nbs/models/73_linear_families.ipynb #e95d7cb0
 class LineMember:
     "A ridge."
     def __init__(self, alpha: float = 1.): self.alpha = alpha
@@ -238,7 +238,7 @@ class BoostMember:
         self.trees = [check_forest(part, columns, 1) for part in parts]
         return self
 
-# %% ../../nbs/models/73_linear_families.ipynb #b3c4136d
+# %% ../../nbs/models/73_linear_families.ipynb #25366396
 class Stack(AsColumns, ClockedFamily):
     "Members, and a ridge that says whom to believe."
     def _members(self) -> dict[str, Callable]:
@@ -298,7 +298,7 @@ class Stack(AsColumns, ClockedFamily):
         self.members_ = {name: make().take(parts[name], columns, K) for name, make in makes.items()}
         self.level, self.spread, self.weights, self.constant = (own[k] for k in "level spread weights constant".split())
 
-# %% ../../nbs/models/73_linear_families.ipynb #7e13b703
+# %% ../../nbs/models/73_linear_families.ipynb #ad9f0cb8
 @registry.register("family", "ensemble")
 class Ensemble(Stack):
     "Boosting, a forest and a ridge, stacked by predictions out of fold."
@@ -341,12 +341,13 @@ class MetaLearning(Stack):
 
     def __new__(cls, *args, **given):
         refuse(cls.refused, given, "MAML, which learns from many tasks; meta_learning stacks a line and a forest and "
-                                   "takes n_estimators, max_depth, min_samples_leaf, cv and final_alpha")
+                                   "takes n_estimators, max_depth, cv and final_alpha")
         return super().__new__(cls)
 
     def __init__(self,
         n_estimators: int = 80,         # trees of the forest
         max_depth: int = 10,            # of its trees
+        max_features: str = "sqrt",     # columns that a cut may choose from: sqrt, log2, or a share
         min_samples_leaf: int = 5,      # rows
         cv: int = 5,                    # blocks of times; the first has no past
         final_alpha: float = .001,      # price of a squared weight of a member
@@ -356,6 +357,6 @@ class MetaLearning(Stack):
         self._keep(locals())
 
     def _members(self):
-        forest = dict(n_estimators=self.n_estimators, max_depth=self.max_depth, min_samples_leaf=self.min_samples_leaf,
-                      random_state=self.seed, n_jobs=self.threads)
+        forest = dict(n_estimators=self.n_estimators, max_depth=self.max_depth, max_features=self.max_features,
+                      min_samples_leaf=self.min_samples_leaf, random_state=self.seed, n_jobs=self.threads)
         return dict(line=lambda: LineMember(0.), forest=lambda: ForestMember(**forest))

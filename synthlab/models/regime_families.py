@@ -7,7 +7,7 @@ ever looks at a row that came later."""
 __all__ = ['COSTS', 'mixture_shares', 'full_covariances', 'GMMRegime', 'piece_costs', 'break_penalty', 'partition', 'since_break',
            'online_changes', 'ChangePoint']
 
-# %% ../../nbs/models/76_regime_families.ipynb #a38e00c7
+# %% ../../nbs/models/76_regime_families.ipynb #a1fbc694
 import hashlib
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from .families import Family
 from .linear_families import AsColumns, ClockedFamily, checked_numbers, ridge, row_series
 from .registry import nearest, registry
 
-# %% ../../nbs/models/76_regime_families.ipynb #8a4267da
+# %% ../../nbs/models/76_regime_families.ipynb #a646577c
 def mixture_shares(
     Z: np.ndarray,          # rows, (N, d)
     weights: np.ndarray,    # shares of the components, (K,)
@@ -40,7 +40,7 @@ def full_covariances(
             "diag": lambda: c[:, :, None]*np.eye(d), "spherical": lambda: c[:, None, None]*np.eye(d)}
     return made[model.covariance_type]()
 
-# %% ../../nbs/models/76_regime_families.ipynb #1f2499e9
+# %% ../../nbs/models/76_regime_families.ipynb #b1fc3f6c
 @registry.register("family", "gmm_regime")
 class GMMRegime(AsColumns, Family):
     "A ridge for each regime of a mixture of normals."
@@ -142,7 +142,7 @@ class GMMRegime(AsColumns, Family):
             raise ValueError("factors of covariances are not upper triangular with a positive diagonal")
         self.__dict__.update(numbers)
 
-# %% ../../nbs/models/76_regime_families.ipynb #9e0dcbe9
+# %% ../../nbs/models/76_regime_families.ipynb #30644553
 COSTS = {"linear": 2, "normal": 3, "rbf": 2}        # numbers that a further piece takes; where it begins is one
 
 def piece_costs(
@@ -185,7 +185,7 @@ def break_penalty(
     if not 0 <= penalty < np.inf: raise ValueError(f"penalty is {penalty}; give bic, aic, or a number of 0 or more")
     return float(penalty)
 
-# %% ../../nbs/models/76_regime_families.ipynb #67973ec8
+# %% ../../nbs/models/76_regime_families.ipynb #fefff19f
 def _pelt(costs, shape, penalty, min_size, jump):
     "Where the last piece of the best partition begins, for each end; and the number of cuts; (B, W + 1) each."
     B, W = shape
@@ -251,7 +251,7 @@ def _binseg(costs, W, penalty, min_size, jump, most):
         cuts.append(at)
     return sorted(cuts)
 
-# %% ../../nbs/models/76_regime_families.ipynb #98afa97d
+# %% ../../nbs/models/76_regime_families.ipynb #d8adf47c
 def _means_since(x, since):
     "Mean and deviation of the last `since[t]` values up to t."
     x = np.asarray(x, np.float64)
@@ -298,7 +298,7 @@ def online_changes(
     v = np.lib.stride_tricks.sliding_window_view(x, window).var(1)
     return [int(t) for t in np.flatnonzero(v[1:] > threshold*v[:-1]) + window]
 
-# %% ../../nbs/models/76_regime_families.ipynb #152fe736
+# %% ../../nbs/models/76_regime_families.ipynb #454f187d
 def _word_number(word):
     "A number for a name, the same in every process."
     return int.from_bytes(hashlib.blake2b(str(word).encode(), digest_size=8).digest(), "little", signed=True)
@@ -358,32 +358,35 @@ class ChangePoint(AsColumns, ClockedFamily):
         return out
 
     def _extra(self, X, times, series):
-        "What each row knows of the last break, (N, 3), standardised if that is learnt."
-        x, signals, places, behind = (self._watched(X) - self.scale[0])/self.scale[1], [], [], []
-        for name in pd.unique(series):
-            at = np.flatnonzero(series == name)
-            if times is not None: at = at[np.argsort(times[at], kind="stable")]
-            before = self._behind(name, None if times is None else times[at[0]])
-            signals.append(np.r_[before, x[at]]); places.append(at); behind.append(len(before))
-        out = np.empty((len(X), 3))
-        for at, skip, found in zip(places, behind, self._since(signals)): out[at] = found[skip:]
-        return out
-
-    def _behind(self, name, first):
-        "Signal of a series before a time, from the training rows."
-        if first is None or not hasattr(self, "tail"): return np.zeros(0)
-        return self.tail[(self.tail_series == _word_number(name)) & (self.tail_times < first)]
-
-    def _keep_tail(self, X, times, series):
-        "Keep the last rows of each series; they begin where a look would."
-        x, parts = (self._watched(X) - self.scale[0])/self.scale[1], []
+        "What each row knows of the last break, (N, 3); rows of the training days that are not asked about lie between."
+        x, signals, places = (self._watched(X) - self.scale[0])/self.scale[1], [], []
         memory = self.window + (self.online_window + 1 if self.method == "online" else self.every)
         for name in pd.unique(series):
             at = np.flatnonzero(series == name)
-            at = at[np.argsort(times[at], kind="stable")]
-            at = at[max(0, (len(at) - memory)//self.every*self.every):]
-            parts.append((x[at], times[at], np.full(len(at), _word_number(name), np.int64)))
-        self.tail, self.tail_times, self.tail_series = (np.concatenate(v) for v in zip(*parts))
+            more, when = self._between(name, None if times is None else times[at])
+            order = np.arange(len(at)) if times is None else np.argsort(np.r_[when, times[at]], kind="stable")
+            own = np.flatnonzero(order >= len(more))
+            start = max(0, (own[0] - memory)//self.every*self.every)        # where a look begins, too
+            signals.append(np.r_[more, x[at]][order[start:]])
+            places.append((at[order[own] - len(more)], own - start))
+        out = np.empty((len(X), 3))
+        for (at, own), found in zip(places, self._since(signals)): out[at] = found[own]
+        return out
+
+    def _between(self, name, times):
+        "Signal and times of the training rows of a series, up to the last of some times and without them."
+        if times is None or not hasattr(self, "past"): return np.zeros(0), np.zeros(0, np.int64)
+        mine = (self.past_series == _word_number(name)) & (self.past_times < times.max())
+        mine[mine] = ~np.isin(self.past_times[mine], times)
+        return self.past[mine], self.past_times[mine]
+
+    def _keep_past(self, X, times, series):
+        "Keep the signal of the training days."
+        number = {name: _word_number(name) for name in pd.unique(series)}
+        of = np.array([number[name] for name in series], np.int64)
+        order = np.lexsort((times, of))
+        self.past = ((self._watched(X) - self.scale[0])/self.scale[1])[order]
+        self.past_times, self.past_series = times[order], of[order]
 
     def _table(self, X, extra): return np.hstack([X.astype(np.float64), (extra - self.middle)/self.spread])
 
@@ -397,7 +400,7 @@ class ChangePoint(AsColumns, ClockedFamily):
 
     def _fit(self, X, y, X_val, y_val, weight):
         self._check()
-        self.__dict__.pop("tail", None)
+        self.__dict__.pop("past", None)
         kept = self._kept
         self._prepare(X)
         table = self._given["X"]
@@ -405,13 +408,16 @@ class ChangePoint(AsColumns, ClockedFamily):
         rows = self.preprocessing_.apply(self._rows(table))
         times = row_times(len(table) if index_times(table) is None else table, self._given["decided_at"])
         series = row_series(table)
-        self._all = self._extra(rows, times if timed else None, series)
+        inside = times <= self._clock[0].max()              # what comes after the last outcome is not looked at
+        rows, times, series = rows[inside], times[inside], series[inside]
+        self._all = np.full((len(inside), 3), np.nan)
+        self._all[inside] = self._extra(rows, times if timed else None, series)
         extra = self._all[self._clock[3][self._before]]
         self.middle, self.spread = extra.mean(0), extra.std(0)
         self.spread[self.spread < 1e-12] = 1.
         self._line(X, extra, y, weight)
-        if timed: self._keep_tail(rows, times, series)
-        else: self.tail, self.tail_times, self.tail_series = np.zeros(0), *np.zeros((2, 0), np.int64)
+        if timed: self._keep_past(rows, times, series)
+        else: self.past, self.past_times, self.past_series = np.zeros(0), *np.zeros((2, 0), np.int64)
         self._ready = [extra] + ([] if X_val is None else [self._late(kept)])
         self._one_point((X, y), (X_val, y_val))
 
@@ -455,19 +461,19 @@ class ChangePoint(AsColumns, ClockedFamily):
         return own + (np.eye(len(own))[used.index(self.signal)]*more if self.signal else more/len(own))
 
     def _numbers(self):
-        return {k: getattr(self, k) for k in "coef constant middle spread scale tail tail_times tail_series".split()}
+        return {k: getattr(self, k) for k in "coef constant middle spread scale past past_times past_series".split()}
 
     def _take(self, numbers):
         self._check()
         F, O, rest = int(self.preprocessing_.used.sum()), self._outputs, dict(numbers)
-        times, series = rest.pop("tail_times", None), rest.pop("tail_series", None)
-        rows = len(rest["tail"]) if "tail" in rest else 0
-        checked_numbers(rest, coef=(F + 3, O), constant=(O,), middle=(3,), spread=(3,), scale=(3,), tail=(rows,))
+        times, series = rest.pop("past_times", None), rest.pop("past_series", None)
+        rows = len(rest["past"]) if "past" in rest else 0
+        checked_numbers(rest, coef=(F + 3, O), constant=(O,), middle=(3,), spread=(3,), scale=(3,), past=(rows,))
         for x in times, series:
             if x is None or x.dtype != np.int64 or x.shape != (rows,):
-                raise ValueError("times of the last rows are not one each")
+                raise ValueError("times of the past rows are not one each")
         if not ((rest["spread"] > 0).all() and (rest["scale"][1:] > 0).all()):
             raise ValueError("a spread is not above 0")
-        if ((np.diff(times) <= 0) & (np.diff(series) == 0)).any():
-            raise ValueError("times of the last rows do not rise")
+        if ((np.diff(times) < 0) & (np.diff(series) == 0)).any():
+            raise ValueError("times of the past rows fall")
         self.__dict__.update(numbers)
