@@ -13,7 +13,7 @@ from synthlab.datasets.columns import KINDS, get_column, live_column, usual_colu
 from synthlab.datasets.indicators import COLUMNS, Live
 from synthlab.datasets.oscillators import accumulation, chaikin_flow, mfi, natr, ppo, roc, stochastic_rsi, tsi, vortex
 from synthlab.datasets.packages import MissingPackage
-from synthlab.datasets.panels import (Column, Panel, StreamedBars, across, arrow_batches, audit_panel, load_panel, make_rows, table_rows)
+from synthlab.datasets.panels import (Column, Panel, StreamedBars, across, arrow_batches, audit_panel, load_panel, make_rows)
 
 SHARED = Path(__file__).parent.parent.parent/"shared"
 FIXED = settings(derandomize=True, deadline=None, max_examples=10)
@@ -272,15 +272,6 @@ def test_the_real_panel():
     rows = make_rows(panel)
     assert panel.columns == COLUMNS and rows.X.columns.tolist() == usual_columns(COLUMNS)
     assert np.isfinite(rows.X.to_numpy()).mean() > .999 and len(rows) == 3*(1259 - 252)
-
-def test_a_table_with_labels_equals_rows_made_here():
-    some = frames(2, 60)
-    made = make_rows(load_panel(some), ["return_5"], ["fwd_ret_3d"])
-    table = pd.concat([made.X, made.y], axis=1).reset_index().rename(columns={"decided_at": "time"})
-    again = table_rows(table, "fwd_ret_3d")
-    pd.testing.assert_frame_equal(again.X, made.X, check_freq=False)
-    known = made.known("fwd_ret_3d")
-    assert (again.known("fwd_ret_3d") == known).all() and (again.ends_at[known] == made.ends_at[known]).all().all() and again.returns.isna().all()
 
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -13,6 +13,7 @@ from synthlab.datasets.purged import PurgedFolds
 from synthlab.experiments.ledger import TrialLedger, standing, trial_key
 from synthlab.labs.quant.controls import audit_walk, best_of, random_entries, random_labels, walk_outputs
 from synthlab.labs.quant.folds import Table, calendar_folds, fold_rows
+from synthlab.labs.quant.labelled import labelled_rows
 from synthlab.labs.quant.walk import Recipe, WalkForwardEngine, do_folds, read_rows
 from synthlab.metrics.performance import probabilistic_sharpe, sharpe
 from synthlab.metrics.positions import (PositionRule, break_even_cost, capacity, exposure, hold, minimum_track_record, panel_factors, rank_weights, strategy_metrics)
@@ -428,3 +429,12 @@ def test_two_hundred_random_walks_on_the_embedded_panel():
     rows.calendar = rows.calendar[rows.calendar >= "2012-01-01"]
     found = random_labels(WalkForwardEngine(rows, step_days=63, runs=None), 200)
     assert found.uniform > .01 and abs(found.sharpe.mean()) < .1
+
+def test_a_table_with_labels_equals_rows_made_of_bars():
+    panel = load_panel("us20", ["AAPL", "JPM"])
+    made = make_rows(panel, ["return_5"], ["fwd_ret_3d"])
+    made = made.take(made.decided_at >= "2022-06-01")
+    again = labelled_rows(pd.concat([made.X, made.y], axis=1).reset_index().rename(columns={"decided_at": "time"}), "fwd_ret_3d")
+    pd.testing.assert_frame_equal(again.X, made.X, check_freq=False)
+    known = made.known("fwd_ret_3d")
+    assert (again.known("fwd_ret_3d") == known).all() and (again.ends_at[known] == made.ends_at[known]).all().all() and again.returns.isna().all()

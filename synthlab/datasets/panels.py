@@ -6,7 +6,7 @@ asset's own calendar, not on another's."""
 # %% auto #0
 __all__ = ['EMBEDDED', 'SURVIVORS', 'CLOSES_ONLY', 'DIVIDENDS', 'SILENT', 'LEAST', 'GRACE', 'NEVER', 'TARGETS', 'embedded_file',
            'Adjusted', 'read_members', 'Panel', 'load_panel', 'across', 'Rows', 'Column', 'group_outcomes',
-           'find_features', 'make_rows', 'audit_panel', 'table_rows', 'arrow_batches', 'StreamedBars']
+           'find_features', 'make_rows', 'audit_panel', 'arrow_batches', 'StreamedBars']
 
 # %% ../../nbs/datasets/22_panels.ipynb #fbc26e32
 import hashlib
@@ -22,13 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow.dataset
-from synthlab.datasets.bars import (BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, nearest, plain,
-    take_times)
+from .bars import (BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, nearest, plain)
 from .fingerprint import fingerprint
 from .gaps import bar_step
 from .packages import MissingPackage, missing
 from .sources import FrameDataSource, get_source
-from .tables import DataSource, read_csv, split_table
+from .tables import DataSource, read_csv
 from .targets import ACROSS, horizon_bars, make_target, parse_target
 from .times import LATEST, TimeError, to_times
 
@@ -426,52 +425,6 @@ def audit_panel(
             ends = pd.DatetimeIndex(own.ends_at[name][known])
             found[f"{asset} {name}"] = pd.Series(own.y[name].to_numpy()[known], ends)
     return found
-
-# %% ../../nbs/datasets/22_panels.ipynb #b5c09ac3
-def table_rows(
-    table: pd.DataFrame,    # a row an asset and time: their columns, features, targets, and perhaps close
-    targets,                # names of columns
-    features=None,          # names of columns; None: all other numbers, prices and volume left out
-    reach: Mapping | None = None,   # bars until an outcome is known, by target, where its name does not say
-) -> Rows:
-    "Rows of a table that has its features and labels already."
-    if isinstance(table.index, pd.MultiIndex): table = table.reset_index()
-    targets = [targets] if isinstance(targets, str) else list(targets)
-    parts = {name: frame for name, (frame, _) in split_table(table, "table").items()}
-    lost = next((c for c in [*targets, *(features or [])] if c not in table), None)
-    if lost: raise BarError(f"no column is called {lost!r}; {nearest(lost, table.columns)}", "table", column=str(lost))
-    found, (taken, _) = [], find_columns(table.columns)
-    if features is None:
-        numbers = table.select_dtypes("number").columns
-        features = [c for c in numbers if c not in targets and c not in taken.values()]
-    if not features: raise BarError("no column is left for features; name some", "table")
-    for asset, frame in parts.items():
-        clock = take_times(frame, find_columns(frame.columns, asset)[0], asset, np.arange(len(frame)))
-        if clock.has_duplicates:
-            raise BarError("one time comes twice; drop one of the rows", asset, time=clock[clock.duplicated()][0])
-        order = np.argsort(clock.asi8, kind="stable")
-        found.append((asset, clock[order], frame.iloc[order]))
-    steps = pd.Series([bar_step(pd.DataFrame(index=clock)) for _, clock, _ in found if len(clock) > 1])
-    bars = {}
-    for name in targets:
-        length = parse_target(name).horizon
-        bars[name] = int((reach or {}).get(name, 0)) or (horizon_bars(length, steps.mode()[0]) if length else 0)
-        if bars[name] < 1: raise ValueError(f"when is {name!r} known? Give reach={{{name!r}: bars after the decision}}")
-    X, y, ends, earned = [], [], [], []
-    for asset, clock, frame in found:
-        index = pd.MultiIndex.from_arrays([clock, [asset]*len(clock)], names=["decided_at", "asset"])
-        X.append(frame[features].astype(np.float32).set_axis(index))
-        y.append(frame[targets].astype(np.float64).set_axis(index))
-        ends.append(pd.DataFrame({t: clock.to_series().shift(-n).to_numpy() for t, n in bars.items()}, index))
-        close = frame[taken["close"]].to_numpy(np.float64) if "close" in taken else np.full(len(frame), np.nan)
-        earned.append(pd.Series(np.append(close[1:]/close[:-1] - 1, np.nan), index, name="return"))
-    X, y, ends, earned = (pd.concat(part).sort_index() for part in (X, y, ends, earned))
-    ends = ends.apply(lambda e: pd.DatetimeIndex(e, tz="UTC") if getattr(e.dtype, "tz", None) is None else e)
-    calendar = pd.DatetimeIndex(np.unique(X.index.get_level_values(0).asi8), tz="UTC", name="time")
-    digest = hashlib.sha256(pd.util.hash_pandas_object(pd.concat([X, y], axis=1)).to_numpy().tobytes()).hexdigest()
-    facts = dict(panel=dict(name="table", assets=len(found), sha256=digest, notes=[]), features=features,
-                 targets=targets, rows=len(X))
-    return Rows(X, y, ends, earned, calendar, facts)
 
 # %% ../../nbs/datasets/22_panels.ipynb #4b08ccc5
 def arrow_batches(
