@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CALLS', 'train', 'sweep', 'settings', 'presets', 'read_variants', 'ablate', 'walk', 'split_names', 'go_on', 'resume',
            'evaluate', 'predict', 'report', 'publish', 'compare', 'runs', 'doctor', 'backtest', 'blocks', 'worlds',
-           'generate', 'estimate', 'paper', 'export']
+           'generate', 'estimate', 'paper', 'export', 'run_phases', 'select', 'search']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
 import sys
@@ -211,8 +211,27 @@ def export(args):
     from synthlab.labs.signal.predictor import SignalPredictor
     for path in SignalPredictor.load(args.run).export(args.output or Path(args.run)/"exports"): print(path)
 
+# %% ../../nbs/cli/05_calls.ipynb #4c18a754
+def run_phases(args):
+    "A phase of a training run."
+    from synthlab.labs.quant.terminal import show_phase
+    show_phase(args.phase, args.input_dir, args.output_dir, latent_dim=args.latent_dim, models=split_names(args.models),
+               variant=args.variant, config=args.config, symbols=split_names(args.symbols), target=args.target)
+
+def select(args):
+    "Columns that matter."
+    from synthlab.labs.quant.terminal import show_selection
+    show_selection(args.source, args.target, args.method, args.features, args.until, args.family, args.output)
+
+def search(args):
+    "Settings over purged folds."
+    from synthlab.labs.quant.terminal import show_search
+    plan = {k: getattr(args, k) for k in ("family", "target", "trials", "grid", "variant", "folds", "until")}
+    show_search(args.source, args.output, args.ledger, **plan)
+
 # %% ../../nbs/cli/05_calls.ipynb #c7220f3a
 CALLS = {f.__name__: f for f in (
     train, sweep, ablate, walk, settings, presets,
     resume, go_on, evaluate, predict, report, publish, compare, runs, doctor,
-    backtest, blocks, worlds, generate, estimate, paper, export)}
+    backtest, blocks, worlds, generate, estimate, paper, export,
+    run_phases, select, search)}

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NO_REPORT', 'QUIET',
            'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE',
-           'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'OWN_VERBS', 'REPORTED',
+           'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT',
+           'ROWS', 'UNTIL', 'FAMILY', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED',
            'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
            'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb',
            'parser', 'split_plugins', 'misplaced']
@@ -123,6 +124,35 @@ STORE = (
     option("--seed", type=int, default=42, metavar="SEED", help="of the draws (default: 42)"),
     option("--overwrite", action="store_true", help="replace a store of other settings"))
 
+TARGET = option("--target", metavar="NAME", help="what is asked (default: a table's first target, or xdm_ret_5d)")
+VARIANT = option("--variant", metavar="NAME", help="of the settings: conservative, balanced, aggressive, a size")
+ROWS = option("source", metavar="SOURCE", help="us20, a table of bars or of labelled rows, or a folder of tables")
+UNTIL = option("--until", metavar="DATE", help="learn from what was known before this day (default: everything)")
+FAMILY = option("--family", metavar="NAME", default="lightgbm", help="which family (default: lightgbm)")
+PHASE_OPTIONS = (
+    option("--phase", choices=["features", "core", "sequential"], required=True, help="which of the three"),
+    option("--input-dir", metavar="DIR", required=True,
+           help="features: bars, labelled tables or us20; later phases: what features wrote"),
+    option("--output-dir", metavar="DIR", required=True, help="gets a folder a symbol; typed again, it goes on"),
+    option("--latent-dim", type=int, default=32, metavar="N", help="latent numbers that features adds (default: 32)"),
+    option("--models", metavar="A,B", help="which families (default: those of the phase)"), VARIANT,
+    option("--config", metavar="FILE.yaml", help="settings of one of the families"),
+    option("--symbols", metavar="A,B", help="which symbols (default: all)"), TARGET)
+SELECTION_OPTIONS = (
+    ROWS, TARGET,
+    option("--method", choices=["importance", "elimination", "permutation", "leaks"], default="importance",
+           help="how columns are judged (default: importance)"),
+    option("--features", type=int, default=20, metavar="N", help="columns that stay, at most (default: 20)"),
+    FAMILY, UNTIL, option("--output", metavar="FILE.csv", help="write the judgement here"))
+SEARCH_OPTIONS = (
+    ROWS, FAMILY, TARGET, VARIANT,
+    option("--trials", type=int, default=30, metavar="N", help="settings that are tried without a grid (default: 30)"),
+    option("--grid", nargs="+", default=[], metavar="name=1,2", help="try these values, in every combination"),
+    option("--folds", type=int, default=5, metavar="N", help="blocks of time (default: 5)"), UNTIL,
+    option("--ledger", metavar="FILE", default="runs/ledger.jsonl",
+           help="where every trial is counted (default: runs/ledger.jsonl)"),
+    option("--output", metavar="FILE.csv", help="write all trials here"))
+
 # %% ../../nbs/cli/00_parsers.ipynb #5d5e9618
 OWN_VERBS = dict(
     market=(
@@ -149,6 +179,16 @@ OWN_VERBS = dict(
         Verb("export", "a signal as ONNX and as a torch.export program",
              "synthlab signal export runs/NAME --output signal",
              (RUN, FILES))),
+    quant=(
+        Verb("run", "a phase of a training run, symbol by symbol: features, core or sequential",
+             "synthlab quant run --phase features --input-dir us20 --output-dir features --latent-dim 32",
+             PHASE_OPTIONS, call="run_phases"),
+        Verb("select", "columns that matter, or those that look ahead",
+             "synthlab quant select us20 --target xdm_ret_5d --method importance --features 20 --output columns.csv",
+             SELECTION_OPTIONS),
+        Verb("search", "settings by a grid or by Optuna over purged folds, every trial counted",
+             "synthlab quant search us20 --target xdm_ret_5d --grid learning_rate=.01,.03 max_depth=3,5",
+             SEARCH_OPTIONS)),
 )
 
 # %% ../../nbs/cli/00_parsers.ipynb #e367febb
@@ -197,7 +237,8 @@ FREE_VERBS = (
 )
 
 # %% ../../nbs/cli/00_parsers.ipynb #3dd53c37
-QUESTIONS = dict(market="where can the price go?", macro="how does an economy answer a shock?", signal="buy or wait?")
+QUESTIONS = dict(market="where can the price go?", macro="how does an economy answer a shock?", signal="buy or wait?",
+                 quant="what would a family have earned?")
 
 EXAMPLES = dict(
     market=dict(one="training.horizon=24", many="model=linear,default training.horizon=12,24",
@@ -205,7 +246,9 @@ EXAMPLES = dict(
     macro=dict(one="training.epochs=40", many="model=small,wide",
                names="default wide", variants="default wide deep:model.layers=5"),
     signal=dict(one="data.horizon=8", many="model=lstm,transformer data.horizon=4,8",
-                names="transformer lstm", variants="transformer lstm slow:training.lr=1e-4"))
+                names="transformer lstm", variants="transformer lstm slow:training.lr=1e-4"),
+    quant=dict(one="family=lightgbm", many="family=lightgbm,ridge",
+               names="lightgbm ridge", variants="lightgbm ridge slow:family=lightgbm"))
 OTHERS = dict(one="name=value", many="name=1,2",
               names="first:name=1 second:name=2", variants="first:name=1 second:name=2")
 
