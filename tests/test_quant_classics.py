@@ -13,7 +13,7 @@ from synthlab.datasets.purged import PurgedFolds
 from synthlab.datasets.splits import SplitError
 from synthlab.models.families import restore_family
 from synthlab.models.ftrl import FTRL, FTRLProximal, WordFTRL
-from synthlab.models.linear_families import Ensemble, MetaLearning, RewardBased, Ridge, ridge
+from synthlab.models.linear_families import Ensemble, MetaLearning, RewardBased, Ridge, ridge_line
 from synthlab.models.ngboost import NGBoost, bin_edges, binned, grow, leaf_of
 from synthlab.models.out_of_fold import out_of_fold
 from synthlab.models.regime_families import ChangePoint, GMMRegime, online_changes, partition, piece_costs, since_break
@@ -113,7 +113,7 @@ def test_ridge_meets_its_equations(seed):
     "The slope of the loss is zero where it says."
     rng = np.random.default_rng(seed)
     X, y, w, alpha = rng.standard_normal((30, 4)), rng.standard_normal((30, 2)), rng.random(30)*(rng.random(30) < .8), rng.choice([0, .1, 10])
-    coef, constant = ridge(X, y, alpha, w)
+    coef, constant = ridge_line(X, y, alpha, w)
     rest = w[:, None]*(y - X @ coef - constant)
     np.testing.assert_allclose(X.T @ rest, alpha*coef, atol=1e-9)
     np.testing.assert_allclose(rest.sum(0), 0, atol=1e-9)

@@ -5,7 +5,7 @@ left is what the prediction was worth."""
 
 # %% auto #0
 __all__ = ['KINDS', 'STRATEGY', 'CALLED', 'rank_weights', 'known_volatility', 'volatility_weights', 'Book', 'hold',
-           'PositionRule', 'equal_weight', 'break_even_cost', 'Capacity', 'capacity', 'panel_factors', 'exposure',
+           'PositionRule', 'equal_weight', 'break_even_cost', 'CapacityCurve', 'capacity', 'panel_factors', 'exposure',
            'strategy_metrics', 'minimum_track_record']
 
 # %% ../../nbs/metrics/54_positions.ipynb #33856890
@@ -180,7 +180,7 @@ def break_even_cost(
     return _ratio(book.gross.sum(-1), (book.turnover*(1 + book.gross)).sum(-1))
 
 # %% ../../nbs/metrics/54_positions.ipynb #6716d938
-class Capacity(NamedTuple):
+class CapacityCurve(NamedTuple):
     "How much money a rule can carry."
     wealth: float               # at which the mean net return is zero; NaN where it cannot be told
     curve: pd.DataFrame         # wealth; net, mean a year; share, largest share of a day's volume that was traded
@@ -194,10 +194,10 @@ def capacity(
     window: int = 20,           # days that volume and deviation are means of
     impact: float = 1.,         # of the square-root law
     periods: float = 252,       # days a year
-) -> Capacity:
+) -> CapacityCurve:
     "What is left at more and more wealth."
     empty = pd.DataFrame(columns=["wealth", "net", "share"], dtype=float)
-    no = lambda why: Capacity(float("nan"), empty, why)
+    no = lambda why: CapacityCurve(float("nan"), empty, why)
     if volume is None: return no("the panel has no volume, so nothing is said about capacity")
     v = pd.DataFrame(np.asarray(volume, float)).rolling(window, min_periods=1).mean().to_numpy()
     sigma = known_volatility(returns, max(window, 2), 1)
@@ -212,7 +212,7 @@ def capacity(
     share = (size/np.where(usable, v, np.inf)).max()
     rows = [(w, (net - w**.5*dear)*periods, share*w) for w in map(float, wealth)]
     limit = (net/dear)**2 if net > 0 else 0.
-    return Capacity(float(limit), pd.DataFrame(rows, columns=list(empty)), said)
+    return CapacityCurve(float(limit), pd.DataFrame(rows, columns=list(empty)), said)
 
 # %% ../../nbs/metrics/54_positions.ipynb #cc0596e4
 def panel_factors(

@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.mixture import GaussianMixture
 from ..datasets.purged import index_times, row_times
 from .families import Family
-from .linear_families import AsColumns, ClockedFamily, checked_numbers, ridge, row_series
+from .linear_families import AsColumns, ClockedFamily, checked_numbers, ridge_line, row_series
 from .registry import nearest, registry
 
 # %% ../../nbs/models/76_regime_families.ipynb #44fdcb4d
@@ -99,7 +99,7 @@ class GMMRegime(AsColumns, Family):
     def _lines(self, X, y, weight):
         p, y = self._memberships(X), self._columns(y)
         p = p if weight is None else p*weight[:, None]
-        lines = [ridge(X, y, self.alpha, w if w.sum() > 1e-6 else weight) for w in p.T]   # a regime that no row is in
+        lines = [ridge_line(X, y, self.alpha, w if w.sum() > 1e-6 else weight) for w in p.T]    # in some is no row
         self.coef_, self.constant_ = np.stack([c for c, _ in lines]), np.stack([c for _, c in lines])
 
     def _fit(self, X, y, X_val, y_val, weight):
@@ -432,7 +432,7 @@ class ChangePoint(AsColumns, ClockedFamily):
     def _refit(self, X, y, weight): self._line(X, self._all[self._clock[3][self._kept]], y, weight)
 
     def _line(self, X, extra, y, weight):
-        self.coef_, self.constant_ = ridge(self._table(X, extra), self._columns(y), self.alpha, weight)
+        self.coef_, self.constant_ = ridge_line(self._table(X, extra), self._columns(y), self.alpha, weight)
 
     def _asked_rows(self, X):
         rows = super()._asked_rows(X)

@@ -27,7 +27,7 @@ from ...datasets.purged import CombinatorialFolds
 from ...datasets.splits import SplitError
 from ...datasets.targets import direction, parse_target
 from ...experiments.experiment import HANDFULS, finished_part
-from ...experiments.ledger import Standing, TrialLedger, digest, standing, trial_key
+from ...experiments.ledger import TrialStanding, TrialLedger, digest, standing, trial_key
 from ...experiments.parts import EstimatorPart
 from ...experiments.runs import Lock
 from ...experiments.setup import computing_threads
@@ -509,10 +509,10 @@ class WalkForwardEngine(WalkPaths):
         "The question that trials answer."
         return trial_key(self.table.digest, self.target, self.cut_settings())
 
-    def _counted(self, book, recipe, folder) -> Standing:
+    def _counted(self, book, recipe, folder) -> TrialStanding:
         "One more trial in the ledger."
         if self.runs is None:
-            return Standing(1, float("nan"), float(probabilistic_sharpe(book.net)))
+            return TrialStanding(1, float("nan"), float(probabilistic_sharpe(book.net)))
         ledger, key = TrialLedger(self.runs/"ledger.jsonl"), self.ledger_key()
         chosen = dict(model=recipe.name, config=recipe.config, targets=self.table.targets, rule=asdict(self.rule))
         ledger.record(key, chosen, sharpe(book.net, 1), len(book.net), folder or "")
