@@ -23,7 +23,6 @@ from .configuration import (PHASES, family_name, find_family, load_model_config,
     load_training_config, make_family, read_plain)
 from .labelled import find_targets, labelled_rows
 from .selection import importance_report, leaky_names, select_top_features
-from .walk import said_by
 from ...models.registry import ConfigError
 from ...trainers.facts import atomic_write, json_text
 from ...trainers.family_files import file_name, save_family
@@ -232,8 +231,8 @@ def symbol_models(
     for name in dict.fromkeys([*settings, "ridge"]):
         chosen = settings.get(name) or load_model_config("ridge", "balanced")
         model = _fitted(name, chosen, X, y, ends, part)
-        answer = model.predict(asks) if task == "multiclass" else said_by(model, asks)
-        said[name] = np.asarray(answer, float)
+        answer = model.predict_proba(asks)[:, -1] if task == "binary" else model.predict(asks)
+        said[name] = np.asarray(answer, float).reshape(len(asks))
         files.append(save_family(model, folder, symbol, _day(part, X.index)).name)
     said["base"] = np.full(len(asks), base)
     scores = [dict(symbol=symbol, model=k, rows=len(came)) | held_out_scores(v[tested], came, base, task)

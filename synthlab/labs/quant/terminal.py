@@ -59,7 +59,7 @@ def select_columns(
     features: int = 20,                 # columns that stay, at most
     until: str | None = None,           # see `known_rows`
     family: str = "lightgbm",           # whose judgement
-) -> pd.DataFrame:                      # feature, importance, rank, cumulative_importance, kept, why; leaks: feature, why
+) -> pd.DataFrame:                      # importance_report's columns, kept, why; leaks: feature, why
     "Columns by one of the methods."
     if method not in METHODS: raise ConfigError(f"there is no method {method!r}; {nearest(method, METHODS)}")
     rows, target = known_rows(source, target, until)

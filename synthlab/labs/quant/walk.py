@@ -115,7 +115,7 @@ def said_by(
     X,                          # rows as it was fitted on
 ) -> np.ndarray:                # (n,)
     "One number a row."
-    if not hasattr(model, "predict_proba"):
+    if getattr(model, "task_", "") == "regression" or not hasattr(model, "predict_proba"):
         said = np.asarray(model.predict(X), np.float64)
         return said if said.ndim == 1 else said[:, 0]
     p = np.asarray(model.predict_proba(X), np.float64)
