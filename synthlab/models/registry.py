@@ -128,7 +128,7 @@ class Registry:
     def register(self,
         kind: str,                          # one of `kinds`, or a new one
         name: str | None = None,            # key, default the name of the class or function
-        *, description: str = "",           # one sentence
+        *, description: str = "",           # one sentence; default the first line of its docstring
         **facts,                            # fields of `BlockInfo`, or whatever the kind needs to know
     ):
         "Decorator for an entry of any kind: a class, a function, or any other object."
@@ -146,7 +146,8 @@ class Registry:
                 if _short(old.name, kind) == _short(key, kind) and not _same(known, origin):
                     raise ValueError(f"{kind} {key!r} is taken by {'.'.join(known)}; choose another name")
             own = {f: getattr(x, f) for f in FLAGS if hasattr(x, f)}            # a component has no flags but its own
-            known = dict(description=description, source_module=origin[0], facts=more)
+            said = description or next(iter((getattr(x, "__doc__", None) or "").strip().splitlines()), "")
+            known = dict(description=said, source_module=origin[0], facts=more)
             store[key] = BlockInfo(key, x, kind, **(known | own | given))
             return x
         return add
@@ -199,11 +200,13 @@ class Registry:
         if not isinstance(name, str) or not name:
             raise UnknownName(f"{name!r} is not the name of a {what}")
         last, stores = name.split(".")[-1].lower(), [self._store[k] for k in kinds]
-        for store in stores:
-            if last in store: return store[last]
-        for store in stores:
-            for info in store.values():
-                if _short(last, info.kind) in _spellings(info): return info
+        parts = [s for k, s in zip(kinds, stores) if kind is not None or k in KINDS]
+        for some in (parts, [s for s in stores if not any(s is p for p in parts)]):     # a model's parts come first
+            for store in some:
+                if last in store: return store[last]
+            for store in some:
+                for info in store.values():
+                    if _short(last, info.kind) in _spellings(info): return info
         known = {_stem(key, info.kind) for store in stores for key, info in store.items()}
         raise UnknownName(f"no {what} named {name[:200]!r}{nearest(_stem(last, kinds[0]), known)}")
 
