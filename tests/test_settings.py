@@ -42,7 +42,7 @@ OTHERS = {
     "quant data.assets": ("[AAPL,JPM,XOM]",), "data.start": ("2019-07-01",), "data.end": ("2020-10-01",), "data.features": ("[return_5,rsi_14]",), "data.targets": ("[fwd_ret_5d]",),
     "family": ("ftrl_proximal",), "variant": ("conservative",), "params": ("{{alpha: 5}}",), "others": ("[ftrl_proximal]",), "training.min_train_samples": ("100000",),
     "quant evaluation.rule": ("volatility",), "evaluation.top": ("0.5",), "evaluation.turnover_cap": ("0.05",), "jobs": ("2", "runs={fresh}"), "cluster": ("nowhere", "runs={fresh}"),
-    "evaluation.adaptive_rate": ("0.5", "family=quantile_lightgbm", "params={{n_estimators: 3}}"), "quant evaluation.slippage": ("0.001",),
+    "evaluation.adaptive_rate": ("0.5", "family=quantile_lightgbm", "params={n_estimators: 3}", "data.targets=[xdm_ret_5d]"), "quant evaluation.slippage": ("0.001",),
 }
 
 def other(name, setting, kind, default, places):
