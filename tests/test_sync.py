@@ -58,7 +58,7 @@ def test_version_is_current():
 WITHOUT_NUMBERS = "tournament",
 OLD = [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="run before it kept its numbers")) for name in WITHOUT_NUMBERS]
 
-@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", *OLD])
+@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", "walk_forward", *OLD])
 def test_a_report_says_what_its_numbers_say(report):
     "What a committed report concluded is what is concluded today from the numbers that it shows."
     notebook = read_nb(ROOT/f"nbs/{report}.ipynb")
