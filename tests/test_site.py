@@ -3,7 +3,7 @@ small window.
 
 It is built as `make docs` does, into `_docs/html`. The browser is Debian's Chromium. Where there is none the tests that need it
 skip, but with `CI` set they fail: what was not looked at is not known to work."""
-import functools, http.server, os, re, subprocess, threading
+import functools, http.server, json, os, re, subprocess, threading
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,13 @@ def test_the_site_is_built_without_a_warning(built): assert built.returncode == 
 def test_every_notebook_is_a_page(built):
     made = {p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")} - {"genindex.html", "search.html"}
     assert sorted(made) == ALL
+
+@pytest.mark.parametrize("report", [p.stem for p in sorted((ROOT/"nbs").glob("*.ipynb"))])
+def test_every_table_of_a_report_is_on_its_page(built, report):
+    "Also one that comes after a sentence that was displayed."
+    outputs = [o["data"] for c in json.loads((ROOT/f"nbs/{report}.ipynb").read_text())["cells"] for o in c.get("outputs", []) if "data" in o]
+    tables = sum("".join(data.get("text/html", "")).count("<table") for data in outputs if "text/markdown" not in data)
+    assert (SITE/f"{report}.html").read_text().count("<table") >= tables
 
 @pytest.fixture(scope="module")
 def url(built):
