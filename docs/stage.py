@@ -112,7 +112,7 @@ def split(c, labels):
             del data[kind]     # live widgets, addresses on one machine
         if "text/markdown" in data: parts.append(prose(links("".join(data["text/markdown"]), labels)))
         elif parts[-1].cell_type == "code": parts[-1].outputs.append(o)
-        else: parts.append(mk_cell("# a cell without a source is no cell", outputs=[o], metadata={"tags": ["remove-input"]}))
+        else: parts.append(mk_cell("# it needs a source", outputs=[o], metadata={"tags": ["remove-input"]}))
     for p in parts:
         shown = [o.get("metadata", {}).get("image/png", {}) for o in p.get("outputs", [])]
         widths = [image["width"] for image in shown if "width" in image]
