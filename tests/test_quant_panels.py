@@ -15,22 +15,12 @@ from synthlab.datasets.oscillators import accumulation, chaikin_flow, mfi, natr,
 from synthlab.datasets.packages import MissingPackage
 from synthlab.datasets.panels import (Column, Panel, StreamedBars, across, arrow_batches, audit_panel, load_panel, make_rows)
 
+from test_indicators import candles
+
 SHARED = Path(__file__).parent.parent.parent/"shared"
 FIXED = settings(derandomize=True, deadline=None, max_examples=10)
 
 # --- indicators ----------------------------------------------------------------------------------------------------------
-
-def candles(n, seed=0, flat=(), level=100., step=.01):
-    rng = np.random.default_rng(seed)
-    close = level*np.exp(np.cumsum(step*rng.normal(size=n)))
-    open_ = np.append(level, close[:-1])*np.exp(.3*step*rng.normal(size=n))
-    high = np.maximum(open_, close)*np.exp(step*rng.exponential(size=n)*(rng.random(n) < .9))
-    low = np.minimum(open_, close)*np.exp(-step*rng.exponential(size=n)*(rng.random(n) < .9))
-    volume = rng.uniform(.1, 9, n)
-    for i, j in flat:
-        for x in (open_, high, low, close): x[i:j] = close[max(i - 1, 0)]
-        volume[i:j] = 0.
-    return dict(zip(COLUMNS, (open_, high, low, close, volume)))
 
 def find(indicator, c, **options):
     got = indicator(*(c[k] for k in Live(indicator).takes), **options)

@@ -10,7 +10,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from synthlab.datasets.purged import PurgedFolds
 from synthlab.datasets.sources import get_source
 from synthlab.datasets.targets import make_target
-from synthlab.models.boosting import CONFORMAL, LightGBM, QuantileLightGBM, XGBoost, conformal_shifts, pinball
+from synthlab.metrics.calibration import pinball
+from synthlab.models.boosting import CONFORMAL, LightGBM, QuantileLightGBM, XGBoost, conformal_shifts
 from synthlab.models.families import TrainedOnFuture, restore_family
 from synthlab.models.tree_arrays import BrokenTrees, check_forest, from_lightgbm, from_xgboost, probe_rows, walk
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
@@ -253,7 +254,8 @@ def test_quantiles_do_not_cross_and_sorting_never_costs():
     raw = np.concatenate([walk(f, ready) for f in family.forests_], 1)*family.unit_[1] + family.unit_[0]
     values, known = family.predict_distribution(X).values, y[NUMBER].notna()
     assert (np.diff(raw, axis=1) < 0).any() and (np.diff(values, axis=1) >= 0).all()
-    losses = [pinball(family.levels_, v[known], y[NUMBER][known]).mean() for v in (raw, values)]
+    came = np.tile(y[NUMBER][known].to_numpy()[:, None], len(family.levels_))
+    losses = [pinball(v[known], came, family.levels_).mean() for v in (raw, values)]
     assert losses[1] <= losses[0]
 
 @pytest.mark.parametrize("how", CONFORMAL)

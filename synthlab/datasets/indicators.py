@@ -369,6 +369,11 @@ class Stochastic(NamedTuple):
     k: np.ndarray           # smoothed place in the range
     d: np.ndarray           # average of k
 
+def _averaged_place(x, top, bottom, slow, signal, memory):
+    "Where a series stands in its range, averaged, and the average of that."
+    k = memory(Trailing, window_mean, slow)(_share(x - bottom, top - bottom))
+    return Stochastic(k, memory(Trailing, window_mean, signal)(k))
+
 def stochastic_oscillator(
     high: np.ndarray, low: np.ndarray, close: np.ndarray,   # (T,)
     n: int = 14,            # rows of the range
@@ -379,9 +384,7 @@ def stochastic_oscillator(
     "Stochastic oscillator."
     high, low, close = as_columns(high, low, close)
     memory = recall(memory)
-    top, bottom = _extremes(high, low, n, memory)
-    k = memory(Trailing, window_mean, slow)(_share(close - bottom, top - bottom))
-    return Stochastic(k, memory(Trailing, window_mean, signal)(k))
+    return _averaged_place(close, *_extremes(high, low, n, memory), slow, signal, memory)
 
 # %% ../../nbs/datasets/18_indicators.ipynb #84ce122e
 def williams_r(

@@ -8,8 +8,8 @@ __all__ = ['roc', 'ppo', 'tsi', 'stochastic_rsi', 'VortexLines', 'vortex', 'natr
 # %% ../../nbs/datasets/24_oscillators.ipynb #6854e2cd
 from typing import NamedTuple
 import numpy as np
-from .indicators import (Convergence, Lag, Memory, Running, Smooth, Stochastic, Trailing, _extremes,
-    _share, as_columns, atr, recall, rsi, true_range, window_mean)
+from .indicators import (Convergence, Lag, Memory, Running, Smooth, Stochastic, Trailing, _averaged_place,
+    _extremes, _share, as_columns, atr, recall, rsi, true_range, window_mean)
 
 # %% ../../nbs/datasets/24_oscillators.ipynb #07a2b3d6
 def roc(
@@ -63,9 +63,7 @@ def stochastic_rsi(
     "Place of the RSI in its own range."
     memory = recall(memory)
     strength = rsi(close, n, memory=memory)
-    top, bottom = _extremes(strength, strength, window, memory)
-    k = memory(Trailing, window_mean, slow)(_share(strength - bottom, top - bottom))
-    return Stochastic(k, memory(Trailing, window_mean, signal)(k))
+    return _averaged_place(strength, *_extremes(strength, strength, window, memory), slow, signal, memory)
 
 # %% ../../nbs/datasets/24_oscillators.ipynb #464af401
 class VortexLines(NamedTuple):

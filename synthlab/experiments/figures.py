@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRUTH', 'MODEL', 'BAND', 'SPLIT', 'SHADES', 'colours', 'new_figure', 'date_axis', 'draw_split', 'draw_training',
            'draw_fan', 'draw_fans', 'draw_ranks', 'draw_calibration', 'draw_spread', 'draw_skill', 'draw_gain',
-           'draw_steps']
+           'draw_steps', 'draw_reliability']
 
 # %% ../../nbs/experiments/15_figures.ipynb #baa91699
 from collections.abc import Mapping, Sequence
@@ -229,4 +229,21 @@ def draw_steps(
     right.set(xlabel="step", ylabel=f"skill over {steps.columns[1]}, %")
     for ax in (left, right): ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     fig.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return fig
+
+# %% ../../nbs/experiments/15_figures.ipynb #f5ce8293
+def draw_reliability(
+    found: pd.DataFrame,        # what `metrics.classification.reliability` made
+    ylabel: str = "share that happened",
+    label: str = "model",       # of the dots
+) -> Figure:
+    "How often it happened, by how probable it was said to be."
+    fig, ax = new_figure(4.4, 2.9)
+    top = 1.1*max(found["forecast"].max(), found["observed"].max(), found["high"].max())
+    ax.plot([0, top], [0, top], color="0.3", lw=.8)
+    ax.fill_between(found["forecast"], found["low"], found["high"], color="0.5", alpha=.3, lw=0,
+                    label="honest forecast, 95 %")
+    ax.plot(found["forecast"], found["observed"], "o", color=MODEL, ms=4.5, label=label)
+    ax.set(xlabel="probability said", ylabel=ylabel, xlim=(0, top), ylim=(0, top))
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
     return fig

@@ -5,9 +5,10 @@ words by every lab."""
 
 # %% auto #0
 __all__ = ['ENOUGH', 'RARE', 'LEAST_P_VALUE', 'overlap', 'reach', 'enough', 'say_too_few', 'percent', 'write_p_value',
-           'write_number', 'table_forms']
+           'write_number', 'table_forms', 'with_interval']
 
 # %% ../../nbs/experiments/18_verdicts.ipynb #b308ece9
+from collections.abc import Sequence
 import numpy as np
 from ..metrics.calibration import effective_size
 
@@ -86,3 +87,15 @@ def table_forms(
 ) -> dict:                      # name -> a function that writes its numbers
     "How the numbers of each column are written."
     return {c: write_p_value if str(c).replace(" ", "_").endswith("p_value") else write_number for c in columns}
+
+# %% ../../nbs/experiments/18_verdicts.ipynb #5a8bf162
+def with_interval(
+    numbers: Sequence[float | None],    # value, low, high, and whatever follows
+    scale: float = 1.,                  # multiplies them first
+    form: str = ".3f",
+    nothing: str = "",                  # where there is no value
+) -> str:
+    "`0.612 (0.540 to 0.680)`; the interval is left out where there is none."
+    value, low, high = (None if v is None or v != v else f"{scale*v:{form}}" for v in numbers[:3])
+    if value is None: return nothing
+    return value if low is None or high is None else f"{value} ({low} to {high})"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 from .crps import as_array
+from .skill import overlap_variance
 
 # %% ../../nbs/metrics/56_ranking.ipynb #c2ef5eb7
 def _daily(said, came, times):
@@ -82,11 +83,7 @@ def mean_test(
     mean, freedom = float(x[at].mean()), n/overlap - 1
     if freedom < 1: return MeanTest(mean, math.nan, math.nan, math.nan, n)
     apart = np.where(np.isnan(x), 0., x - mean)
-    variance, lags = apart @ apart, range(1, overlap)
-    covariance = np.array([apart[k:] @ apart[:len(apart) - k] for k in lags])
-    total = variance + 2*covariance.sum()
-    if total <= 0: total = variance + 2*np.dot(1 - np.array(lags)/overlap, covariance)      # never negative (Bartlett)
-    error = math.sqrt(max(total, 0)/n/max(n - overlap, 1))
+    error = math.sqrt(max(overlap_variance(apart, overlap, n), 0)/max(n - overlap, 1))
     if not error: return MeanTest(mean, mean, mean, math.nan, n)
     wide = stats.t.isf((1 - level)/2, freedom)*error
     return MeanTest(mean, mean - wide, mean + wide, float(2*stats.t.sf(abs(mean)/error, freedom)), n)

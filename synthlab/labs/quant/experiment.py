@@ -25,7 +25,7 @@ from .judging import LEVELS
 from .loading import Answers, Walks, answering, families_of, last_cut, load_walks
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
 from .tables import result_tables
-from .targets import answers_of, count_trials, daily_loss, judge_target
+from .targets import daily_loss, judge_target
 from .walk import FoldFit, Recipe
 from ...models.registry import ConfigError
 
@@ -107,19 +107,15 @@ class QuantJudging(QuantFitting):
 
     def judge(self, experiment):
         config, data, models = experiment.config, experiment.data, experiment.models
-        recipes, told, trials = families_of(config), {}, {}
-        for target, engine in data.engines.items():
-            cuts = data.cuts[target]
+        recipes, told, run = families_of(config), {}, str(experiment.run.folder) if experiment.fresh else ""
+        for target, cuts in data.cuts.items():
             asked = answering(recipes, target)
             fits = {label: [models.get(part_name(target, label, cut)) for cut in cuts] for label in asked}
-            tables = {label: answers_of(engine, cuts, own)[0] for label, own in fits.items()}
-            run = str(experiment.run.folder) if experiment.fresh else ""
-            trials[target], variance = count_trials(config, engine, tables, asked, run)
             experiment.say(f"judging {target}")
-            told[target] = judge_target(target, data, fits, config, trials[target], variance)
-        return self.found(config, data, told, trials)
+            told[target] = judge_target(target, data, fits, config, asked, run)
+        return self.found(config, data, told)
 
-    def found(self, config: QuantConfig, data: Walks, told: Mapping[str, dict], trials: Mapping[str, int]) -> dict:
+    def found(self, config: QuantConfig, data: Walks, told: Mapping[str, dict]) -> dict:
         "Metrics, and what tables and figures need."
         targets = {target: one["metrics"] for target, one in told.items()}
         first, family = next(iter(told)), next(iter(families_of(config)))
@@ -134,7 +130,8 @@ class QuantJudging(QuantFitting):
                        fold_begins=[c.name for c in cuts], test_from=f"{days[0]:%Y-%m-%d}",
                        test_to=f"{days[-1]:%Y-%m-%d}", assets=len(data.panel.assets),
                        coverage=config.evaluation.coverage,
-                       trials=dict(trials), survivors=data.panel.members is None,
+                       trials={target: one["trials"] for target, one in told.items()},
+                       survivors=data.panel.members is None,
                        fits={target: one.pop("fits") for target, one in targets.items()}, notes=notes,
                        held_out=dict(decided_at=[str(t) for t in loss.index], loss=loss.tolist()))
         return dict(metrics=metrics, every=config.evaluation.every, days=told[first]["days"],

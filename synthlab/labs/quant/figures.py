@@ -5,7 +5,7 @@ model looked at."""
 
 # %% auto #0
 __all__ = ['LABELS', 'luck_band', 'legend_beside', 'draw_equity', 'draw_through_time', 'draw_folds', 'draw_importance',
-           'draw_reliability', 'walk_figures']
+           'draw_probabilities', 'walk_figures']
 
 # %% ../../../nbs/labs/quant/22_figures.ipynb #ab817d9f
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ...datasets.targets import parse_target
-from ...experiments.figures import BAND, MODEL, colours, date_axis, new_figure
+from ...experiments.figures import BAND, MODEL, colours, date_axis, draw_reliability, new_figure
 from .judging import MAIN, known_answers
 from ...metrics.classification import reliability
 from ...metrics.positions import Book
@@ -125,23 +125,15 @@ def draw_importance(
     return fig
 
 # %% ../../../nbs/labs/quant/22_figures.ipynb #908ff9be
-def draw_reliability(
+def draw_probabilities(
     table: pd.DataFrame,                # said (a probability), came (0 or 1); index decided_at, asset
     overlap: int,                       # days that share what happened, itself included
     label: str = "model",
 ) -> Figure:
     "How often it happened, by how probable it was said to be."
     known, day = known_answers(table)
-    found = reliability(known["said"].to_numpy(float), known["came"].to_numpy(float), times=day, overlap=overlap)
-    fig, ax = new_figure(4.4, 2.9)
-    top = 1.1*max(found["forecast"].max(), found["observed"].max(), found["high"].max())
-    ax.plot([0, top], [0, top], color="0.3", lw=.8)
-    ax.fill_between(found["forecast"], found["low"], found["high"], color="0.5", alpha=.3, lw=0,
-                    label="honest forecast, 95 %")
-    ax.plot(found["forecast"], found["observed"], "o", color=MODEL, ms=4.5, label=label)
-    ax.set(xlabel="probability said", ylabel="share that happened", xlim=(0, top), ylim=(0, top))
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
-    return fig
+    said, came = known["said"].to_numpy(float), known["came"].to_numpy(float)
+    return draw_reliability(reliability(said, came, times=day, overlap=overlap), label=label)
 
 # %% ../../../nbs/labs/quant/22_figures.ipynb #059e3fcd
 LABELS = dict(rank_ic="mean rank IC", auc="AUC", accuracy="accuracy")
@@ -161,5 +153,5 @@ def walk_figures(
         if len(looked := result["importance"][target]): found[f"{target}_importance"] = draw_importance(looked)
         if task == "binary":
             first = next(iter(tables))
-            found[f"{target}_reliability"] = draw_reliability(tables[first], told["overlap"], first)
+            found[f"{target}_reliability"] = draw_probabilities(tables[first], told["overlap"], first)
     return found

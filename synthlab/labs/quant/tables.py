@@ -27,7 +27,7 @@ def show_scores(
     "Scores with their intervals, and p-values of rank correlations."
     rows = {}
     for family, scores in told["scores"].items():
-        row = {label: with_ends(scores[k], form, scale) for k, (label, form, scale) in COLUMNS.items() if k in scores}
+        row = {label: with_ends(scores[k], scale, form) for k, (label, form, scale) in COLUMNS.items() if k in scores}
         if "rank_ic" in scores:
             p = scores["rank_ic"][3]
             row["p"] = write_p_value(float("nan") if p is None else p)
@@ -43,7 +43,7 @@ def show_trading(
     for family, s in told.get("strategies", {}).items():
         cost = s["break_even"]
         alike = family == "equal weight"
-        rows[family] = {"Sharpe": with_ends(s["sharpe"], ".2f"), "before costs": f"{s['gross_sharpe']:.2f}",
+        rows[family] = {"Sharpe": with_ends(s["sharpe"], form=".2f"), "before costs": f"{s['gross_sharpe']:.2f}",
                         "a year": percent(s["growth"]), "deepest fall": percent(s["max_drawdown"]),
                         "turnover a day": percent(s["turnover"]),
                         "break-even, bp": "" if cost is None or cost != cost else f"{1e4*cost:.1f}",

@@ -114,13 +114,12 @@ def control_scores(
 def count_trials(
     config: QuantConfig,
     engine: WalkForwardEngine,
-    tables: Mapping[str, pd.DataFrame],     # family -> said
+    books: Mapping[str, Book],              # family -> what it held
     recipes: Mapping[str, Recipe],
     run: str,                               # folder of the run; "": nothing is written
 ) -> tuple[int, float | None]:              # strategies tried; variance of their Sharpe ratios, of a day
     "Add strategies to the ledger, and see how many there are."
     if config.evaluation.trials: return config.evaluation.trials, None
-    books, _, _ = trade_all(engine, same_rows(tables))
     ledger, key = TrialLedger(Path(config.runs)/"ledger.jsonl"), engine.ledger_key()
     for name, recipe in recipes.items() if run else ():
         if name not in books: continue
@@ -136,8 +135,9 @@ def judge_target(
     walks: Walks,
     fits: Mapping[str, Sequence[FoldFit | None]],   # family -> of each fold, the one in question first
     config: QuantConfig,
-    trials: int, variance: float | None,            # strategies tried; variance of their Sharpe ratios, of a day
-) -> dict[str, Any]:                                # metrics, tables, books, days, importance
+    recipes: Mapping[str, Recipe],                  # of the families
+    run: str = "",                                  # folder of the run, for the ledger; "": nothing is written there
+) -> dict[str, Any]:                                # metrics, trials, tables, books, days, importance
     "A target's families, all on the same rows."
     engine, cuts, e = walks.engines[target], walks.cuts[target], config.evaluation
     question, overlap, family = parse_target(target).question, walks.overlap(target), next(iter(fits))
@@ -156,6 +156,7 @@ def judge_target(
     told["intervals"] = {name: judge_intervals(grid, table, e.coverage, e.adaptive_rate)
                          for name, (table, grid) in answers.items() if grid is not None}
     books, returns, days = trade_all(engine, tables)
+    trials, variance = count_trials(config, engine, books, recipes, run)
     if books:
         money = money_of(walks.panel, engine.table.assets, days)
         told["strategies"] = strategy_rows(books, engine.rule, trials, variance, e.level, e.n_boot, e.seed)
@@ -164,7 +165,7 @@ def judge_target(
     if e.controls: told["controls"] = control_scores(engine, question, told["scores"][family], e.controls, e.seed)
     looked = importance_of(fits[family], list(engine.table.X.columns))
     told["importance"] = looked.mean().sort_values(ascending=False).to_dict()
-    return dict(metrics=told, tables=tables, books=books, days=days, importance=looked)
+    return dict(metrics=told, trials=trials, tables=tables, books=books, days=days, importance=looked)
 
 # %% ../../../nbs/labs/quant/23_targets.ipynb #102aef41
 def daily_loss(

@@ -6,7 +6,7 @@ threshold, and what was left after costs."""
 # %% auto #0
 __all__ = ['TITLES', 'STRATEGY_COLUMNS', 'BASELINE_COLOURS', 'score_text', 'show_scores', 'show_gains', 'show_strategies',
            'signal_colours', 'best_epoch', 'draw_learning', 'draw_roc', 'draw_by_outcome', 'draw_ranking',
-           'draw_reliability', 'draw_threshold', 'draw_wealth', 'draw_trades_on', 'draw_trades', 'signal_figures']
+           'draw_threshold', 'draw_wealth', 'draw_trades_on', 'draw_trades', 'signal_figures']
 
 # %% ../../../nbs/labs/signal/22_figures.ipynb #bb926529
 import math
@@ -18,7 +18,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
-from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, colours, date_axis, draw_split, new_figure
+from ...experiments.figures import (BAND, MODEL, SHADES, TRUTH, colours, date_axis, draw_reliability, draw_split,
+                                          new_figure)
 from ...experiments.setup import Market
 from .judging import SHOWN, Classified, Decision
 from .trading import BacktestResult
@@ -152,21 +153,6 @@ def draw_ranking(
     draw_by_outcome(right, next(iter(classified.values())), label)
     return fig
 
-# %% ../../../nbs/labs/signal/22_figures.ipynb #c41706da
-def draw_reliability(
-    found: pd.DataFrame,                # what `reliability` made
-) -> Figure:
-    "How often it happened, by how probable it was said to be."
-    fig, ax = new_figure(4.4, 2.9)
-    top = 1.1*max(found["forecast"].max(), found["observed"].max(), found["high"].max())
-    ax.plot([0, top], [0, top], color="0.3", lw=.8)
-    ax.fill_between(found["forecast"], found["low"], found["high"], color="0.5", alpha=.3, lw=0,
-                    label="honest forecast, 95 %")
-    ax.plot(found["forecast"], found["observed"], "o", color=MODEL, ms=4.5, label="model")
-    ax.set(xlabel="probability said", ylabel="share of buys", xlim=(0, top), ylim=(0, top))
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
-    return fig
-
 # %% ../../../nbs/labs/signal/22_figures.ipynb #6bee5046
 def draw_threshold(
     decision: Decision,                 # learnt on validation
@@ -243,7 +229,7 @@ def signal_figures(
     found = dict(split=draw_split(market.closes(), market.spans()),
                  training=draw_learning(history, best_epoch(history)),
                  ranking=draw_ranking(result["classified"], result["label"]),
-                 reliability=draw_reliability(result["reliability"]))
+                 reliability=draw_reliability(result["reliability"], "share of buys"))
     if len(decision.curve): found["threshold"] = draw_threshold(decision)
     level = result["config"].evaluation.level
     return found | dict(wealth=draw_wealth(result["traded"], level), trades=draw_trades(result))
