@@ -27,7 +27,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from ...experiments.config import CONF, nearest
-from ...models.registry import ConfigError, plain_config, registry
+from ...models.registry import ConfigError, create, plain_config, registry
 from ...models.strategies import use_maker
 from ...trainers.family_files import family_class
 
@@ -378,8 +378,8 @@ def make_family(
         values = deep_merge(document["hyperparameters"], checked_values(config, document, ""))
         config = deep_merge(values, checked_values(overrides, document, ""))
     else: config = load_model_config(name, config, overrides)
-    try: return find_family(name)(**config)
-    except (TypeError, ValueError) as e: raise ConfigError(f"{family_name(name)}: {e}") from e
+    find_family(name)
+    return create("family", {"name": family_name(name)} | config)
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #720ab430
 def trainer_of(name):
