@@ -138,10 +138,14 @@ def range_share(high: np.ndarray, low: np.ndarray, close: np.ndarray, n: int = 1
     "Average true range as a share of the close."
     return atr(high, low, close, n, memory=memory)/as_columns(close)[0]
 
+def _place(close, lower, upper):
+    "0 at the lower edge, 1 at the upper; NaN where they are one."
+    return np.divide(close - lower, upper - lower, out=np.full(len(close), np.nan), where=upper > lower)
+
 def close_place(high: np.ndarray, low: np.ndarray, close: np.ndarray, memory=None) -> np.ndarray:
     "Where a bar closed: 0 at its low, 1 at its high; NaN where it has no range."
     high, low, close = as_columns(high, low, close)
-    return np.divide(close - low, high - low, out=np.full(len(close), np.nan), where=high > low)
+    return _place(close, low, high)
 
 def overnight_change(open: np.ndarray, close: np.ndarray, memory=None) -> np.ndarray:
     "From the last close to the open, simple return."
@@ -177,10 +181,6 @@ def vortex_side(high: np.ndarray, low: np.ndarray, close: np.ndarray, n: int = 1
     "Upward thread of the vortex less the downward one."
     found = vortex(high, low, close, n, memory)
     return found.plus - found.minus
-
-def _place(close, lower, upper):
-    "0 at the lower edge, 1 at the upper; NaN where they are one."
-    return np.divide(close - lower, upper - lower, out=np.full(len(close), np.nan), where=upper > lower)
 
 def donchian_place(high: np.ndarray, low: np.ndarray, close: np.ndarray, n: int = 20, memory=None) -> np.ndarray:
     "Place in Donchian's channel, 0 to 1."
