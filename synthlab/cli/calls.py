@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CALLS', 'train', 'sweep', 'settings', 'presets', 'read_variants', 'ablate', 'walk', 'split_names', 'go_on', 'resume',
-           'evaluate', 'predict', 'report', 'publish', 'compare', 'runs', 'doctor', 'backtest', 'blocks', 'worlds',
-           'generate', 'estimate', 'paper', 'export', 'run_phases', 'select', 'search']
+           'evaluate', 'predict', 'report', 'publish', 'compare', 'runs', 'facts', 'doctor', 'backtest', 'blocks',
+           'worlds', 'generate', 'estimate', 'paper', 'export', 'run_phases', 'select', 'search']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
 import sys
@@ -149,6 +149,11 @@ def runs(args):
     from synthlab.experiments.terminal import show_runs
     show_runs(args.folder)
 
+def facts(args):
+    "What was written down."
+    from synthlab.experiments.moments import show_facts
+    show_facts(args.folder, args.scalars)
+
 def doctor(args):
     "Whether this machine is fit."
     from synthlab.experiments.terminal import doctor
@@ -232,6 +237,6 @@ def search(args):
 # %% ../../nbs/cli/05_calls.ipynb #c7220f3a
 CALLS = {f.__name__: f for f in (
     train, sweep, ablate, walk, settings, presets,
-    resume, go_on, evaluate, predict, report, publish, compare, runs, doctor,
+    resume, go_on, evaluate, predict, report, publish, compare, runs, facts, doctor,
     backtest, blocks, worlds, generate, estimate, paper, export,
     run_phases, select, search)}

@@ -7,9 +7,9 @@ __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS'
            'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE',
            'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT',
            'ROWS', 'UNTIL', 'FAMILY', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED',
-           'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
-           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb',
-           'parser', 'split_plugins', 'misplaced']
+           'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'AS_TABLE', 'FREE_VERBS',
+           'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'house_labs', 'verbs_of',
+           'example', 'add_verb', 'parser', 'split_plugins', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -201,6 +201,9 @@ FOLDER = option("folder", nargs="?", default="runs", metavar="DIR", help="the fo
 LAB = option("lab", metavar="LAB", help="market, macro, signal, or one of your own")
 SWEEP = option("--resume", metavar="DIR", required=True, help="the folder of the sweep")
 ONLY = option("--only", metavar="NAME", help="this run alone (default: all that is left)")
+FACTS = option("folder", metavar="RUN|DIR", help="the folder of a run, or of runs")
+AS_TABLE = option("--scalars", action="store_true",
+                  help="of a run: numbers by epoch and split as CSV, not events as JSON")
 
 # %% ../../nbs/cli/00_parsers.ipynb #39d57b15
 FREE_VERBS = (
@@ -225,6 +228,9 @@ FREE_VERBS = (
     Verb("runs", "list runs with status and score",
          "synthlab runs",
          (FOLDER,)),
+    Verb("facts", "what a run wrote down, as events or as a table; of a folder of runs a row each",
+         "synthlab facts runs/NAME --scalars",
+         (FACTS, AS_TABLE)),
     Verb("doctor", "check versions, devices, threads, disk and tracker, and try a write",
          "synthlab doctor",
          (FOLDER,)),

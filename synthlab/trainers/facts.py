@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['disk_error', 'sync_folder', 'atomic_write', 'remove_leftovers', 'plain', 'json_text', 'number', 'Facts', 'append',
-           'whole_lines', 'mend', 'csv_line', 'read_table']
+           'whole_lines', 'mend', 'csv_line', 'read_table', 'git_commit']
 
 # %% ../../nbs/trainers/00_facts.ipynb #ca162459
-import csv, errno, fnmatch, io, json, math, os, shutil
+import csv, errno, fnmatch, functools, io, json, math, os, shutil, subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -145,7 +145,7 @@ class Facts:
 
     def events(self) -> list[dict]:
         "All events, oldest first."
-        return [json.loads(line) for line in whole_lines(self.events_path)]
+        return json.loads(f"[{','.join(whole_lines(self.events_path))}]")
 
     def sync(self):
         "Put everything written so far on the disk."
@@ -214,3 +214,14 @@ def read_table(path: Path) -> tuple[list, list]:
     "Column names and rows of text; nothing of a file that is not there."
     lines = list(csv.reader(whole_lines(path)))
     return (lines[0], lines[1:]) if lines else ([], [])
+
+# %% ../../nbs/trainers/00_facts.ipynb #c821f304
+@functools.cache
+def git_commit(
+    file: str,                      # of the source
+) -> str | None:                    # short; None: it belongs to no checkout
+    "The commit of the checkout that a file belongs to."
+    def ask(*words): return subprocess.run(["git", "-C", str(Path(file).parent), *words], check=True, timeout=5,
+                                           capture_output=True, text=True).stdout.strip()
+    try: return ask("ls-files", "--error-unmatch", Path(file).name) and ask("rev-parse", "--short", "HEAD")
+    except (OSError, subprocess.SubprocessError): return None

@@ -14,6 +14,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 import synthlab
+from .facts import git_commit
 from .keeper import Keeper
 from .interruption import Interrupted, StopSignals
 from .steps import NonFinite, TrainingConfig, lr_factor
@@ -143,4 +144,4 @@ class Trainer(Keeper):
         return dict(parameters=sum(p.numel() for p in self.model.parameters()),
             device=str(self.device), processes=self.world.size, threads=torch.get_num_threads(),
             host=socket.gethostname(), python=platform.python_version(), torch=torch.__version__,
-            synthlab=synthlab.__version__)
+            synthlab=synthlab.__version__, git_commit=git_commit(synthlab.__file__))
