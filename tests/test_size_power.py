@@ -35,9 +35,9 @@ COVERAGE = "interval of the calibration error"                                  
 
 def judged(name, design): return enough(design.independent, CASES[name].share)
 
-def in_range(name, size, slack=0.):
-    "Whether a nominal 5 % rejects 3 to 8 %, give or take what the studies leave open."
-    return (0 if name in CAUTIOUS else .03) - slack <= size <= (.12 if name == COVERAGE else .08) + slack
+def in_range(name, size):
+    "Whether a nominal 5 % rejects 3 to 8 %."
+    return (0 if name in CAUTIOUS else .03) <= size <= (.12 if name == COVERAGE else .08)
 
 def named(cell): return f"{cell[0]} {cell[1]}".replace(" ", "_")
 
@@ -49,10 +49,10 @@ def test_the_table_holds_every_test_and_keeps_its_word():
     assert not missing and len(table) == len(CELLS), missing
     for name, design in CELLS:
         row = table.loc[(name, str(design))]
-        slack = 2*(.05*.95/row.studies)**.5*(row.studies < 2000)
+        assert row.studies >= 2000, named((name, design))
         assert row.verdict == ("given" if judged(name, design) else "withheld"), named((name, design))
         if judged(name, design):
-            assert in_range(name, row["size"], slack), (named((name, design)), row["size"])
+            assert in_range(name, row["size"]), (named((name, design)), row["size"])
         if design.shared > 4 and design.independent > 50 and name in sp.CALIBRATION | sp.SKILL: assert row.power > .2, named((name, design))
 
 QUICK = [("PIT test", Design(80, 12, 3)), ("rank test", Design(80, 12, 3, 3)), ("coverage band at 50 %", Design(80, 12, 3)), ("Diebold-Mariano test", Design(20)),

@@ -10,7 +10,7 @@ __all__ = ['hill_index', 'kurtosis', 'quantile_ratio', 'autocorrelation', 'lever
 # %% ../../nbs/metrics/15_stylised.ipynb #7d44de0a
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 from scipy.spatial.distance import cdist, pdist
 from .crps import as_array
 from .skill import percentile_interval
@@ -26,12 +26,18 @@ def _windows(returns):
     if bad: raise ValueError(f"{bad} of {len(x)} windows hold returns that are missing or infinite: leave them out")
     return x
 
-def _unitless(returns):
-    "Windows divided by their largest size, so that no power of theirs overflows or vanishes."
-    x = _windows(returns)
-    return x/(np.abs(x).max() or 1.)
+_EACH = -2, -1       # axes of a record: what comes before them are records that are measured together
 
-def _ratio(a, b): return float(a/b) if b > 0 else float("nan")
+def _unitless(x):
+    "Records divided by their largest size, so that no power of theirs overflows or vanishes."
+    unit = np.abs(x).max(_EACH, keepdims=True)
+    return x/np.where(unit > 0, unit, 1.)
+
+def _ratio(a, b):
+    "Quotients; NaN where nothing varies."
+    return np.divide(a, b, out=np.full(np.broadcast_shapes(np.shape(a), np.shape(b)), np.nan), where=np.greater(b, 0))
+
+def _flat(x): return x.reshape(*x.shape[:-2], -1)
 
 # %% ../../nbs/metrics/15_stylised.ipynb #acf3a896
 def hill_index(
@@ -39,13 +45,19 @@ def hill_index(
     share: float = .05,     # of the largest absolute returns to use, 0 to 1
 ) -> float:                 # tail index, lower is heavier
     "Hill's estimate of the power by which tails fall."
-    size = np.abs(_windows(returns)).ravel()
-    k = int(share*len(size))
-    if not 1 <= k < len(size):
-        raise ValueError(f"a share of {share} of {len(size)} returns leaves nothing to estimate from")
-    top = np.partition(size, len(size) - k - 1)[len(size) - k - 1 :]
-    edge = top.min()
-    return _ratio(k, np.log(top/edge).sum()) if edge > 0 else float("nan")
+    x = _windows(returns)
+    if not 1 <= int(share*x.size) < x.size:
+        raise ValueError(f"a share of {share} of {x.size} returns leaves nothing to estimate from")
+    return float(_hill(x, share))
+
+def _hill(x, share=.05):
+    "The same of records `(…, N, H)`."
+    size = np.abs(_flat(x))
+    k = int(share*size.shape[-1])
+    top = np.partition(size, -k - 1)[..., -k - 1 :]
+    edge = top.min(-1, keepdims=True)
+    apart = np.log(np.divide(top, edge, out=np.ones_like(top), where=edge > 0)).sum(-1)
+    return _ratio(k, apart)
 
 # %% ../../nbs/metrics/15_stylised.ipynb #49f23e20
 def kurtosis(
@@ -53,22 +65,29 @@ def kurtosis(
     steps: int = 1,         # added up before measuring, 1 to H
 ) -> float:                 # excess kurtosis, 0 for a normal law
     "Excess kurtosis of returns over some steps."
-    x = _unitless(returns)
+    x = _windows(returns)
     if not 1 <= steps <= x.shape[1]:
         raise ValueError(f"steps must lie between 1 and {x.shape[1]}, the length of a window, got {steps}")
-    run = np.concatenate([np.zeros((len(x), 1)), x.cumsum(1)], 1)
-    total = run[:, steps:] - run[:, :-steps]
-    apart = (total - total.mean())**2
-    return _ratio((apart**2).mean(), apart.mean()**2) - 3
+    return float(_kurtosis(_unitless(x), steps))
+
+def _kurtosis(x, steps):
+    "The same of records without a unit, `(…, N, H)`."
+    run = np.concatenate([np.zeros_like(x[..., :1]), x.cumsum(-1)], -1)
+    total = run[..., steps:] - run[..., :-steps]
+    apart = (total - total.mean(_EACH, keepdims=True))**2
+    return _ratio((apart**2).mean(_EACH), apart.mean(_EACH)**2) - 3
 
 def quantile_ratio(
     returns,                # log returns, `(N,)` or `(N, H)`
     tail: float = .005,     # left out beyond the far quantiles, 0 to 0.25
 ) -> float:                 # 1 for a normal law, above for heavier tails
     "Far quantile range over the middle one, beside a normal law's."
-    levels = [tail, .25, .75, 1 - tail]
-    low, left, right, high = np.quantile(_windows(returns), levels)
-    return _ratio(high - low, right - left)*_ratio(stats.norm.ppf(.75), stats.norm.ppf(1 - tail))
+    return float(_quantile_ratio(_windows(returns), tail))
+
+def _quantile_ratio(x, tail=.005):
+    "The same of records `(…, N, H)`."
+    low, left, right, high = np.quantile(_flat(x), [tail, .25, .75, 1 - tail], axis=-1)
+    return _ratio(high - low, right - left)*_ratio(*special.ndtri([.75, 1 - tail]))
 
 # %% ../../nbs/metrics/15_stylised.ipynb #c91e876f
 def autocorrelation(
@@ -76,24 +95,24 @@ def autocorrelation(
     lags,                   # steps back, each 1 to H-1
 ) -> np.ndarray:            # of each lag, -1 to 1
     "Correlation of values with those some steps earlier."
-    x = _unitless(values)
+    x = _unitless(_windows(values))
     return _cross(x, x, lags)
 
 def _cross(earlier, later, lags):
-    "Correlation of one series with another some steps later, pooled over windows."
-    lags, H = np.atleast_1d(lags), earlier.shape[1]
+    "Correlation of one series with another some steps later, pooled over windows: a row a lag."
+    lags, H = np.atleast_1d(lags), earlier.shape[-1]
     if (lags < 1).any() or (lags >= H).any():
         raise ValueError(f"lags must lie between 1 and {H - 1} in windows of {H} steps, got {lags.tolist()}")
-    a, b = earlier - earlier.mean(), later - later.mean()
-    scale = (a**2).mean()**.5*(b**2).mean()**.5
-    return np.array([_ratio((a[:, :-k]*b[:, k:]).mean(), scale) for k in lags])
+    a, b = (x - x.mean(_EACH, keepdims=True) for x in (earlier, later))
+    scale = (a**2).mean(_EACH)**.5*(b**2).mean(_EACH)**.5
+    return np.array([_ratio((a[..., :-k]*b[..., k:]).mean(_EACH), scale) for k in lags])
 
 def leverage(
     returns,                # log returns, `(N,)` or `(N, H)`
     lags,                   # steps ahead, each 1 to H-1
 ) -> np.ndarray:            # of each lag; negative: falls raise volatility
     "Correlation of returns with squared returns some steps later (Bouchaud et al., 2001)."
-    x = _unitless(returns)
+    x = _unitless(_windows(returns))
     return _cross(x, x**2, lags)
 
 # %% ../../nbs/metrics/15_stylised.ipynb #b56ccc73
@@ -154,16 +173,18 @@ def signature_distance(
 
 # %% ../../nbs/metrics/15_stylised.ipynb #8af15d30
 def _facts(x, lags, horizons):
-    "The facts of checked windows, by name."
-    H, unit, x = x.shape[1], np.abs(x).max(), _unitless(x)
+    "The facts of checked records `(D, N, H)`: name -> `(D,)`."
+    H, unit, x = x.shape[-1], np.abs(x).max(_EACH), _unitless(x)
     lags, horizons = [k for k in lags if k < H], [h for h in horizons if h <= H]
-    facts = {"volatility": float(unit*x.std()), "skewness": _ratio(((x - x.mean())**3).mean(), x.std()**3),
-             "tail index": hill_index(x) if x.size >= 20 else float("nan"), "quantile ratio": quantile_ratio(x)}
-    facts |= {f"kurtosis of {h}": kurtosis(x, h) for h in horizons}
+    deviation, apart = x.std(_EACH), x - x.mean(_EACH, keepdims=True)
+    facts = {"volatility": unit*deviation, "skewness": _ratio((apart**2*apart).mean(_EACH), deviation**3),
+             "tail index": _hill(x) if x[0].size >= 20 else np.full(len(x), np.nan),
+             "quantile ratio": _quantile_ratio(x)}
+    facts |= {f"kurtosis of {h}": _kurtosis(x, h) for h in horizons}
     size = np.abs(x)
     pairs = {"autocorrelation": (x, x), "autocorrelation of size": (size, size), "leverage": (x, x**2)}
     for name, (earlier, later) in pairs.items():
-        facts |= {f"{name} at {k}": float(v) for k, v in zip(lags, _cross(earlier, later, lags))}
+        facts |= {f"{name} at {k}": v for k, v in zip(lags, _cross(earlier, later, lags))}
     return facts
 
 def stylised_facts(
@@ -179,14 +200,19 @@ def stylised_facts(
     x = _windows(returns)
     if x.shape[1] < 2: raise ValueError("windows of one step have no memory: give two steps or more")
     if not 0 < level < 1: raise ValueError(f"level must lie between 0 and 1, got {level}")
-    table = pd.DataFrame({"value": _facts(x, lags, horizons)})
-    drawn = [_facts(x[rows] if cols is None else x[0][cols], lags, horizons)
-             for rows, cols in _redraws(x, lags, block, n_boot, seed)]
+    whole = pd.DataFrame(_facts(x[None], lags, horizons)).T
+    drawn = [_facts(x[rows] if len(x) > 1 else x[0][rows], lags, horizons)
+             for rows in _redraws(x, lags, block, n_boot, seed)]
+    draws = pd.concat(map(pd.DataFrame, drawn)) if drawn else pd.DataFrame()
     blocks = max(x.shape[len(x) == 1]/_block(x, lags, block), 2)
-    each = (np.array([d.get(fact, np.nan) for d in drawn]) for fact in table.index)     # a short block has fewer
-    known = (d[~np.isnan(d)] for d in each)
-    ends = [percentile_interval(d, level, blocks) if len(d) else (np.nan, np.nan) for d in known]
-    table["low"], table["high"] = zip(*ends)
+    table = pd.DataFrame({"value": whole[0], "low": np.nan, "high": np.nan})
+    draws = draws.reindex(columns=table.index).to_numpy()       # a short block has fewer facts
+    known = ~np.isnan(draws)
+    for some in np.unique(known, axis=1).T:                     # facts that are known of the same draws
+        same = (known == some[:, None]).all(0)
+        if not some.any(): continue
+        low, high = percentile_interval(draws[some][:, same], level, blocks)
+        table.loc[same, ["low", "high"]] = np.stack([low, high], 1)
     return table
 
 def _block(x, lags, block):
@@ -198,12 +224,13 @@ def _block(x, lags, block):
     return block
 
 def _redraws(x, lags, block, n_boot, seed):
-    "Rows of windows, or pieces of a series, drawn in circular blocks."
+    "Circular blocks, some draws at a time: rows of windows `(D, N)`, or steps of a series `(D, pieces, block)`."
     rng, N, block = np.random.default_rng(seed), len(x), _block(x, lags, block)
-    count = x.shape[N == 1]
-    for _ in range(n_boot):
-        drawn = (rng.integers(count, size=(-(-count//block), 1)) + np.arange(block)) % count
-        yield (None, drawn) if N == 1 else (drawn.ravel()[:count], None)
+    count, at_once = x.shape[N == 1], max(1, 2**16//x.size)
+    for done in range(0, n_boot, at_once):
+        begin = rng.integers(count, size=(min(at_once, n_boot - done), -(-count//block), 1))
+        drawn = (begin + np.arange(block)) % count
+        yield drawn if N == 1 else drawn.reshape(len(drawn), -1)[:, :count]
 
 # %% ../../nbs/metrics/15_stylised.ipynb #a25ceaf0
 def compare_facts(
@@ -223,9 +250,9 @@ def compare_facts(
     points, _, kernel = _embedding(real)
     alike, apart = kernel(points, points), []
     block = round(len(real)**(1/3)) if block is None else block
-    for rows, _ in _redraws(points, lags, max(1, block*len(points)//len(real)), n_boot, seed):
-        share = np.bincount(rows, minlength=len(points))/len(points) - 1/len(points)
-        apart.append(max(share@alike@share, 0)**.5)
+    for rows in _redraws(points, lags, max(1, block*len(points)//len(real)), n_boot, seed):
+        share = np.stack([np.bincount(draw, minlength=len(points)) for draw in rows])/len(points) - 1/len(points)
+        apart.extend(((share@alike)*share).sum(1).clip(0)**.5)
     table.loc["signature distance"] = [0., 0., float(np.quantile(apart, level)) if apart else np.nan]
     for name, paths in simulated.items():
         x = as_array(paths, name)
@@ -233,7 +260,7 @@ def compare_facts(
         if x.ndim != 3 or x.shape[2] != real.shape[1]:
             raise ValueError(f"{name!r} has shape {x.shape}: give (N, P, {real.shape[1]}), windows of the real length")
         records = [_windows(x[:, p]) for p in range(min(x.shape[1], 20))]
-        table[name] = pd.DataFrame([_facts(r, lags, horizons) for r in records]).median()
+        table[name] = pd.concat(pd.DataFrame(_facts(r[None], lags, horizons)) for r in records).median()
         table.loc["signature distance", name] = signature_distance(real, np.concatenate(records))
         table[f"{name} inside"] = (table[name] >= table["low"]) & (table[name] <= table["high"])
     return table

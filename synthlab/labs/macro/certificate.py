@@ -201,7 +201,7 @@ def read_certificates(
         good = (isinstance(worst, Mapping) and set(worst) == names and isinstance(rows, list)
                 and all(number(v, -1e300, 1e300) for v in worst.values())
                 and number(c.get("draws"), 1, 1e12) and number(c.get("error"), 0, 1e300)
-                and number(c.get("left", 0), 0, 1e12)
+                and number(c.get("left", 0), 0, 1e12) and number(c.get("exceeded", 0), 0, 1e12)
                 and (c.get("bound") is None or number(c["bound"], 0, 1e300))
                 and number(c.get("median"), 0, 1e300) and number(c.get("share"), 0, 1) and number(c.get("level"), 0, 1)
                 and all(isinstance(r, Mapping) and r.get("world") == world and number(r.get("draws"), 0, 1e12)

@@ -180,8 +180,8 @@ def say_given(
             f"on from its weights for {epochs} epoch{'s'*(epochs > 1)}, on all draws, those two regions included."]
 
 def say_certificate(
-    certificate: Sequence[Mapping],     # rows of a result: world, draws, error, worst
-) -> list[str]:                 # no, two or three sentences
+    certificate: Sequence[Mapping],     # rows of a result: world, draws, error, exceeded, worst
+) -> list[str]:                 # no, two, three or four sentences
     "How wrong what is given away is at most."
     if not certificate: return []
     size = lambda v: f"{100*v:.1g} %" if v < 1e-3 else percent(v, None)
@@ -192,8 +192,12 @@ def say_certificate(
     bound = max((r["bound"] for r in certificate if r.get("left")), default=None)
     solved = [f"Where errors above {percent(bound, None)} were found the solver answers: {', '.join(left)}, which are "
               "not among these."] if left else []
+    above = [r["exceeded"] for r in certificate if "exceeded" in r]
+    several = f" to {max(above)}" if len(set(above)) > 1 else ""
+    again = [f"Of as many draws again {min(above)}{several} a world are worse; luck would have one, and more than "
+             "7 once in 256 times."] if above else []
     return [f"With 95 % confidence at most 3 in n of the prior have a larger error than the worst of n fresh draws: "
-            f"{rows}.", *solved, f"The worst of all is {worst['world']} at {where}."]
+            f"{rows}.", *again, *solved, f"The worst of all is {worst['world']} at {where}."]
 
 def say_slices(
     slices: pd.DataFrame,       # rows of `slice_coverage`

@@ -29,7 +29,7 @@ from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
 from ...experiments.setup import get_device
 from .card import MacroSharing
 from .figures import macro_figures
-from .certificate import certify, fresh_pieces, read_certificates
+from .certificate import certify, exceeding, fresh_pieces, read_certificates
 from .conclusion import (EVIDENCE, conclude_emulation, coverage_criteria, criteria, error_tails,
                                             records)
 from .judging import (INSIDE, TESTS, Judgement, answers, by_model, gap_table, judge, judgement_table,
@@ -171,13 +171,17 @@ def calibrate_emulator(
 def certify_emulator(
     emulator: UniversalEmulator,
     store: ResponseStore,               # of fresh draws
-    counts: Mapping[str, tuple[int, int]],  # world -> draws that have calibrated, draws behind them that certify
+    counts: Mapping[str, tuple[int, int]],  # world -> draws that have calibrated, draws behind them that certify,
+                                            # and as many behind those
     level: float,                       # of its error bars
     bound: float = math.inf,            # largest error that may be certified; what is worse is left to the solver
 ) -> UniversalEmulator:
-    "Write down its largest error in each world."
+    "Write down its largest error in each world, and how many of as many draws again are worse."
     for world, (first, more) in counts.items():
-        try: emulator.certificates[world] = certify(emulator, store, world, first, first + more, level, bound)
+        behind = first + more
+        try:
+            emulator.certificates[world] = certify(emulator, store, world, first, behind, level, bound)
+            emulator.certificates[world]["exceeded"] = exceeding(emulator, store, world, behind, behind + more)
         except ValueError: continue     # no draw of its domain, no certificate
     return emulator
 

@@ -261,13 +261,14 @@ def draw_slices(
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #3e740445
 def show_certificate(
-    certificate: Sequence[Mapping],     # rows of a result: world, draws, error, median, share, worst
+    certificate: Sequence[Mapping],     # rows of a result: world, draws, error, median, share, exceeded, worst
 ) -> Styler:                            # for a notebook to display
-    "The largest error on fresh draws, how much of the prior may be worse, and where it was."
+    "The largest error on fresh draws, how much of the prior is worse, and where it was."
     shown = pd.DataFrame({"draws": [r["draws"] for r in certificate],
                           "median error, %": [100*r["median"] for r in certificate],
                           "largest error, %": [100*r["error"] for r in certificate],
                           "at most above it, %": [100*r["share"] for r in certificate],
+                          "of as many again above it": [r.get("exceeded") for r in certificate],
                           "worst draw": [", ".join(f"{k} {v:.3g}" for k, v in list(r["worst"].items())[:12])
                                          for r in certificate]}, index=[r["world"] for r in certificate])
     return shown.style.format("{:.2g}", subset=[name for name in shown if name.endswith("%")])

@@ -96,9 +96,9 @@ class MacroEvaluation:
     leave_out_epochs: int = 20          # of each emulator that has never seen a world
     timing_draws: int = 1024            # that emulator and solver are timed with
     calibration_draws: int = 10_000     # fresh ones of each world, that error bars are fitted to
-    certificate_draws: int = 20_000     # fresh ones of each world, of which the worst is certified
+    certificate_draws: int = 20_000     # fresh ones of each world, of which the worst is certified; as many try it
     certificate_bound: float = .25      # of the typical response; where errors are larger the solver answers
-    slow_draws: int = 3000              # at most so many of either in a world whose solver is slow (zlb)
+    slow_draws: int = 20_000            # at most so many of either in a world whose solver is slow (zlb)
 
     def __post_init__(self):
         if not 0 < self.level < 1:
@@ -263,11 +263,10 @@ def fresh_counts(
 def fresh_store(
     config: MacroConfig,                # what `macro_config` gave
     store: ResponseStore,               # the draws that are taught
-    again: int = 0,                     # so many times as many certificate draws besides
 ) -> ResponseStore:
-    "Draws that calibrate and certify, made when they are asked for."
+    "Draws that calibrate, certify and try the certificate, made when they are asked for."
     about, d = store.manifest, config.data
-    counts = {w: c + (1 + again)*v for w, (c, v) in fresh_counts(config.evaluation, d.worlds).items()}
+    counts = {w: c + 2*v for w, (c, v) in fresh_counts(config.evaluation, d.worlds).items()}
     T = about["T"] if config.model.get("regime", "A") != "A" else 1
     seed, horizon = about["seeds"]["global"] + FRESH, about["horizon"]
     name = planned(d.worlds, counts, Plan(seed, T, horizon, BLOCK), {})[1]["config_hash"]
