@@ -10,7 +10,7 @@ from synthlab.datasets.audit import audit_leaks
 from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.candles import FeatureStream, PriceActionEngineer, StationaryEngineer
 from synthlab.datasets.features import RangeVolatilityEngineer, create_engineer, restore_engineer
-from synthlab.datasets.indicators import (COLUMNS, Live, adx, atr, bollinger, cci, ema, macd, momentum, obv, rsi, sma, stochastic_oscillator, true_range, volume_ratio,
+from synthlab.datasets.indicators import (COLUMNS, SCAN, SERIAL, Live, Smooth, adx, atr, bollinger, cci, ema, macd, momentum, obv, rsi, sma, stochastic_oscillator, true_range, volume_ratio,
                                           williams_r)
 from synthlab.datasets.market import MarketDataLoader
 
@@ -236,6 +236,31 @@ def test_any_pieces_give_the_bits_of_the_whole(case):
     single = [live(*(c[k][i:i+1] for k in live.takes)) for i in range(150)]
     single = [s if isinstance(s, tuple) else (s,) for s in single]
     assert [np.concatenate(p).tobytes() for p in zip(*single)] == bits(find(indicator, c, **options))
+
+@FIXED
+@given(st.integers(0, 10**6), st.sampled_from([1, 2, 5, 14, 200]), st.sampled_from(["span", "wilder"]), st.lists(st.integers(0, 3*SCAN), max_size=12), st.sampled_from([None, 50, -1]))
+def test_a_long_average_in_blocks(seed, n, smoothing, steps, gap):
+    "From row 4 096 on: the bits of the whole in any pieces and row by row, the recursion to 1e-12; a missing value stays missing, a zero keeps its sign."
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=SERIAL + n + 7*SCAN + 3)*(rng.random(SERIAL + n + 7*SCAN + 3) < .5)
+    if gap: x[SERIAL + n + gap] = np.nan
+    whole, live = Smooth(n, smoothing)(x), Smooth(n, smoothing)
+    cuts = [0, *(SERIAL - 10 + np.cumsum([0, *steps])), len(x)]
+    single, late = Smooth(n, smoothing), SERIAL + n - 5
+    assert np.concatenate([live(x[i:j]) for i, j in zip(cuts, cuts[1:])]).tobytes() == whole.tobytes()
+    assert np.concatenate([single(x[:late]), *(single(x[t:t+1]) for t in range(late, len(x)))]).tobytes() == whole.tobytes()
+    y, alpha, known = x[:n].mean(), {"span": 2/(n + 1), "wilder": 1/n}[smoothing], [np.nan]*(n - 1)
+    known.append(y)
+    for news in x[n:].tolist(): y += alpha*(news - y); known.append(y)
+    np.testing.assert_allclose(whole, known, rtol=0, atol=1e-12)
+
+@pytest.mark.parametrize("indicator", [rsi, atr, macd, adx])
+def test_long_candles_in_pieces(indicator):
+    "Five thousand of them, a flat stretch where the blocks begin."
+    c, live = candles(5000, 4, ((4050, 4150), (4800, 4900))), Live(indicator)
+    pieces = [live(*(c[k][i:j] for k in live.takes)) for i, j in ((0, 4100), (4100, 4111), (4111, 4112), (4112, 4400), (4400, 5000))]
+    pieces = [p if isinstance(p, tuple) else (p,) for p in pieces]
+    assert [np.concatenate(p).tobytes() for p in zip(*pieces)] == bits(find(indicator, c))
 
 @pytest.mark.parametrize("case", EVERY, ids=named)
 def test_nothing_is_read_ahead(case):
