@@ -59,6 +59,13 @@ def warm(warm_server, monkeypatch):
     yield
     spawn.set_executable(before)
 
+@pytest.fixture(scope="session")
+def scoringrules():
+    "Its formulas in NumPy: with Numba it would compile each of them on import, four seconds in all."
+    with pytest.MonkeyPatch.context() as without:
+        without.setitem(sys.modules, "numba", None)
+        return pytest.importorskip("scoringrules")
+
 @pytest.fixture(autouse=True, scope="module")
 def own_plugins():
     "A plug-in that one file of tests loads is not there for the next: a run writes down all that its process has loaded."

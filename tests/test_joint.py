@@ -55,11 +55,10 @@ def test_reference(case):
         same(got(variogram_score(x, y, weights=w)), expected("variogram_p05_weighted"))
         same(got(variogram_score(x, y, fair=True)), expected("variogram_p05_fair"))
 
-def test_scoringrules():
-    sr = pytest.importorskip("scoringrules")
+def test_scoringrules(scoringrules):
     x, y = tensors(0, (7, 9, 4), (7, 4))
-    same(energy_score(x, y), sr.es_ensemble(y.numpy(), x.numpy(), m_axis=-2, v_axis=-1))
-    for p in .5, 1., 2.: same(variogram_score(x, y, p), sr.vs_ensemble(y.numpy(), x.numpy(), p=p, m_axis=-2, v_axis=-1))
+    same(energy_score(x, y), scoringrules.es_ensemble(y.numpy(), x.numpy(), m_axis=-2, v_axis=-1))
+    for p in .5, 1., 2.: same(variogram_score(x, y, p), scoringrules.vs_ensemble(y.numpy(), x.numpy(), p=p, m_axis=-2, v_axis=-1))
 
 @property_test
 @given(st.integers(1, 9), st.integers(1, 7), st.sampled_from([.5, 1., 1.5, 2.]), st.booleans(), st.integers(0, 999))

@@ -112,13 +112,12 @@ def test_known_values():
     same(crps_ensemble(torch.tensor([0, 1, 2]), torch.tensor(5)), 32/9, rtol=1e-6)
 
 @pytest.mark.parametrize("M", [2, 17, 100])
-def test_scoringrules(M, sorter):
-    sr = pytest.importorskip("scoringrules")
+def test_scoringrules(M, sorter, scoringrules):
     x, y = tensors(M, (30, M), (30,))
-    same(crps_ensemble(x, y), sr.crps_ensemble(y.numpy(), x.numpy(), estimator="nrg"))
-    same(fair_crps_ensemble(x, y), sr.crps_ensemble(y.numpy(), x.numpy(), estimator="fair"))
-    same(fair_crps_ensemble(x, y), sr.crps_ensemble(y.numpy(), x.numpy(), estimator="pwm"))
-    same(threshold_weighted_crps(x, y, -.3, 1.), sr.twcrps_ensemble(y.numpy(), x.numpy(), a=-.3, b=1., estimator="nrg"), atol=1e-10)
+    same(crps_ensemble(x, y), scoringrules.crps_ensemble(y.numpy(), x.numpy(), estimator="nrg"))
+    same(fair_crps_ensemble(x, y), scoringrules.crps_ensemble(y.numpy(), x.numpy(), estimator="fair"))
+    same(fair_crps_ensemble(x, y), scoringrules.crps_ensemble(y.numpy(), x.numpy(), estimator="pwm"))
+    same(threshold_weighted_crps(x, y, -.3, 1.), scoringrules.twcrps_ensemble(y.numpy(), x.numpy(), a=-.3, b=1., estimator="nrg"), atol=1e-10)
 
 @pytest.mark.parametrize("M", [1, 2, 17])
 def test_properscoring(M, sorter):
@@ -472,12 +471,11 @@ def test_probabilities_reference():
     event = torch.from_numpy(z["obs"])[:, None] > torch.from_numpy(z["threshold"])
     same(brier(above.double().mean(-1), event), z["threshold_brier"])
 
-def test_scoringrules_intervals():
-    sr = pytest.importorskip("scoringrules")
+def test_scoringrules_intervals(scoringrules):
     a, b, y = (t.numpy() for t in tensors(0, (50,), (50,), (50,)))
     b = a + abs(b)
-    same(interval_score(*map(torch.from_numpy, (a, b, y)), .8), sr.interval_score(y, a, b, .2))
-    same(pinball(*map(torch.from_numpy, (a, y)), .3), sr.quantile_score(y, a, .3))
+    same(interval_score(*map(torch.from_numpy, (a, b, y)), .8), scoringrules.interval_score(y, a, b, .2))
+    same(pinball(*map(torch.from_numpy, (a, y)), .3), scoringrules.quantile_score(y, a, .3))
 
 @property_test
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.lists(st.floats(.01, .99), min_size=1, max_size=4))

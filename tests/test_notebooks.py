@@ -9,36 +9,32 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from execnb.shell import CaptureShell
-from matplotlib.figure import Figure
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.test import nb_test_cells
 
+from in_process import shell
+
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted([ROOT/"index.ipynb", *nbglob(get_config(ROOT).nbs_path, as_path=True)])
+CONFIG = get_config(ROOT)      # read once: every notebook asks for its flags
+NOTEBOOKS = sorted([ROOT/"index.ipynb", *nbglob(CONFIG.nbs_path, as_path=True)])
+SKIPPED = CONFIG.tst_flags.split()
 CHECK = re.compile(r"^\s*(test_\w+\(|assert\b|for .*: test_\w+\(|with (ExceptionExpected|expect_fail))", re.M)
 
 def name(path): return path.relative_to(ROOT).with_suffix("").as_posix()
 
 @cache
-def cells(path: Path) -> list: return nb_test_cells(path, skip_flags=get_config(ROOT).tst_flags.split())
+def cells(path: Path) -> list: return nb_test_cells(path, skip_flags=SKIPPED)
 
 def taken():
     "Take the package's modules out of `sys.modules`."
     return {k: sys.modules.pop(k) for k in list(sys.modules) if k.split(".")[0] == "synthlab"}
 
-def drawn(figure):
-    "A figure is drawn once, with its layout and its words; a page would lay it out and draw it again, and pack the picture."
-    figure.canvas.draw()
-    return b""
-
 class Run:
     "One notebook's live shell with its own copy of the package, and how far it has got."
     def __init__(self, path):
         self.path, self.done, self.failed, self.main, self.modules = path, 0, None, sys.modules["__main__"], {}
-        self.shell = CaptureShell(path, profile=False)      # takes the place of `__main__`
-        self.shell.display_formatter.formatters["image/png"].for_type(Figure, drawn)
+        self.shell = shell(path)
 
     @contextmanager
     def inside(self):

@@ -10,8 +10,9 @@ starts the real one."""
 import atexit, fcntl, gc, importlib.util, json, os, runpy, selectors, signal, socket, subprocess, sys, tempfile, threading, traceback, types
 from pathlib import Path
 
-LIBRARIES = ("numpy", "pandas", "pyarrow.parquet", "scipy.stats", "scipy.optimize", "sklearn", "matplotlib.pyplot", "hydra", "tqdm.auto",
-             "torch", "torch._dynamo", "torch.distributed.launcher.api", "torch.utils.data", "multiprocessing.spawn", "zarr", "distributed")
+LIBRARIES = ("numpy", "pandas", "pyarrow.parquet", "scipy.stats", "scipy.optimize", "scipy.signal", "sklearn.isotonic", "sklearn.linear_model",
+             "arch.univariate", "matplotlib.pyplot", "hydra", "hydra.utils", "tqdm.auto", "torch", "torch._dynamo", "torch.distributed.launcher.api", "torch.utils.data",
+             "safetensors.torch", "multiprocessing.spawn", "zarr", "distributed", "ipykernel.kernelapp")
 REAL = sys.executable
 
 class Warm:

@@ -10,9 +10,10 @@ __all__ = ['ENGINEERS', 'ELSEWHERE', 'trailing_sum', 'trailing_mean', 'trailing_
 
 # %% ../../nbs/datasets/10_features.ipynb #4e9e5dc8
 import importlib
+from functools import lru_cache
 import numpy as np
 import pandas as pd
-from .ranges import USUAL, clip_wicks, cut_wicks, doubtful_ranges
+from .ranges import PRICES, USUAL, clip_wicks, cut_wicks, doubtful_ranges
 
 # %% ../../nbs/datasets/10_features.ipynb #a092a76a
 def trailing_sum(
@@ -22,8 +23,11 @@ def trailing_sum(
     "Weighted sum over the last rows, added in the same order for every row."
     width, out = len(weights), np.full(len(x), np.nan)
     if len(x) < width: return out
-    total = weights[0]*x[width-1:]
-    for lag in range(1, width): total += weights[lag]*x[width-1-lag : len(x)-lag]
+    total, alike = weights[0]*x[width-1:], (weights == 1).all()     # a number is itself times one
+    part = np.empty_like(total)
+    for lag in range(1, width):
+        earlier = x[width-1-lag : len(x)-lag]
+        total += earlier if alike else np.multiply(weights[lag], earlier, out=part)
     out[width-1:] = total
     return out
 
@@ -55,14 +59,14 @@ def log_return(
     bars: pd.DataFrame  # validated bars
 ) -> np.ndarray:        # (T,), NaN in row 0
     "Logarithm of close over the previous close."
-    close = np.log(bars["close"].to_numpy(np.float64))
+    close = np.log(np.asarray(bars["close"], np.float64))
     return np.append(np.nan, np.diff(close))[:len(close)]
 
 def overnight_return(
     bars: pd.DataFrame  # validated bars
 ) -> np.ndarray:        # (T,), NaN in row 0
     "Logarithm of open over the previous close."
-    open_, close = (np.log(bars[k].to_numpy(np.float64)) for k in ("open", "close"))
+    open_, close = (np.log(np.asarray(bars[k], np.float64)) for k in ("open", "close"))
     return np.append(np.nan, open_[1:] - close[:-1])[:len(close)]
 
 def range_variance(
@@ -71,7 +75,7 @@ def range_variance(
 ) -> np.ndarray:        # (T,), ≥ 0
     "Variance of the log price from open to close, from the range of each bar."
     high, low = clip_wicks(bars)
-    o, h, l, c = (np.log(x) for x in (bars["open"].to_numpy(np.float64), high, low, bars["close"].to_numpy(np.float64)))
+    o, h, l, c = (np.log(np.asarray(x, np.float64)) for x in (bars["open"], high, low, bars["close"]))
     if estimator == "parkinson": return (h - l)**2/(4*np.log(2))
     if estimator == "garman_klass":
         return np.maximum(.5*(h - l)**2 - (2*np.log(2) - 1)*(c - o)**2, 0)
@@ -79,14 +83,23 @@ def range_variance(
     raise ValueError(f"estimator {estimator!r}: use parkinson, garman_klass or rogers_satchell")
 
 # %% ../../nbs/datasets/10_features.ipynb #f526a9be
+@lru_cache(maxsize=1)
+def _latest(*prices: bytes) -> tuple[dict, dict]:
+    "The prices of some bars, and what was computed of them."
+    return {k: np.frombuffer(p) for k, p in zip(PRICES, prices)}, {}
+
 def bar_variance(
     bars: pd.DataFrame, # validated bars of one stretch
     estimator: str = "parkinson" # as for `range_variance`
-) -> np.ndarray:        # (T,), ≥ 0, NaN in row 0
+) -> np.ndarray:        # (T,), ≥ 0, NaN in row 0; not to be written to
     "Variance of each bar's log return by itself: overnight, and from its range."
-    variance, square = overnight_return(bars)**2 + range_variance(bars, estimator), log_return(bars)**2
-    doubt = doubtful_ranges(variance, square)
-    return np.where(doubt, square, variance) if doubt.any() else variance
+    prices, found = _latest(*(np.asarray(bars[k], np.float64).tobytes() for k in PRICES))
+    if estimator not in found:
+        variance, square = overnight_return(prices)**2 + range_variance(prices, estimator), log_return(prices)**2
+        doubt = doubtful_ranges(variance, square)
+        found[estimator] = np.where(doubt, square, variance) if doubt.any() else variance
+        found[estimator].flags.writeable = False
+    return found[estimator]
 
 def judge_ranges(
     bars: pd.DataFrame  # validated bars of one stretch
