@@ -949,6 +949,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'synthlab/datasets/panels.py'),
                                           'synthlab.datasets.panels.make_rows': ( 'datasets/panels.html#make_rows',
                                                                                   'synthlab/datasets/panels.py'),
+                                          'synthlab.datasets.panels.panel_market': ( 'datasets/panels.html#panel_market',
+                                                                                     'synthlab/datasets/panels.py'),
                                           'synthlab.datasets.panels.read_members': ( 'datasets/panels.html#read_members',
                                                                                      'synthlab/datasets/panels.py')},
             'synthlab.datasets.purged': { 'synthlab.datasets.purged.CombinatorialFolds': ( 'datasets/purged.html#combinatorialfolds',
