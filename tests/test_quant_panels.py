@@ -163,7 +163,7 @@ def frames(assets=4, days=80, seed=0, start="2024-01-01"):
     return {chr(65 + k): pd.DataFrame(candles(days, seed + k), stamps) for k in range(assets)}
 
 CHEAP = ["return_1", "return_5", "rsi_5", "return_1_less_mean", "volatility_5_rank", "range_share_5"]
-ASKED = ["fwd_ret_5d", "xrank_ret_5d", "xdm_ret_2b", "will_valley_mdd_5d_0.03", "tth_5d_1"]
+ASKED = ["fwd_ret_5d", "xrank_ret_5d", "xdm_ret_2b", "will_valley_mdd_5d_0.03", "tth_5d_1", "excess_ret_5d"]
 
 def with_holes():
     "An asset that joins late, one that pauses, one that leaves."
@@ -191,6 +191,21 @@ def test_the_audit_is_clean_and_fires():
     later = Column("standing", lambda b: b["close"].rank(pct=True))                     # among all rows, later ones too
     report = audit_leaks(lambda f: audit_panel(f, features=[tomorrow, later], targets=["fwd_ret_2b"]), some, cuts=2)
     assert {f.name.split()[1] for f in report.findings} == {"tomorrow", "standing"}
+
+def test_beyond_the_market_by_hand():
+    "Two residuals, each with the slope of the sixty returns before it; the market is the mean of those who moved."
+    some = frames(3, 90)
+    some["C"] = some["C"].drop(some["C"].index[[70, 71]])                    # pauses, and moves over the gap
+    rows = make_rows(load_panel(some), ["return_1"], ["excess_ret_2d"])
+    market = pd.concat([f.close.pct_change() for f in some.values()], axis=1).mean(axis=1).fillna(0)
+    level, stamps = (1 + market).cumprod(), some["B"].index
+    r, m = some["B"].close.pct_change(), level.pct_change()
+    def residual(s):
+        seen = slice(s - 60, s)
+        return r.iloc[s] - np.cov(r.iloc[seen], m.iloc[seen])[0, 1]/m.iloc[seen].var()*m.iloc[s]
+    said = rows.y["excess_ret_2d"].xs("B", level="asset")
+    for t in (61, 69, 70, 87): assert np.isclose(said[stamps[t]], residual(t + 1) + residual(t + 2), atol=1e-12)
+    assert said[stamps[88]:].isna().all() and rows.ends_at["excess_ret_2d"].xs("B", level="asset")[stamps[70]] == stamps[72]
 
 def test_outcomes_end_on_the_own_calendar():
     rows = make_rows(load_panel(with_holes()), ["return_1"], ["fwd_ret_5d", "xrank_ret_5d"])

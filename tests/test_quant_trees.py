@@ -1,5 +1,5 @@
 "The contract that every family of models keeps, on real features; and files of families that were tampered with."
-import functools, json, pickle, subprocess, sys, warnings
+import functools, inspect, json, pickle, subprocess, sys, warnings
 
 import numpy as np, pandas as pd, pytest, torch
 from sklearn.base import clone
@@ -12,7 +12,7 @@ from synthlab.datasets.sources import get_source
 from synthlab.datasets.targets import make_target
 from synthlab.metrics.calibration import pinball
 from synthlab.models.boosting import CONFORMAL, LightGBM, QuantileLightGBM, XGBoost, conformal_shifts
-from synthlab.models.families import TrainedOnFuture, restore_family
+from synthlab.models.families import Family, TrainedOnFuture, restore_family
 from synthlab.models.tree_arrays import BrokenTrees, check_forest, from_lightgbm, from_xgboost, probe_rows, walk
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from synthlab.trainers.family_files import MODULES, family_class, find_families, load_family, save_family
@@ -117,6 +117,10 @@ def families_contract(name, folder):
     cut = fitted(name, target, X[:-20], unknown[:-20])
     wild.iloc[-20:] = 1e6
     equal(fitted(name, target, wild, unknown), cut, PAST)
+    # what is reported of the rows held out is said by a model that had not seen them
+    if "refit" in cls._get_param_names():
+        seen, unseen = (small(name, refit=how).fit(X, y[target]) for how in (True, False))
+        assert seen.evals_result() == unseen.evals_result() and seen.evals_result()["validation_1"]
     # validation rows pass the same preprocessing
     if not cls.sequence:
         parts = X[:200], y[target][:200], X[205:260], y[target][205:260]
@@ -145,9 +149,35 @@ def tampered(family):
     for word in "family", "features", "targets", "params", "held_out", "trained":
         for wrong in None, 3, "x", [None], {"x": {"x": 1}}:
             with pytest.raises(ValueError): restore_family(about | {word: wrong}, tensors)
+    for name, value in about["params"].items():         # a digest says that nobody changed a file, not that it makes sense
+        for wrong in of_another_type(type(family), name):
+            with pytest.raises(ValueError, match=rf"params\.{name}(\[0\])? takes "): restore_family(about | {"params": about["params"] | {name: wrong}}, tensors)
+
+def of_another_type(cls, name):
+    "Values that a setting cannot have, by its annotation."
+    note = str(inspect.signature(cls.__init__).parameters[name].annotation)
+    wrong = [{}, *([[None], 3] if "Sequence" in note or "tuple" in note else [["x"]])]
+    if "None" not in note: wrong.append(None)
+    if "bool" not in note: wrong.append(True)
+    if "str" not in note: wrong.append("1")
+    if "int'" in note: wrong.append(1.5)
+    return wrong if "Mapping" not in note else []
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_every_family_keeps_the_contract(name, tmp_path): families_contract(name, tmp_path)
+
+def test_a_family_that_refits_is_judged_before():
+    "Whoever writes one need not think of it: this one knows its rows by heart."
+    class Heart(Family):
+        name = "heart"
+        def __init__(self, refit=True, task="auto", seed=7, threads=1, validation=.15, reach=0): self._keep(locals())
+        def _fit(self, X, y, X_val, y_val, weight): self.rows, self.said = X, y
+        def _refit(self, X, y, weight): self.rows, self.said = X, y
+        def _predict(self, X): return self.said[((X[:, None] - self.rows)**2).sum(2).argmin(1)]
+    X, y = rows()
+    curves = Heart().fit(X, y[NUMBER]).evals_result()
+    assert curves["validation_0"]["rmse"] == [0] and curves["validation_1"]["rmse"][0] > .01
+    assert curves == Heart(refit=False).fit(X, y[NUMBER]).evals_result()
 
 def test_the_families_are_there():
     assert all(family_class(name).name == name for name in MODULES) and len(MODULES) == 18

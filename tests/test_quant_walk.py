@@ -11,14 +11,15 @@ from sklearn.linear_model import Ridge
 from synthlab.datasets.panels import Rows, load_panel, make_rows
 from synthlab.datasets.purged import PurgedFolds
 from synthlab.experiments.ledger import TrialLedger, standing, trial_key
-from synthlab.labs.quant.controls import audit_walk, best_of, random_entries, random_labels, walk_outputs
+from synthlab.labs.quant.controls import audit_walk, best_of, random_entries, random_labels, stages_told, walk_outputs
 from synthlab.labs.quant.folds import Table, calendar_folds, fold_rows
 from synthlab.labs.quant.labelled import labelled_rows
-from synthlab.labs.quant.walk import Recipe, WalkForwardEngine, do_folds, read_rows
+from synthlab.labs.quant.walk import Recipe, WalkForwardEngine, do_folds, fold_model, read_rows, said_by
 from synthlab.metrics.performance import probabilistic_sharpe, sharpe
 from synthlab.metrics.positions import (PositionRule, break_even_cost, capacity, exposure, hold, minimum_track_record, panel_factors, rank_weights, strategy_metrics)
 from synthlab.models.out_of_fold import out_of_fold
 from synthlab.models.registry import ConfigError
+from synthlab.models.strategies import CascadeStrategy, Gate, GatedStrategy, MultiTaskStrategy, SingleTaskStrategy, restore_strategy
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = next((p for p in (ROOT.parent/"shared"/"reference", ROOT/"shared"/"reference") if p.is_dir()), None)
@@ -332,6 +333,71 @@ def test_quantiles_and_importance_are_kept(tmp_path):
 def test_what_is_wrong_is_said_before_anything_is_fitted(wrong, why):
     with pytest.raises(ValueError, match=why): wrong()
 
+# strategies
+
+def asked_twice(days=120):
+    "Rows with a return, and whether it is above and far below nothing."
+    rows = panel(days=days)
+    gained = rows.y["fwd_ret_5d"]
+    share = lambda yes: yes.astype(float).where(gained.notna())
+    rows.y = rows.y.assign(**{"will_peak_5d_1.0": share(gained > 0), "will_valley_5d_1.0": share(gained < -.02)})
+    rows.ends_at = pd.concat([rows.ends_at["fwd_ret_5d"]]*3, axis=1).set_axis(rows.y.columns, axis=1)
+    return rows
+
+GATE = dict(rules=[["will_peak", .5, .5], ["will_valley", .5, 0.]])
+WAYS = dict(single_task=SingleTaskStrategy("ridge", dict(alpha=3.)), cascade=CascadeStrategy(["ridge", "ridge"], ["will_peak_5d_1.0", "fwd_ret_5d"], folds=3),
+            gated=GatedStrategy("ridge", gate=Gate(**GATE)), recalibrated=GatedStrategy("ridge", gate=dict(GATE, calibration="platt"), folds=3))
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_strategy_walks_and_is_taken_up_again(name, tmp_path):
+    "As an object, by its name and settings, and in another process it is the same walk; each fold says again what it said."
+    rows, strategy = asked_twice(), WAYS[name]
+    walk = engine(rows, runs=tmp_path, target=list(rows.y))
+    whole = walk.run(strategy, folder=tmp_path/"whole")
+    recipe = Recipe.of(strategy.kind, strategy.settings())
+    folder = walk.begin(tmp_path/"again", recipe)
+    walk.keep_rows(folder)
+    do_folds(str(folder), walk.cuts()[1].name)                              # what another process does
+    again = walk.run(strategy.kind, strategy.settings(), folder=folder)
+    pd.testing.assert_frame_equal(again["predictions"], whole["predictions"], check_exact=True)
+    assert again["standing"].trials == 1 and not strategy.families
+    for cut, fold in zip(walk.cuts(), again["folds"]):
+        model = fold_model(folder/"parts"/cut.name)
+        np.testing.assert_array_equal(said_by(model, rows.X.loc[fold["predictions"].index]), fold["predictions"])
+        assert fold["importance"].shape == (3,)
+    with pytest.raises(ConfigError, match="holds another walk"): walk.run(strategy.kind, strategy.settings() | dict(seed=8), folder=folder)
+
+def test_a_gate_in_a_walk_is_a_gate_by_hand():
+    rows = asked_twice()
+    walk = engine(rows, target=list(rows.y))
+    cut = walk.cuts()[0]
+    _, fit = walk.fit(cut, Recipe.of(WAYS["gated"]))
+    alone = {name: engine(rows, target=name) for name in rows.y}
+    value, peak, valley = (w.fit(w.cuts()[0], Recipe.of("ridge"))[1].said for w in alone.values())
+    np.testing.assert_allclose(fit.said, value*np.where(peak > .5, .5, 1)*np.where(valley > .5, 0, 1), rtol=1e-9)
+    assert 0 < (fit.said == 0).mean() < 1
+    with pytest.raises(ValueError, match="a table of two or more"): engine(rows).fit(cut, Recipe.of(WAYS["gated"]))
+
+def test_the_first_of_several_targets_is_traded():
+    "Of two questions of yes or no, a family of several gives a column a question, not a column a class."
+    rows = asked_twice()
+    walk = engine(rows, target=["will_peak_5d_1.0", "will_valley_5d_1.0"])
+    small = ["multi_task", dict(epochs=1, hidden_dim=4)]
+    for recipe in Recipe.of(*small), Recipe.of("multi_task_strategy", dict(model_name=small)):
+        model, fit = walk.fit(walk.cuts()[0], recipe)
+        family = model.families["model"] if isinstance(model, MultiTaskStrategy) else model
+        said = family.predict_proba(rows.X.iloc[fit.rows])
+        np.testing.assert_allclose(fit.said, said["will_peak_5d_1.0"])
+        assert abs(fit.said - said["will_valley_5d_1.0"]).max() > 1e-3
+
+def test_a_chain_of_eleven_keeps_its_order():
+    "JSON is written with sorted names, and stage 10 comes before stage 2 there."
+    rows = panel(days=120)
+    ends = rows.ends_at["fwd_ret_5d"]
+    chain = CascadeStrategy([["ridge", dict(validation=0)]]*11, folds=12).train(rows.X, rows.y["fwd_ret_5d"], ends_at=ends)
+    again = restore_strategy(json.loads(json.dumps(chain.about(), sort_keys=True)), chain.state_dict())
+    assert list(again.families) == list(chain.families) and np.array_equal(again.predict(rows.X), chain.predict(rows.X))
+
 # what must come out where there is nothing
 
 def test_an_account_that_lost_everything_holds_nothing():
@@ -388,6 +454,17 @@ class Unpurged(WalkForwardEngine):
         inside = lambda c: (t.decided < t.decided[c.test[0]]) & (t.decided >= t.decided[c.train[0]]) & np.isfinite(t.y[:, 0])
         return [c._replace(train=np.flatnonzero(inside(c)), before=last) for c in super().cuts()]
 
+class InSample(CascadeStrategy):
+    "Asks its stages about rows that they have learnt from."
+    def _unseen(self, family, X, y, folds, beside): return np.asarray(family.predict(X), float).reshape(len(X), -1)
+
+def cascaded(frames, kind):
+    "A walk of a cascade, and what each stage told the next."
+    rows, recipe = rows_of(frames), Recipe.of(kind(["ridge", "ridge"], folds=4))
+    walk = WalkForwardEngine(rows, 60, 20, 20, 100, runs=None)
+    fits = walk.fit_cuts(walk.cuts(), recipe)
+    return walk_outputs(rows, walk.judged(walk.cuts(), fits, ["sharpe"], recipe), stages_told(walk, recipe))
+
 def with_X(rows, change): rows.X = change(rows.X).astype(np.float32); return walked(rows)
 def staged(frames, inside):
     rows, stages = rows_of(frames), {}
@@ -403,16 +480,17 @@ LEAKS = {
     "train rows inside the reach": lambda f: walked(rows_of(f), Unpurged),
     "a scaler fitted on all rows": lambda f: with_X(rows_of(f), lambda X: (X - X.mean())/X.std()),
     "a cascade in-sample": lambda f: staged(f, True),
-    "ranked over time, not across assets": lambda f: with_X(rows_of(f), lambda X: X.groupby(level="asset").rank(pct=True))}
-KNOWN_BY = dict(zip(LEAKS, ("next", "hint", "said", "week", "stag", "week")))
+    "ranked over time, not across assets": lambda f: with_X(rows_of(f), lambda X: X.groupby(level="asset").rank(pct=True)),
+    "a cascade in-sample inside the walk": lambda f: cascaded(f, InSample)}
+KNOWN_BY = dict(zip(LEAKS, ("next", "hint", "said", "week", "stag", "week", "stag")))
 
 @pytest.mark.parametrize("name", LEAKS)
 def test_a_planted_leak_fires(name):
     report = audit_walk(LEAKS[name], prices(), cuts=2, changes=("scaled",))
     assert not report and KNOWN_BY[name] in {f.name.split(" ", 1)[1][:4] for f in report.findings}
 
-@pytest.mark.parametrize("whole", [lambda f: walked(rows_of(f)), lambda f: staged(f, False),
-    lambda f: with_X(rows_of(f), lambda X: X.groupby(level="decided_at").rank(pct=True))], ids=("walk", "cascade out of fold", "ranked across assets"))
+@pytest.mark.parametrize("whole", [lambda f: walked(rows_of(f)), lambda f: staged(f, False), lambda f: cascaded(f, CascadeStrategy),
+    lambda f: with_X(rows_of(f), lambda X: X.groupby(level="decided_at").rank(pct=True))], ids=("walk", "cascade out of fold", "cascade inside the walk", "ranked across assets"))
 def test_what_is_right_does_not_fire(whole):
     assert audit_walk(whole, prices(), cuts=2, changes=("scaled",))
 

@@ -87,7 +87,7 @@ def test_every_kind_has_a_name_and_a_column(kind):
     target = parse_target(name)
     assert target.kind == kind and target.question.task in ("regression", "binary", "multiclass", "ranking")
     rng = np.random.default_rng(0)
-    values, reach = make_target(name, pd.DataFrame({"close": 100*np.cumprod(1 + .01*rng.standard_normal(200))}), "5min")
+    values, reach = make_target(name, pd.DataFrame(100*np.cumprod(1 + .01*rng.standard_normal((200, 2)), axis=0), columns=["close", "market"]), "5min")
     assert reach == 8 and len(values) == 200 and np.isnan(values[-8:]).all()
     known = values[~np.isnan(values)]
     assert len(known) > 20

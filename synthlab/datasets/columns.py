@@ -356,6 +356,7 @@ def describe_columns(
 OUTCOMES = {            # an example's name: formula, first row that can have a value
     "fwd_ret_5d": ("close[t+h]/close[t] - 1", 0),
     "ret_zscore_5d": ("fwd_ret/σ[t]", 5),
+    "excess_ret_5d": ("sum of returns less β·market's of the bars ahead, each β of the 60 returns before its bar", 60),
     "ret_ord_5d": ("class -3 … 3 of ret_zscore, cut at ±0.5, ±1, ±2", 5),
     "will_peak_5d_0.8": ("1 if a high reaches close[t]·(1 + k·σ[t]), else 0", 5),
     "will_valley_5d_0.8": ("1 if a low reaches close[t]·(1 - k·σ[t]), else 0", 5),

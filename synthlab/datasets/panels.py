@@ -6,7 +6,7 @@ asset's own calendar, not on another's."""
 # %% auto #0
 __all__ = ['EMBEDDED', 'SURVIVORS', 'CLOSES_ONLY', 'DIVIDENDS', 'SILENT', 'LEAST', 'GRACE', 'NEVER', 'TARGETS', 'embedded_file',
            'Adjusted', 'read_members', 'Panel', 'load_panel', 'across', 'Rows', 'Column', 'group_outcomes',
-           'find_features', 'make_rows', 'audit_panel', 'arrow_batches', 'StreamedBars']
+           'panel_market', 'find_features', 'make_rows', 'audit_panel', 'arrow_batches', 'StreamedBars']
 
 # %% ../../nbs/datasets/22_panels.ipynb #fbc26e32
 import hashlib
@@ -314,11 +314,27 @@ def group_outcomes(
     found = across(how, np.where(in_time & whole, values, np.nan), at)
     return found, np.where(whole, latest[at], never)
 
+# %% ../../nbs/datasets/22_panels.ipynb #0e13a12a
+def panel_market(
+    panel: Panel,
+) -> pd.Series:                 # index calendar; begins at 1
+    "Equal parts of all members, as a price."
+    total, count = np.zeros(len(panel.calendar)), np.zeros(len(panel.calendar))
+    for asset in sorted(panel.assets):
+        close = panel.bars[asset]["close"]
+        moves = close.pct_change().to_numpy()
+        kept = np.isfinite(moves) & panel.is_member(asset, close.index)
+        at = panel.calendar.get_indexer(close.index[kept])
+        total[at] += moves[kept]
+        count[at] += 1
+    return pd.Series(np.cumprod(1 + total/np.maximum(count, 1)), panel.calendar, name="market")
+
 # %% ../../nbs/datasets/22_panels.ipynb #45afd3b1
 NEVER = np.iinfo(np.int64).max
 
-def _outcomes(panel, bars, targets, window):
+def _outcomes(panel, bars, targets, window, market):
     "Values, ends and the next return of one asset."
+    if market is not None: bars = bars.assign(market=market.reindex(bars.index).to_numpy())
     stamps = bars.index.as_unit("ns").asi8
     values, ends = [], []
     for name in targets:
@@ -375,9 +391,10 @@ def make_rows(
     targets = list(dict.fromkeys([targets] if isinstance(targets, str) else targets))
     if not targets: raise ValueError("no target is asked for; give one, such as fwd_ret_5d")
     first = max(c.first for c in features)
+    market = panel_market(panel) if any(parse_target(t).kind == "excess_ret" for t in targets) else None
     parts = []
     for number, (asset, bars) in enumerate((a, panel.bars[a]) for a in sorted(panel.assets)):
-        y, ends, following = _outcomes(panel, bars, targets, window)
+        y, ends, following = _outcomes(panel, bars, targets, window, market)
         keep = np.flatnonzero(panel.is_member(asset, bars.index))
         x = _features(bars, features, asset)
         stamps = bars.index.as_unit("ns").asi8

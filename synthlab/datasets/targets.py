@@ -157,7 +157,7 @@ _SIDE = Question("multiclass", (-1, 0, 1), "cross_entropy", ("accuracy", "f1_mac
 _RANK = Question("ranking", (), "lambdarank", ("ic", "ndcg"))
 
 QUESTIONS = {
-    "fwd_ret": Question("regression"), "ret_zscore": Question("regression"),
+    "fwd_ret": Question("regression"), "ret_zscore": Question("regression"), "excess_ret": Question("regression"),
     "will_peak": _YES._replace(distances=1), "will_valley": _YES._replace(distances=1),
     "first_touch": _SIDE, "tth": Question("regression", distances=1),
     "hit_asym": _SIDE._replace(distances=2), "tth_asym": Question("regression", distances=2),
@@ -228,7 +228,7 @@ def horizon_bars(
 # %% ../../nbs/datasets/21_targets.ipynb #9bff10bb
 def make_target(
     name: str,              # see the table of names
-    bars: pd.DataFrame,     # one asset in time order: close, and high and low if known
+    bars: pd.DataFrame,     # one asset in time order: close, high and low if known, market for what is beyond it
     bar,                    # length of a bar, such as "5min" or "1D"
     segment=None,           # changes where a gap lies, (T,); None: no gaps
     window: int = 20,       # returns of the volatility that distances are counted in
@@ -239,6 +239,10 @@ def make_target(
     horizon, close = horizon_bars(length, bar), bars["close"]
     high, low = (bars[k] if k in bars else close for k in ("high", "low"))
     if kind == "fwd_ret" or kind in ACROSS: return forward_return(close, horizon, segment), horizon
+    if kind == "excess_ret":
+        if "market" not in bars:
+            raise ValueError(f"{name} wants the market: a column market of its closes beside close, or a panel of assets")
+        return excess_return(close, bars["market"], horizon, segment=segment), horizon
     if kind in ("mfe", "mdd", "will_peak_mfe", "will_valley_mdd"):
         best, worst = excursions(high, low, close, horizon, segment)
         if kind == "mfe": return best, horizon

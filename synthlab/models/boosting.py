@@ -35,9 +35,7 @@ class Boosted(Family):
 
     def _refit(self, X, y, weight):
         self.unit_ = self._unit(y)
-        curves = self.history_
         self._learned(X, y, (None, None), weight, self.rounds_, 0)
-        self.history_ = curves
 
     def _in_unit(self, curve): return (np.asarray(curve)*self.unit_[1]).tolist()
 

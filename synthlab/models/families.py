@@ -23,7 +23,7 @@ from torch import Tensor
 from ..datasets.purged import PurgedFolds, apart, index_times, row_times
 from ..datasets.splits import SplitError
 from ..datasets.targets import parse_target
-from .registry import nearest, plain_config, registry
+from .registry import check_options, nearest, plain_config, registry
 
 # %% ../../nbs/models/70_families.ipynb #c3f19fd9
 TASKS = ("auto", "regression", "binary", "multiclass")
@@ -394,10 +394,11 @@ class FamilyFit(FamilyBase):
         self._noted(decided, before, held, X_val, val, index is not None or decided_at is not None)
         self.history_ = {}
         self._fit(*train, *val, parts[1])
-        if getattr(self, "refit", False) and held.any():
-            every, kept = self._part(rows, outcomes)
-            self._refit(*every, None if weight is None else weight[kept])
         if not self.history_: self._one_point(train, val)
+        if getattr(self, "refit", False) and held.any():
+            judged, (every, kept) = self.history_, self._part(rows, outcomes)
+            self._refit(*every, None if weight is None else weight[kept])
+            self.history_ = judged              # of the model that had not seen the rows held out
         self._values(train[0][:16])
         return self
 
@@ -705,9 +706,7 @@ def restore_family(
     try:
         cls = registry.get_info(about["family"], "family").cls
         params = plain_config(about["params"], "params")
-        known = cls._get_param_names()
-        for k in params:
-            if k not in known: raise ValueError(f"{cls.name} has no setting {k!r}{nearest(k, known)}")
+        check_options(cls, params, "params", cls.name)
         family = cls(**params)
         family._described(about)
         family.load_state_dict(tensors)

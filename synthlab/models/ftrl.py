@@ -160,12 +160,8 @@ class FTRLProximal(Family):
         if self.hashing: self.edges_ = np.quantile(X, np.arange(1, self.bins)/self.bins, axis=0).T.copy()
         inputs = self._inputs(X)
         for _ in range(self.passes): self._pass(inputs, y, weight)
-        self._one_point((X, y), (X_val, y_val))
 
-    def _refit(self, X, y, weight):
-        judged = self.history_
-        self._fit(X, y, None, None, weight)
-        self.history_ = judged
+    def _refit(self, X, y, weight): self._fit(X, y, None, None, weight)
 
     def partial_fit(self,
         X,                          # further rows, in order of time, (R, F)

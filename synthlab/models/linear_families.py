@@ -80,7 +80,6 @@ class LinearFamily(AsColumns, Family):
 
     def _fit(self, X, y, X_val, y_val, weight):
         self.coef_, self.constant_ = self._line(X, y, weight)
-        self._one_point((X, y), (X_val, y_val))
 
     def _refit(self, X, y, weight): self.coef_, self.constant_ = self._line(X, y, weight)
 
@@ -263,7 +262,6 @@ class Stack(AsColumns, ClockedFamily):
         weight = None if weight is None else weight[met]
         told = (told[met] - self.level_)/self.spread_
         self.weights_, self.constant_ = ridge_line(told, outcomes[met], self.final_alpha, weight)
-        self._one_point((X, y), (X_val, y_val))
 
     def _refit(self, X, y, weight):
         beside = {} if weight is None else dict(sample_weight=weight)
@@ -313,7 +311,7 @@ class Ensemble(Stack):
         rf_n_estimators: int = 300,     # trees of the forest
         rf_max_depth: int = 15,
         rf_max_samples: float = .7,     # share of rows that a tree sees
-        rf_max_features: str = "sqrt",  # columns that a cut may choose from: sqrt, log2, or a share
+        rf_max_features: str | float = "sqrt",   # columns that a cut may choose from: sqrt, log2, or a share
         rf_min_samples_leaf: int = 5,   # rows
         ridge_alpha: float = 1.,        # price of a squared coefficient of the line
         cv: int = 5,                    # blocks of times; the first has no past
@@ -348,7 +346,7 @@ class MetaLearning(Stack):
     def __init__(self,
         n_estimators: int = 80,         # trees of the forest
         max_depth: int = 10,            # of its trees
-        max_features: str = "sqrt",     # columns that a cut may choose from: sqrt, log2, or a share
+        max_features: str | float = "sqrt",  # columns that a cut may choose from: sqrt, log2, or a share
         min_samples_leaf: int = 5,      # rows
         cv: int = 5,                    # blocks of times; the first has no past
         final_alpha: float = .001,      # price of a squared weight of a member

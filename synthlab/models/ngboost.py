@@ -222,10 +222,8 @@ class NGBoost(Family):
         self._boost(X, y, X_val, y_val, weight, self.n_estimators)
 
     def _refit(self, X, y, weight):
-        judged = self.history_
         self._positive(y)
         self._boost(X, y, None, None, weight, len(self.column_))
-        self.history_ = judged
 
     def _boost(self, X, y, X_val, y_val, weight, rounds):
         rng, dist = np.random.default_rng(self.seed), self.dist_

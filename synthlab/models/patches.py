@@ -126,7 +126,7 @@ class MultiScalePatcher(nn.Module):
     "Patches of several lengths, brought together."
     def __init__(self,
         d_model: int,               # width of a state that leaves
-        scales: list = (4, 16),     # steps a patch of each scale, each >= 1 and once
+        scales: list[int] = (4, 16),    # steps a patch of each scale, each >= 1 and once
         channel_independence: bool = True,      # `(B,T,C)` leaves as `(B·C,T',d)`, see `ChannelRejoin`
         in_channels: int = None,    # channels a patch reads together, default `d_model`, with independence 1
     ):

@@ -105,7 +105,6 @@ class GMMRegime(AsColumns, Family):
     def _fit(self, X, y, X_val, y_val, weight):
         self._cluster(X)
         self._lines(X, y, weight)
-        self._one_point((X, y), (X_val, y_val))
 
     def _refit(self, X, y, weight):
         self._cluster(X)
@@ -313,7 +312,7 @@ class ChangePoint(AsColumns, ClockedFamily):
         cost: str = "rbf",          # linear, normal or rbf; of a partition
         min_size: int = 10,         # rows of a piece
         jump: int = 1,              # cuts lie at every so-manieth row of a window
-        penalty="bic",              # bic, aic, or a number
+        penalty: str | float = "bic",   # bic, aic, or a number
         n_bkps: int = 5,            # cuts of a window at most
         window: int = 126,          # rows that are looked at
         every: int = 5,             # rows between two looks
@@ -420,7 +419,6 @@ class ChangePoint(AsColumns, ClockedFamily):
         if timed: self._keep_past(rows, times, series)
         else: self.past_, self.past_times_, self.past_series_ = np.zeros(0), *np.zeros((2, 0), np.int64)
         self._ready = [extra] + ([] if X_val is None else [self._late(kept)])
-        self._one_point((X, y), (X_val, y_val))
 
     def _late(self, kept):
         "What is known of breaks on the rows held out, or given as validation."

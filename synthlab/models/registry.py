@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'KINDS', 'MAX_DEPTH', 'MAX_NODES', 'MAX_NUMBER', 'MAX_TEXT', 'registry', 'BlockInfo', 'UnknownName',
-           'ConfigError', 'nearest', 'plain_config', 'Registry', 'check_targets', 'create']
+           'ConfigError', 'nearest', 'plain_config', 'Registry', 'check_options', 'check_targets', 'create']
 
 # %% ../../nbs/models/00_registry.ipynb #13844d08
 import difflib
@@ -13,6 +13,8 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin
 
 # %% ../../nbs/models/00_registry.ipynb #36923ed2
 FLAGS = ("preserves_seq_len", "preserves_d_model", "min_seq_len")
@@ -244,6 +246,59 @@ class Registry:
 
 registry = Registry()
 
+# %% ../../nbs/models/00_registry.ipynb #da2c5484
+_SIMPLE = {int: "an int", float: "a number", bool: "true or false", str: "text", list: "a list"}
+_GUESSED = {bool: bool, int: float, float: float, str: str | float, tuple: list, list: list}    # from a default
+
+def _is(value, want):
+    "True is no number, and an int is one."
+    if isinstance(value, bool) or want is bool: return isinstance(value, bool) and want is bool
+    return isinstance(value, (int, float)) if want is float else isinstance(value, want)
+
+def _wanted(parameter):
+    "Kinds that a parameter takes, and kinds of a list's entries, by its annotation or else its default; empty: any."
+    default, note = parameter.default, parameter.annotation
+    if note is parameter.empty: note = _GUESSED.get(type(default))
+    shown = {_GUESSED.get(type(v)) for v in default} if isinstance(default, (list, tuple)) else ()
+    kinds, entries = [], []
+    for part in get_args(note) if get_origin(note) in (Union, UnionType) else [note]:
+        kind = get_origin(part) or part
+        if kind in (list, tuple, Sequence):
+            kind, entries = list, [*entries, *(v for v in get_args(part) or shown if v in _SIMPLE)]
+        if kind is NoneType: continue
+        if kind not in _SIMPLE: return [], []
+        kinds.append(kind)
+    return kinds, entries
+
+def _check_type(value, parameter, where):
+    "An int is no text, true is no int, and a list of numbers holds numbers."
+    if value is None and (parameter.default is None or NoneType in get_args(parameter.annotation)): return
+    kinds, entries = _wanted(parameter)
+    where = f"{where}.{parameter.name}"
+    if kinds and not any(_is(value, kind) for kind in kinds):
+        raise ConfigError(f"{where} takes {' or '.join(_SIMPLE[k] for k in kinds)}, not {value!r}")
+    for k, entry in enumerate(value if isinstance(value, list) and entries else ()):
+        if any(_is(entry, kind) for kind in entries): continue
+        raise ConfigError(f"{where}[{k}] takes {' or '.join(_SIMPLE[kind] for kind in entries)}, not {entry!r}")
+
+def _options(cls):
+    "What can be given, by name: of a class to its `__init__`, whatever its `__new__` lets pass."
+    own = isinstance(cls, type) and cls.__init__ is not object.__init__
+    listed = list(inspect.signature(cls.__init__ if own else cls).parameters.items())[own:]
+    return {k: p for k, p in listed if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+def check_options(
+    cls,                        # a class or a function
+    options: Mapping,           # what it is to be given, plain, see `plain_config`
+    where: str,                 # how errors call them
+    name: str = "",             # how errors call it; "": its own name
+):
+    "Refuse an option that it has not, or of another type than its annotation or its default says."
+    known, name = _options(cls), name or cls.__name__
+    for k, v in options.items():
+        if k not in known: raise ConfigError(f"{where}: {name} has no option {k!r}{nearest(k, known)}")
+        _check_type(v, known[k], where)
+
 # %% ../../nbs/models/00_registry.ipynb #52640ee0
 def _name_of(config, where):
     "The one name a configuration asks for."
@@ -252,15 +307,6 @@ def _name_of(config, where):
         raise ConfigError(
             f"{where}: give either `name` or `_target_`, not {' and '.join(given) or 'neither'}")
     return config[given[0]]
-
-_SIMPLE = {int: "an int", float: "a number", bool: "true or false", str: "text", list: "a list"}
-def _check_type(value, parameter, where):
-    "Plain annotations are held to: an int is no text, true is no int."
-    want = parameter.annotation
-    if want not in _SIMPLE or value is None and parameter.default is None: return
-    ok = isinstance(value, (int, float)) if want is float else isinstance(value, want)
-    if not ok or isinstance(value, bool) and want is not bool:
-        raise ConfigError(f"{where}.{parameter.name} takes {_SIMPLE[want]}, not {value!r}")
 
 def check_targets(
     config,                     # plain data, see `plain_config`
@@ -278,12 +324,6 @@ def check_targets(
             elif k.startswith("_"):
                 raise ConfigError(f"{where}.{k} is not supported; write `name` and options only")
             check_targets(v, f"{where}.{k}", registry)
-
-def _options(cls):
-    "What can be given, by name: of a class to its `__init__`, whatever its `__new__` lets pass."
-    own = isinstance(cls, type) and cls.__init__ is not object.__init__
-    listed = list(inspect.signature(cls.__init__ if own else cls).parameters.items())[own:]
-    return {k: p for k, p in listed if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 def create(
     kind: str | tuple,          # one of the registry's `kinds`, or several to search in that order
@@ -304,10 +344,7 @@ def create(
         raise ConfigError(f"{where}: {found.kind} {found.name} is made already; there is nothing to build")
     options = {k: v for k, v in config.items() if k not in ("name", "_target_")}
     known = _options(found.cls)
-    for k, v in options.items():
-        if k not in known:
-            raise ConfigError(f"{where}: {found.name} has no option {k!r}{nearest(k, known)}")
-        _check_type(v, known[k], where)
+    check_options(found.cls, options, where, found.name)
     options = {k: v for k, v in defaults.items() if k in known} | options
     missing = [k for k, p in known.items() if p.default is p.empty and k not in options]
     if missing: raise ConfigError(f"{where}: {found.name} needs {', '.join(missing)}")

@@ -56,8 +56,8 @@ class MultiTask(NetworkFamily):
         hidden_dim: int = 256,              # width of the first layer; the second has half
         dropout: float = .2,                # share dropped after each layer in training, in [0, 1)
         batch_norm: bool = True,            # normalise after each layer
-        loss_weights=None,                  # how much each target counts: None | preset | list | dictionary by name
-        target_names=None,                  # columns to learn, in this order; of an array their names; None: all
+        loss_weights: str | Sequence[float] | Mapping | None = None,    # of each target: a preset, a list, or by name
+        target_names: Sequence[str] | None = None,  # columns to learn, in order; of an array their names; None: all
         epochs: int = 50,                   # passes over the rows at most
         batch_size: int = 512,              # rows a step
         patience: int = 10,                 # epochs without a better loss before it stops; 0 is off

@@ -13,7 +13,7 @@ __all__ = ['HOUSE', 'MAX_FILE', 'SPELLINGS', 'COMMON', 'SECTIONS', 'CHOICES', 'P
            'checked_values', 'layered', 'packaged_document', 'signature_document', 'user_folder', 'family_document',
            'named_changes', 'changes_of', 'said_variant', 'get_variant_from_env', 'load_model_config',
            'get_config_variants', 'list_available_configs', 'load_training_config', 'family_of_loader', 'find_family',
-           'make_family', 'trainer_of']
+           'make_family', 'strategy_class', 'written_out', 'make_strategy', 'settled', 'trainer_of']
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #ebe52092
 import os, re
@@ -24,11 +24,12 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 import yaml
+from sklearn.base import clone
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from ...experiments.config import CONF, nearest
-from ...models.registry import ConfigError, create, plain_config, registry
-from ...models.strategies import use_maker
+from ...models.registry import ConfigError, check_options, create, plain_config, registry
+from ...models.strategies import STRATEGIES, Strategy, use_maker
 from ...trainers.family_files import family_class
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #352f8ff0
@@ -380,6 +381,47 @@ def make_family(
     else: config = load_model_config(name, config, overrides)
     find_family(name)
     return create("family", {"name": family_name(name)} | config)
+
+# %% ../../../nbs/labs/quant/12_configuration.ipynb #698cda37
+def strategy_class(
+    text: str,              # cascade, CascadeStrategy, single_task; multi_task is a family, multi_task_strategy is not
+) -> type|None:             # None: it is none
+    "The strategy that a name means."
+    bare = re.sub(r"[_\-\s]", "", str(text).lower())
+    known = {kind.replace("_", ""): cls for kind, cls in STRATEGIES.items()}
+    if bare.endswith("strategy"): return known.get(bare.removesuffix("strategy"))
+    return None if bare in {name.replace("_", "") for name in family_names()} else known.get(bare)
+
+def written_out(
+    model,                  # a name, NAME:VARIANT, a pair of a name and settings, or a family
+    config: Mapping[str, Any]|None = None,  # settings, for a name alone
+):                          # a pair of a name and all its settings; a family stays as it is
+    "A family of a strategy with everything that its name stands for."
+    if isinstance(model, tuple | list): model, config = model
+    if not isinstance(model, str): return model
+    name, _, variant = model.partition(":")
+    if variant and config: raise ConfigError(f"{model} names a variant, and settings are given beside it; give one")
+    return [family_name(name), make_family(name, config or variant or None).get_params()]
+
+def make_strategy(
+    name: str,              # as in `strategy_class`
+    config: Mapping[str, Any]|None = None,  # its settings
+) -> Strategy:              # not trained, every setting of its families written out
+    "A strategy from its configuration."
+    cls, config = strategy_class(name), dict(config or {})
+    if cls is None: raise ConfigError(f"there is no strategy {name!r}; {nearest(str(name).lower(), STRATEGIES)}")
+    check_options(cls, config, cls.kind)
+    try: return settled(cls(**config))
+    except (TypeError, ValueError) as e: raise ConfigError(f"{cls.kind}: {e}") from e
+
+def settled(
+    strategy: Strategy,     # trained or not
+) -> Strategy:              # a copy that is not trained
+    "A strategy that depends on no environment: all settings of its families are written out."
+    known = strategy.get_params(deep=False)
+    if "models" in known: return clone(strategy).set_params(models=[written_out(m) for m in known["models"]])
+    return clone(strategy).set_params(model_name=written_out(known["model_name"], known["model_config"]),
+                                      model_config=None)
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #720ab430
 def trainer_of(name):

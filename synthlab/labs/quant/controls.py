@@ -5,7 +5,7 @@ twenty coins of which the best is shown, and six leaks that were put there: each
 
 # %% auto #0
 __all__ = ['RandomLabels', 'random_answers', 'random_labels', 'RandomEntries', 'random_entries', 'BestOf', 'best_of',
-           'power_of_deflated', 'walk_outputs', 'audit_walk']
+           'power_of_deflated', 'walk_outputs', 'stages_told', 'audit_walk']
 
 # %% ../../../nbs/labs/quant/16_controls.ipynb #0d49f5ec
 import warnings
@@ -17,7 +17,7 @@ from scipy.stats import kstest
 from sklearn.linear_model import Ridge
 from ...datasets.audit import CHANGES, Finding, LeakReport, Output, compare
 from .folds import NEVER
-from .walk import WalkForwardEngine, fixed_threads
+from .walk import Recipe, WalkForwardEngine, fixed_threads
 from ...metrics.performance import deflated_sharpe, probabilistic_sharpe, sharpe, sidak_sharpe
 from ...metrics.positions import PositionRule
 from ...models.families import Preprocessing
@@ -162,6 +162,19 @@ def walk_outputs(
         said = said.dropna()
         add(f"stage {name}", said.to_numpy(), said.index, sparse=True)
     return found
+
+def stages_told(
+    engine: WalkForwardEngine,
+    recipe: Recipe,                 # of a cascade
+) -> dict[str, pd.Series]:          # by fold and stage; index decided_at, asset
+    "What each stage of a cascade told the next, fold by fold of a walk."
+    told = {}
+    with fixed_threads(recipe.threads):
+        for cut in engine.cuts():
+            if cut.why: continue
+            for label, said in engine.fit(cut, recipe)[0].told_.items():
+                told |= {f"{cut.name} {label} {k}": said[k] for k in said}
+    return told
 
 def audit_walk(
     pipeline: Callable[[Any], Mapping[str, Output]],    # bars -> what `walk_outputs` gave

@@ -5,7 +5,7 @@ series of predictions that no model had seen the answer to, and what it earned."
 
 # %% auto #0
 __all__ = ['SEEDS', 'seed_of', 'Recipe', 'FoldFit', 'said_by', 'fit_rows', 'WalkCuts', 'fixed_threads', 'WalkFits', 'read_rows',
-           'do_folds', 'WalkEarnings', 'WalkPaths', 'WalkForwardEngine']
+           'fold_model', 'do_folds', 'WalkEarnings', 'WalkPaths', 'WalkForwardEngine']
 
 # %% ../../../nbs/labs/quant/15_walk.ipynb #3e647fff
 import inspect, io, json, sys
@@ -33,13 +33,15 @@ from ...experiments.runs import Lock
 from ...experiments.setup import computing_threads
 from ...experiments.sweeps import new_folder
 from ...experiments.tasks import Task, run_tasks
-from .configuration import family_name, make_family
+from .configuration import family_name, find_family, make_family, make_strategy, settled, strategy_class
 from .folds import NEVER, Cut, Table, calendar_folds, fold_rows
 from .labelled import labelled_rows
 from ...metrics.performance import probabilistic_sharpe, sharpe
 from ...metrics.positions import (Book, PositionRule, break_even_cost, equal_weight, minimum_track_record,
                                         strategy_metrics)
 from ...models.registry import ConfigError
+from ...models.strategies import Strategy, restore_model
+from ...trainers.checkpoints import load_checkpoint
 from ...trainers.facts import atomic_write, json_text
 from ...trainers.interruption import Interrupted
 from ...trainers.keeper import below
@@ -58,16 +60,18 @@ def seed_of(
 class Recipe:
     "What each fold fits a copy of."
     model: Any                          # not fitted
-    name: str                           # of the family, or of the estimator's class
+    name: str                           # of the family, or of the class of a strategy or an estimator
     config: dict = field(default_factory=dict)  # plain: as it was given; of an estimator, its parameters as text
     named: bool = False                 # another process can make it by its name
 
     @classmethod
     def of(cls,
-        model,                          # name of a family, or an estimator
-        config: Mapping[str, Any] | None = None,    # settings of the family
+        model,                          # name of a family or a strategy, a strategy, or an estimator
+        config: Mapping[str, Any] | None = None,    # settings
     ) -> "Recipe":
         "From what a user gives."
+        if isinstance(model, str) and strategy_class(model): return cls._strategy(make_strategy(model, config))
+        if isinstance(model, Strategy): return cls._strategy(settled(clone(model).set_params(**(config or {}))))
         if isinstance(model, str):
             name = family_name(model)
             return cls(make_family(name, config), name, dict(config or {}), True)
@@ -75,6 +79,9 @@ class Recipe:
             raise ConfigError(f"{model!r} is neither the name of a family nor an estimator with fit and predict")
         if config: model = clone(model).set_params(**config)
         return cls(model, type(model).__name__, {k: str(v) for k, v in model.get_params().items()})
+
+    @classmethod
+    def _strategy(cls, strategy): return cls(strategy, type(strategy).__name__, strategy.settings(), True)
 
     def fresh(self,
         dates: Sequence[str],           # of the fold
@@ -86,7 +93,11 @@ class Recipe:
         return model.set_params(**{k: seed_of(v or 0, dates) for k, v in own.items()}) if own else model
 
     @property
-    def threads(self) -> int: "Of its fits."; return int(self.model.get_params().get("threads") or 1)
+    def threads(self) -> int:
+        "Of its fits."
+        if not isinstance(self.model, Strategy): return int(self.model.get_params().get("threads") or 1)
+        known = self.config.get("models") or [self.config["model_name"]]
+        return max(int(dict(settings).get("threads") or 1) for _, settings in known)
 
 # %% ../../../nbs/labs/quant/15_walk.ipynb #b573d125
 @dataclass
@@ -115,12 +126,14 @@ def said_by(
     X,                          # rows as it was fitted on
 ) -> np.ndarray:                # (n,)
     "One number a row."
+    if isinstance(model, Strategy) and model.kind != "gated": model, X = model.answering(X)
     if getattr(model, "task_", "") == "regression" or not hasattr(model, "predict_proba"):
         said = np.asarray(model.predict(X), np.float64)
         return said if said.ndim == 1 else said[:, 0]
     p = np.asarray(model.predict_proba(X), np.float64)
     classes = np.asarray(getattr(model, "classes_", ()), np.float64)
-    return p@classes if classes.shape == (p.shape[1],) else p[:, 0]
+    several = len(getattr(model, "answers_", ())) > 1           # a column a target, then, and not a class
+    return p@classes if classes.shape == (p.shape[1],) and not several else p[:, 0]
 
 def fit_rows(
     table: Table,
@@ -148,8 +161,10 @@ def fit_rows(
     if past is not None: more["decided_at"] = time(table.decided[train])
     model.fit(X, y, **more)
     fit = FoldFit(test, said_by(model, asked))
-    if len(levels) and getattr(model, "probabilistic", False) and model.task_ == "regression":
-        fit.quantiles = model.predict_distribution(asked).quantile(np.asarray(levels))
+    teller, seen = model.answering(asked) if isinstance(model, Strategy) else (model, asked)
+    own = getattr(teller, "probabilistic", False) and getattr(model, "kind", "") != "gated"     # a scaled one: none
+    if len(levels) and own and teller.task_ == "regression":
+        fit.quantiles = teller.predict_distribution(seen).quantile(np.asarray(levels))
     if hasattr(model, "about"):
         fit.numbers = model.state_dict()
         try: fit.importance = model.get_feature_importance().reindex(table.X.columns).to_numpy(np.float64)
@@ -314,6 +329,17 @@ def read_rows(
     days = json.loads((Path(folder)/"days.json").read_text())["calendar"]
     return Rows(take("x"), take("y"), take("e"), frame["return"], pd.DatetimeIndex(days, tz="UTC"))
 
+def fold_model(
+    folder: Path,               # of a fold, below `parts` of a walk
+):                              # the family or the strategy that was fitted there
+    "A fold's model, from words and numbers, each of them checked."
+    tensors, state = load_checkpoint(Path(folder)/"checkpoints"/"best.safetensors")
+    about = state["about"]["family"]
+    if "estimator" in about:
+        raise ConfigError(f"{folder} keeps what {about['estimator']} said, not its numbers; families and strategies do")
+    for one in about.get("families", {"": about}).values(): find_family(one["family"])
+    return restore_model(about, below("model/family/", tensors))
+
 def do_folds(
     folder: str,                # of a walk
     *names: str,                # of its folds
@@ -404,7 +430,7 @@ class WalkPaths(WalkEarnings):
         return cuts, blocks.paths()
 
     def paths(self,
-        model_name,                     # of a family, or an estimator
+        model_name,                     # of a family or a strategy, a strategy, or an estimator
         config: Mapping[str, Any] | None = None,    # its settings
         n_splits: int = 6, n_test: int = 2, embargo=0,      # see `path_cuts`
         metrics: Sequence[str] = ("sharpe", "max_drawdown", "hit_rate"),
@@ -435,7 +461,7 @@ class WalkPaths(WalkEarnings):
 class WalkForwardEngine(WalkPaths):
     "Folds through time: fit, predict, trade, count."
     def run(self,
-        model_name,                             # of a family, or an estimator
+        model_name,                             # of a family or a strategy, a strategy, or an estimator
         config: Mapping[str, Any] | None = None,    # its settings, as `load_model_config` gives them
         metrics: Sequence[str] = ("sharpe", "max_drawdown", "hit_rate"),    # see `strategy_metrics`
         folder: str | Path | None = None,       # where it goes, or goes on; None: a new one among the runs
