@@ -5,6 +5,7 @@ from importlib import metadata
 
 from furo.navigation import get_navigation_tree
 from sphinx.environment.adapters.toctree import global_toctree_for_doc
+from sphinx.highlighting import PygmentsBridge
 from sphinx.search.en import SearchEnglish
 from sphinx.util.osutil import relative_uri
 
@@ -53,6 +54,11 @@ def sidebar(app, page, template, context, doctree):
     before, found, after = re.sub(link % ("", "", '([^"]*)'), seen_from_here, whole).partition(mine)
     if found: before = '<ul class="current">'.join(before.rsplit("<ul>", 1))
     context["furo_navigation_tree"] = before + found + after
+
+@cache
+def formatter(bridge, **options): return bridge.formatter(**options, **bridge.formatter_args)
+
+PygmentsBridge.get_formatter = formatter        # one a page and not one a block of code: each writes its style down
 
 def setup(app):
     app.add_search_language(English)

@@ -4,10 +4,11 @@ nbdev does the hard part: it adds an entry for each exported name, links names i
 writes is meant for Quarto; this turns entries into Markdown cells under labels, links into references that Sphinx
 checks, and `#| exports` cells into folded sources."""
 import ast, gc, inspect, json, linecache, os, re, shutil, sys, types
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
-import fastcore.docments, nbdev.processors, nbdev.showdoc, yaml
+sys.modules["rfc3987_syntax"] = None        # grammars for addresses that no notebook has: a second of nbformat's import
+import fastcore.docments, fastcore.nbio, nbdev.processors, nbdev.showdoc, yaml
 from execnb.shell import CaptureShell
 from fastcore.basics import AttrDict
 from fastcore.nbio import mk_cell, nb2dict, read_nb
@@ -30,6 +31,17 @@ def signature(symbol, eval_str=False, **kw):
     try: return inspect.signature(symbol, eval_str=eval_str, **kw)
     except NameError: return inspect.signature(symbol, **kw)
 
+@lru_cache(500)
+def parsed(source):
+    "The statements of a cell. nbdev asks several times for those of each, and would parse it each time."
+    return ast.parse(source).body
+
+def parsed_cell(cell):
+    "None where a cell is no Python, as nbdev has it."
+    if cell.cell_type != "code" or cell.source.strip()[:1] in ("%", "!"): return None
+    try: return parsed(cell.source)
+    except SyntaxError: return None
+
 def is_run(cell, default=nbdev.processors._do_eval):
     "Exported cells are run to write their entries, and imports; a cell that imports and does something else is not."
     trees = cell.cell_type == "code" and cell.parsed_()
@@ -46,7 +58,7 @@ class Shell:
     def run_cell(self, source):
         "The value of the last line, if it has one. Sources can be looked up, as `show_doc` reads comments."
         self.count += 1
-        name, names, tree = f"<cell {self.count}>", vars(sys.modules["__main__"]), ast.parse(source)
+        name, names, tree = f"<cell {self.count}>", vars(sys.modules["__main__"]), ast.Module([*parsed(source)], [])
         linecache.cache[name] = len(source), None, source.splitlines(True), name
         last = ast.Expression(tree.body.pop().value) if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         exec(compile(tree, name, "exec"), names)
@@ -57,6 +69,7 @@ class Shell:
         data = said and AttrDict({"text/markdown": said()})
         cell.outputs = [AttrDict(output_type="display_data", data=data, metadata={})] if said else []
 
+fastcore.nbio.NbCell.parsed_ = parsed_cell
 fastcore.docments.signature, nbdev.processors._do_eval, nbdev.processors.CaptureShell = signature, is_run, Shell
 nbdev.processors.get_config = nbdev.showdoc.get_config = cache(get_config)      # it would be read for every cell
 

@@ -5219,6 +5219,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                            'synthlab.models.conformal._few': ('models/conformal.html#_few', 'synthlab/models/conformal.py'),
                                            'synthlab.models.conformal._stamps': ( 'models/conformal.html#_stamps',
                                                                                   'synthlab/models/conformal.py'),
+                                           'synthlab.models.conformal._together': ( 'models/conformal.html#_together',
+                                                                                    'synthlab/models/conformal.py'),
                                            'synthlab.models.conformal.pooled': ( 'models/conformal.html#pooled',
                                                                                  'synthlab/models/conformal.py'),
                                            'synthlab.models.conformal.working_quantile': ( 'models/conformal.html#working_quantile',

@@ -98,6 +98,9 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish():
     "What was imported and collected is never garbage: it is not looked through again, and what is made is looked through more seldom."
     gc.collect(); gc.freeze(); gc.set_threshold(20_000, 20, 20)
+    meeting = sys.modules.get("torch.distributed.elastic.rendezvous.dynamic_rendezvous")
+    # torch notes which method calls, and looks through the stack, with all modules for each frame of it: a second a launch, among tests
+    if meeting: meeting.get_method_name = lambda depth=2: "any"
 
 def pytest_runtest_logstart(): global before; before = spent()
 
@@ -109,7 +112,7 @@ def pytest_runtest_setup(item):
 def pytest_runtest_makereport(item):
     global before
     report, now = (yield), spent()
-    report.cpu, report.group, before = now - before, group(item), now
+    report.cpu, report.group, before = max(now - before, 0), group(item), now      # a server that has ended takes along what it spent
     return report
 
 # where the reports come together: in the controller, or in the one process

@@ -125,6 +125,18 @@ def pooled(
     least = np.minimum.accumulate(np.where(j >= i, means, np.inf)[..., ::-1], -1)[..., ::-1]   # over j ≥ k
     return np.where(j >= i, least, -np.inf).max(1)
 
+# %% ../../nbs/models/55_conformal.ipynb #d09889c4
+def _together(decided, ends, most):
+    "Indices in order of time, in blocks within which no outcome ends before the last decision."
+    order = np.argsort(decided, kind="stable")
+    first, until = 0, np.inf
+    for k, row in enumerate(order):
+        if k > first and (decided[row] >= until or k - first == most):
+            yield order[first:k]
+            first, until = k, np.inf
+        if ends is not None: until = min(until, ends[row])
+    if len(order): yield order[first:]
+
 # %% ../../nbs/models/55_conformal.ipynb #b71a79fa
 class AdaptiveConformal(SplitConformal):
     "Split conformal whose working levels follow the outcomes that have ended."
@@ -204,12 +216,18 @@ class AdaptiveConformal(SplitConformal):
         if self.decided_until is not None and decided.min() < self.decided_until:
             raise ValueError(f"decisions must come in order: one at {decided.min()}, after one at "
                              f"{self.decided_until}")
-        for t in np.unique(decided):
-            i = np.flatnonzero(decided == t)
+        ends = None if ends_at is None else _stamps(ends_at)
+        for i in _together(decided, ends, max(1, 2**22//paths[0].numel())):
+            tables = {}
+            for t in np.unique(decided[i]):
+                before = self.working
+                self.learn(int(t))
+                if not tables or self.working is not before: now = self.working_table()
+                tables[t] = now
             rows, price = torch.from_numpy(i).to(paths.device), initial_price[i]
-            self.learn(int(t))
-            out[rows] = stretch_members(paths[rows], price, self.working_table(), self.levels, self.smooth)
-            if target is not None: self.observe(out[rows], target[i], price, decided[i], _stamps(ends_at)[i])
+            each = np.stack([tables[t] for t in decided[i]])
+            out[rows] = stretch_members(paths[rows], price, each, self.levels, self.smooth)
+            if target is not None: self.observe(out[rows], target[i], price, decided[i], ends[i])
             self.decided_until = int(t)
         return out
 

@@ -171,7 +171,7 @@ def increasing(
 def stretch_members(
     paths: Tensor,              # simulated prices, (N,P,H)
     initial_price: Tensor,      # price at the decision, (N,)
-    table: np.ndarray,          # where each level goes, in normal scores, increasing, (H,K)
+    table: np.ndarray,          # where each level goes, in normal scores, increasing, (H,K), or one a window, (N,H,K)
     levels=LEVELS,              # (K,)
     smooth: float = 0.,         # of the marks, in log steps
 ) -> Tensor:                    # prices, (N,P,H)
