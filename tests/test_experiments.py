@@ -247,7 +247,7 @@ def test_benchmark_report(tmp_path):
     "The benchmark runs, and names every goal; how fast it is, is for its reader to see."
     out = execute_in_kernel("benchmark", tmp_path, repeats=1)
     verdict = "".join(str(c.outputs) for c in out.cells if "verdict[\"holds\"]" in c.source)
-    for what in "scoringrules pwm", "torchsde Euler", "DataLoader", "200 000 rows", "five lines", "ordqz", "one sample a read", "one more candle", "beside pandas": assert what in verdict
+    for what in "scoringrules pwm", "torchsde Euler", "DataLoader", "200 000 rows", "five lines", "ordqz", "one sample a read", "one more candle", "beside pandas", "TA-Lib", "bare loop", "walk that was killed", "NGBoost", "river": assert what in verdict
 
 @pytest.mark.parametrize("options", [["evaluation.conformal=split"], ["evaluation.conformal=adaptive"], ["data.future=[time_of_day]", "data.static=asset"],
                                      ["training.terms={levels: 1, energy: 0.5, variogram: 0.1}"], ["training.intervals=[1,6]"], ["training.stride=12"],

@@ -189,7 +189,8 @@ class Smooth:
         full = blocks*SCAN
         if blocks:
             part = np.multiply(x[:full].reshape(blocks, SCAN).T, self.alpha, order="C")     # a block a column
-            for before, row in zip(part, part[1:]): row += self.stays[0]*before
+            faded = np.empty(blocks)
+            for before, row in zip(part, part[1:]): row += np.multiply(before, self.stays[0], out=faded)
             ends, _ = lfilter([1.], [1., -self.stays[-1]], part[-1], zi=[self.stays[-1]*self.last])
             part += np.multiply.outer(self.stays, np.append(self.last, ends[:-1]))
             out[:full].reshape(blocks, SCAN)[:], self.last = part.T, ends[-1]
