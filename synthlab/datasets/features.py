@@ -183,7 +183,7 @@ class FeatureEngineer:
         missing = [c for c in self.past if c not in bars]
         if missing:
             raise ValueError(f"the bars have no column {missing[0]!r}; load them with columns={list(self.past)}")
-        x = bars[list(self.past)].to_numpy(np.float64)
+        x = np.column_stack([np.asarray(bars[c], np.float64) for c in self.past])
         bad = ~np.isfinite(x) & np.isfinite(bars["close"].to_numpy(np.float64))[:, None]
         if bad.any():
             row, column = np.argwhere(bad)[0]
