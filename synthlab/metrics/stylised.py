@@ -10,8 +10,8 @@ __all__ = ['hill_index', 'kurtosis', 'quantile_ratio', 'autocorrelation', 'lever
 # %% ../../nbs/metrics/15_stylised.ipynb #7d44de0a
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.spatial.distance import cdist, pdist
+from scipy.special import ndtri
 from .crps import as_array
 from .skill import percentile_interval
 
@@ -28,8 +28,9 @@ def _windows(returns):
 
 def _unitless(returns):
     "Windows divided by their largest size, so that no power of theirs overflows or vanishes."
-    x = _windows(returns)
-    return x/(np.abs(x).max() or 1.)
+    return _scaled(_windows(returns))
+
+def _scaled(x): return x/(np.abs(x).max() or 1.)        # here and below: what takes `x` takes windows that were checked
 
 def _ratio(a, b): return float(a/b) if b > 0 else float("nan")
 
@@ -39,7 +40,10 @@ def hill_index(
     share: float = .05,     # of the largest absolute returns to use, 0 to 1
 ) -> float:                 # tail index, lower is heavier
     "Hill's estimate of the power by which tails fall."
-    size = np.abs(_windows(returns)).ravel()
+    return _hill(_windows(returns), share)
+
+def _hill(x, share=.05):
+    size = np.abs(x).ravel()
     k = int(share*len(size))
     if not 1 <= k < len(size):
         raise ValueError(f"a share of {share} of {len(size)} returns leaves nothing to estimate from")
@@ -56,7 +60,11 @@ def kurtosis(
     x = _unitless(returns)
     if not 1 <= steps <= x.shape[1]:
         raise ValueError(f"steps must lie between 1 and {x.shape[1]}, the length of a window, got {steps}")
-    run = np.concatenate([np.zeros((len(x), 1)), x.cumsum(1)], 1)
+    return _kurtosis(_runs(x), steps)
+
+def _runs(x): return np.concatenate([np.zeros((len(x), 1)), x.cumsum(1)], 1)
+
+def _kurtosis(run, steps):
     total = run[:, steps:] - run[:, :-steps]
     apart = (total - total.mean())**2
     return _ratio((apart**2).mean(), apart.mean()**2) - 3
@@ -66,9 +74,12 @@ def quantile_ratio(
     tail: float = .005,     # left out beyond the far quantiles, 0 to 0.25
 ) -> float:                 # 1 for a normal law, above for heavier tails
     "Far quantile range over the middle one, beside a normal law's."
+    return _quantile_ratio(_windows(returns), tail)
+
+def _quantile_ratio(x, tail=.005):
     levels = [tail, .25, .75, 1 - tail]
-    low, left, right, high = np.quantile(_windows(returns), levels)
-    return _ratio(high - low, right - left)*_ratio(stats.norm.ppf(.75), stats.norm.ppf(1 - tail))
+    low, left, right, high = np.quantile(x, levels)
+    return _ratio(high - low, right - left)*_ratio(ndtri(.75), ndtri(1 - tail))
 
 # %% ../../nbs/metrics/15_stylised.ipynb #c91e876f
 def autocorrelation(
@@ -155,11 +166,12 @@ def signature_distance(
 # %% ../../nbs/metrics/15_stylised.ipynb #8af15d30
 def _facts(x, lags, horizons):
     "The facts of checked windows, by name."
-    H, unit, x = x.shape[1], np.abs(x).max(), _unitless(x)
+    H, unit, x = x.shape[1], np.abs(x).max(), _scaled(x)
     lags, horizons = [k for k in lags if k < H], [h for h in horizons if h <= H]
     facts = {"volatility": float(unit*x.std()), "skewness": _ratio(((x - x.mean())**3).mean(), x.std()**3),
-             "tail index": hill_index(x) if x.size >= 20 else float("nan"), "quantile ratio": quantile_ratio(x)}
-    facts |= {f"kurtosis of {h}": kurtosis(x, h) for h in horizons}
+             "tail index": _hill(x) if x.size >= 20 else float("nan"), "quantile ratio": _quantile_ratio(x)}
+    run = _runs(x)
+    facts |= {f"kurtosis of {h}": _kurtosis(run, h) for h in horizons}
     size = np.abs(x)
     pairs = {"autocorrelation": (x, x), "autocorrelation of size": (size, size), "leverage": (x, x**2)}
     for name, (earlier, later) in pairs.items():
