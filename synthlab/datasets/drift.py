@@ -63,9 +63,12 @@ class RegimeDriftMonitor:
     @property
     def divergence(self) -> float:
         "From the train shares; NaN until enough rows are known."
+        return self._away(self.distribution)
+
+    def _away(self, distribution):
         n = len(self.buffer)
         if n < self.least: return float("nan")
-        return symmetric_kl((n*self.distribution + self.prior*self.train)/(n + self.prior), self.train)
+        return symmetric_kl((n*distribution + self.prior*self.train)/(n + self.prior), self.train)
 
     def should_retrain(self) -> bool:
         "Whether the divergence is beyond the threshold."
@@ -73,8 +76,9 @@ class RegimeDriftMonitor:
 
     def status(self) -> dict:
         "Everything there is to say, ready for JSON."
-        value = self.divergence
+        distribution = self.distribution
+        value = self._away(distribution)        # counted once, it is asked for with every row
         return {"rows": len(self.buffer), "ready": bool(value == value),
                 "divergence": value if value == value else None,
-            "threshold": self.kl_threshold, "should_retrain": self.should_retrain(),
-            "distribution": self.distribution.tolist(), "train_distribution": self.train.tolist()}
+            "threshold": self.kl_threshold, "should_retrain": bool(value > self.kl_threshold),
+            "distribution": distribution.tolist(), "train_distribution": self.train.tolist()}

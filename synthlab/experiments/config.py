@@ -19,6 +19,7 @@ from typing import Any, get_origin
 from hydra import compose as hydra_compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -66,6 +67,9 @@ def preset_names(
     "The groups of a lab, and what each has to choose from."
     return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(folder.iterdir()) if d.is_dir()}
 
+@lru_cache(maxsize=1024)        # one line of settings is read for each of its runs, and again for a table of them
+def _override(text: str) -> Override: return OverridesParser.create().parse_override(text)
+
 def read_override(
     text: str,              # as typed, `training.horizon=24`
     schema: type,           # what may be set
@@ -75,7 +79,7 @@ def read_override(
     plain, _, listed = text.partition("=")
     bare = "," in listed and listed[0] not in "[\"'"            # data.assets=BTCUSDT,ETHUSDT
     if bare and get_origin(settings(schema).get(plain)) is list: text = f"{plain}=[{listed}]"
-    try: parsed = OverridesParser.create().parse_override(text)
+    try: parsed = _override(text)
     except HydraException: parsed = None
     if parsed is not None and parsed.is_sweep_override():
         raise ConfigError(f"{text!r} stands for several values; synthlab LAB sweep trains with each of them")
@@ -157,6 +161,20 @@ def _composed(
     OmegaConf.set_struct(found, False)
     return found
 
+@lru_cache(maxsize=256)
+def _filled(schema: type, folder: Path, files: tuple[tuple, ...], overrides: tuple[str, ...]) -> Any:   # to be copied
+    checked = [read_override(o, schema, preset_names(folder)) for o in overrides]
+    is_below = lambda o: o.startswith("++") and in_open(o[2:].partition("=")[0], settings(schema))
+    closed, below = ([o for o in checked if is_below(o) == which] for which in (False, True))
+    is_value = lambda o: o.startswith("++") and "@" not in o.partition("=")[0]      # name@package is Hydra's to refuse
+    composed = deepcopy(_composed(str(folder), files, tuple(o for o in closed if not is_value(o))))
+    for o in [*filter(is_value, closed), *below]:
+        parsed = _override(o)           # what is typed for an open setting replaces it:
+        merge = not is_below(o)                                 # a new head has no option of the old one
+        try: OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=merge, force_add=True)
+        except OmegaConfBaseException: raise ConfigError(f"Error merging override {o}") from None
+    return to_schema(schema, composed)
+
 def compose(
     schema: type,           # a dataclass
     presets: str | Path,    # a lab, such as "market", or a folder with config.yaml and groups
@@ -164,18 +182,8 @@ def compose(
 ) -> Any:                   # an instance of `schema`
     "Schema, presets and overrides, composed and checked."
     folder = (CONF/presets if isinstance(presets, str) else presets).resolve()
-    checked = [read_override(o, schema, preset_names(folder)) for o in overrides]
-    is_below = lambda o: o.startswith("++") and in_open(o[2:].partition("=")[0], settings(schema))
-    closed, below = ([o for o in checked if is_below(o) == which] for which in (False, True))
     files = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.rglob("*.yaml")))
-    is_value = lambda o: o.startswith("++") and "@" not in o.partition("=")[0]      # name@package is Hydra's to refuse
-    composed = deepcopy(_composed(str(folder), files, tuple(o for o in closed if not is_value(o))))
-    for o in [*filter(is_value, closed), *below]:
-        parsed = OverridesParser.create().parse_override(o)     # what is typed for an open setting replaces it:
-        merge = not is_below(o)                                 # a new head has no option of the old one
-        try: OmegaConf.update(composed, parsed.key_or_group, parsed.value(), merge=merge, force_add=True)
-        except OmegaConfBaseException: raise ConfigError(f"Error merging override {o}") from None
-    return to_schema(schema, composed)
+    return deepcopy(_filled(schema, folder, files, tuple(overrides)))
 
 # %% ../../nbs/experiments/00_config.ipynb #3c5ef41b
 def override(
@@ -185,7 +193,7 @@ def override(
     "A configuration with some settings changed."
     node = OmegaConf.structured(config)
     for text in overrides:
-        parsed = OverridesParser.create().parse_override(read_override(text, type(config), {}))
+        parsed = _override(read_override(text, type(config), {}))
         try: OmegaConf.update(node, parsed.key_or_group, parsed.value())
         except OmegaConfBaseException as e:
             raise ConfigError(f"{parsed.key_or_group}: {str(e).splitlines()[0]}") from None
