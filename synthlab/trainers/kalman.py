@@ -5,7 +5,7 @@ parameters at once, with a gradient."""
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'EVERY', 'UNSEEN', 'STARTS', 'stationary_covariance', 'Model', 'riccati_step', 'Path', 'filter_moving',
-           'filter_settled', 'diffuse_terms', 'Filtered', 'kalman_filter']
+           'Recurrence', 'filter_settled', 'diffuse_terms', 'Filtered', 'kalman_filter']
 
 # %% ../../nbs/trainers/58_kalman.ipynb #02778653
 import math
@@ -91,6 +91,32 @@ def filter_moving(
     logs = torch.stack(logs).log().sum((0, -1))
     return Path(torch.stack(errors, 1), torch.stack(white, 1), logs, L, Z, state, failed)
 
+# %% ../../nbs/trainers/58_kalman.ipynb #20e8738e
+class Recurrence(torch.autograd.Function):
+    "x(t+1) = M x(t) + b(t): all x but the first, and back again by the same recurrence."
+    @staticmethod
+    def forward(
+        M: Tensor,              # (n, N, N)
+        push: Tensor,           # (n, R, N, c), b
+        first: Tensor,          # (n, N, c)
+    ) -> Tensor:                # (n, R, N, c)
+        states, state = [], first
+        for b in push.unbind(1):
+            state = torch.baddbmm(b, M, state)
+            states.append(state)
+        return torch.stack(states, 1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output): ctx.save_for_backward(inputs[0], inputs[2], output)
+
+    @staticmethod
+    def backward(ctx, slope):
+        M, first, states = ctx.saved_tensors
+        felt = Recurrence.apply(M.mT, slope.flip(1), torch.zeros_like(first)).flip(1)
+        before = torch.cat([first[:, None], states[:, :-1]], 1)
+        flat = lambda x: x.transpose(1, 2).flatten(2)                           # (n, N, R c)
+        return flat(felt) @ flat(before).mT, felt, M.mT @ felt[:, 0]
+
 # %% ../../nbs/trainers/58_kalman.ipynb #5a2fad74
 def filter_settled(
     model: Model,
@@ -102,15 +128,13 @@ def filter_settled(
     A, _, C, _ = model
     wide = data.transpose(1, 2).flatten(2)                                      # (n, k, R c)
     gain = torch.linalg.solve_triangular(path.factor.mT, path.news, upper=True).mT
-    closed, states, state = A - gain @ C, [], path.state
-    for push in (gain @ wide).unflatten(2, (data.shape[1], -1)).unbind(2):
-        states.append(state)
-        state = torch.baddbmm(push, closed, state)
-    errors = torch.baddbmm(wide, C, torch.cat(states, -1), alpha=-1)
-    white = torch.linalg.solve_triangular(path.factor, errors, upper=False)
     quarters = lambda x: x.unflatten(2, (data.shape[1], -1)).transpose(1, 2)
+    later = Recurrence.apply(A - gain @ C, quarters(gain @ wide), path.state)
+    states = torch.cat([path.state[:, None], later[:, :-1]], 1).transpose(1, 2).flatten(2)
+    errors = torch.baddbmm(wide, C, states, alpha=-1)
+    white = torch.linalg.solve_triangular(path.factor, errors, upper=False)
     own = path.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return path._replace(errors=torch.cat([path.errors, quarters(errors)], 1), state=state,
+    return path._replace(errors=torch.cat([path.errors, quarters(errors)], 1), state=later[:, -1],
                          white=torch.cat([path.white, quarters(white)], 1), logs=path.logs + data.shape[1]*own)
 
 # %% ../../nbs/trainers/58_kalman.ipynb #51ab8624
