@@ -17,6 +17,7 @@ from ...experiments.lab import Headline, Lab, register_lab
 from ...experiments.parts import EstimatorPart, Part
 from ...experiments.settings import whole_path
 from ...experiments.setup import not_learnt
+from ...experiments.verdicts import counted
 from .conclusion import EVIDENCE, conclude_walk
 from .configuration import family_name, get_variant_from_env
 from .figures import walk_figures
@@ -122,7 +123,8 @@ class QuantJudging(QuantFitting):
         tables = told[first]["tables"]
         decided, cuts = tables[family].index.get_level_values("decided_at"), data.cuts[first]
         days, skipped = decided.unique(), [c for c in cuts if c.why]
-        notes = [f"{len(skipped)} of {len(cuts)} folds are skipped: {skipped[0].why}."] if skipped else []
+        notes = [f"{len(skipped)} of {counted(len(cuts), 'fold')} {'is' if len(skipped) == 1 else 'are'} skipped: "
+                 f"{skipped[0].why}."] if skipped else []
         loss = daily_loss(tables[family], parse_target(first).question)
         metrics = dict(score=targets[first]["scores"][family][targets[first]["main"]][0], family=family,
                        variant=config.variant, asked=list(told), targets=targets,
@@ -180,8 +182,8 @@ class QuantLab(QuantJudging):
     def recipe(self, about): return dict(family=about["family"], targets=about["targets"], features=about["features"])
 
     def highlights(self, result):
-        return [f"Tested: {result['folds']} folds, {result['test_from']} to {result['test_to']}, {result['assets']} "
-                "assets"]
+        return [f"Tested: {counted(result['folds'], 'fold')}, {result['test_from']} to {result['test_to']}, "
+                f"{counted(result['assets'], 'asset')}"]
 
     def predict(self, model, about, source, assets=None):
         "What the newest model says of rows later than those it has learnt from."
