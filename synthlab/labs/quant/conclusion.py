@@ -96,7 +96,8 @@ def say_controls(
 ) -> list[str]:                         # no or one sentence
     "Whether labels drawn at random do as well."
     if not (found := target.get("controls")): return []
-    return [f"Of {counted(found['seeds'], 'walk')} of Ridge over labels drawn at random, {found['as_good']} scored as high."]
+    walks = counted(found["seeds"], "walk")
+    return [f"Of {walks} of Ridge over labels drawn at random, {found['as_good']} scored as high."]
 
 # %% ../../../nbs/labs/quant/18_conclusion.ipynb #8dd0e5b7
 ROOM = .02          # beside the nominal coverage

@@ -23,7 +23,7 @@ from .configuration import family_name, get_variant_from_env
 from .figures import walk_figures
 from .folds import Cut
 from .judging import LEVELS
-from .loading import Answers, Walks, answering, families_of, last_cut, load_walks
+from .loading import Answers, Walks, answering, families_of, last_cut, load_walks, say_memory
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
 from .tables import result_tables
 from .targets import daily_loss, judge_target
@@ -50,7 +50,10 @@ class QuantFitting(Lab):
         families_of(config)
         return config
 
-    def load(self, config, about=None, quiet=False): return load_walks(config)
+    def load(self, config, about=None, quiet=False):
+        walks = load_walks(config)
+        if about is None and not quiet: print(say_memory(walks, families_of(config), config.jobs), flush=True)
+        return walks
 
     def fingerprint(self, data):
         decided = data.rows.decided_at

@@ -524,8 +524,9 @@ class WalkForwardEngine(WalkPaths):
     def _notes(self, cuts):
         skipped, notes, kind = [c for c in cuts if c.why], [], parse_target(self.target).kind
         if skipped:
-            notes.append(f"{len(skipped)} of {counted(len(cuts), 'fold')} {'is' if len(skipped) == 1 else 'are'} skipped; "
-                         f"the first: {skipped[0].name}, {skipped[0].why}")
+            are = "is" if len(skipped) == 1 else "are"
+            notes.append(f"{len(skipped)} of {counted(len(cuts), 'fold')} {are} skipped; the first: {skipped[0].name}, "
+                         f"{skipped[0].why}")
         if kind and not direction(self.target):
             notes.append(f"more of {kind} is no reason to hold an asset; what trading by it earns says little")
         if not np.isfinite(self.table.returns).any():
