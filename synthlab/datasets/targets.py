@@ -241,7 +241,7 @@ def make_target(
     if kind == "fwd_ret" or kind in ACROSS: return forward_return(close, horizon, segment), horizon
     if kind == "excess_ret":
         if "market" not in bars:
-            raise ValueError(f"{name} wants the market: a column market of its closes beside close, or a panel of assets")
+            raise ValueError(f"{name} wants the market: a column market of its closes beside close, or a panel")
         return excess_return(close, bars["market"], horizon, segment=segment), horizon
     if kind in ("mfe", "mdd", "will_peak_mfe", "will_valley_mdd"):
         best, worst = excursions(high, low, close, horizon, segment)

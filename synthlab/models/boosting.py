@@ -23,6 +23,7 @@ def _rows_to_compare(trees):
 class Boosted(Family):
     "What families of boosted trees share."
     probabilistic = False
+    bytes_of_value = 4              # of a table's, as its library keeps it: its bin, and what is read
 
     def _unit(self, y):
         "Mean and deviation that outcomes are counted in."
@@ -76,6 +77,13 @@ class Boosted(Family):
                 least = "1 or more" if name == "n_estimators" else "0 for none"
                 raise ValueError(f"{name} is {x}; give a whole number, {least}")
         return int(self.n_estimators), int(self.early_stopping_rounds)
+
+    def _memory(self, rows, features):
+        "Bins of each value, gradients, histograms of the leaves of a tree, and the trees."
+        leaves = getattr(self, "num_leaves", 2**self.max_depth)
+        forests = len(self.levels_) if hasattr(self, "quantiles") else 1
+        histograms = 16*(self.max_bin + 1)*features*min(leaves, max(2, rows//2))
+        return rows*(self.bytes_of_value*features + 48) + forests*(histograms + 100*leaves*self.n_estimators)
 
     def verify(self) -> None:
         "Compare the arrays with the library's own model on 1 000 rows, before a file is written."
@@ -167,7 +175,7 @@ class LightGBM(_Grown):
 @registry.register("family", "xgboost", description="gradient boosting, level by level", cost="medium")
 class XGBoost(Boosted):
     "Gradient boosting, level by level."
-    name = "xgboost"
+    name, bytes_of_value = "xgboost", 14   # an entry of a matrix, and its bin, of 1 to 4 bytes
     def __init__(self,
         max_depth: int = 7,                 # of a tree, at most
         min_child_weight: float = .5,       # curvature that a leaf needs

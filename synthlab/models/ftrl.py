@@ -147,6 +147,8 @@ class FTRLProximal(Family):
         found = [np.searchsorted(edges, x, side="right") for edges, x in zip(self.edges_, X.T)]
         return self.places_[np.arange(len(found)), np.stack(found, 1)]
 
+    def _memory(self, rows, features): return 8*rows*features*(3 if self.hashing else 2)      # in double precision
+
     def _pass(self, X, y, weight):
         outcomes = np.eye(self._classes)[y] if self._classes > 2 else (y - self.middle_)/self.spread_
         self.learner_.learn(X, outcomes, weight, self.batch_size)

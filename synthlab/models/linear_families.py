@@ -81,6 +81,8 @@ class LinearFamily(AsColumns, Family):
     def _fit(self, X, y, X_val, y_val, weight):
         self.coef_, self.constant_ = self._line(X, y, weight)
 
+    def _memory(self, rows, features): return 8*(4*rows*features + 2*features**2)     # in double precision, centred
+
     def _refit(self, X, y, weight): self.coef_, self.constant_ = self._line(X, y, weight)
 
     def _importance(self): return np.abs(self.coef_).mean(1)
@@ -194,6 +196,10 @@ class LineMember:
 class ForestMember:
     "A random forest."
     def __init__(self, **settings): self.settings = settings
+    def nodes(self, rows) -> int:
+        "Of all its trees, at most."
+        leaves = min(2**self.settings["max_depth"], max(1, rows//self.settings["min_samples_leaf"]))
+        return 2*leaves*self.settings["n_estimators"]
     def fit(self, X, y, sample_weight=None):
         model = RandomForestRegressor(**self.settings).fit(X, y if y.shape[1] > 1 else y[:, 0], sample_weight)
         self.trees, self.shares = from_sklearn(model.estimators_), model.feature_importances_
@@ -262,6 +268,11 @@ class Stack(AsColumns, ClockedFamily):
         weight = None if weight is None else weight[met]
         told = (told[met] - self.level_)/self.spread_
         self.weights_, self.constant_ = ridge_line(told, outcomes[met], self.final_alpha, weight)
+
+    def _memory(self, rows, features):
+        "Rows in double precision for a line, bins for boosting, and every tree of a forest, once out of fold."
+        trees = sum(member.nodes(rows) for name, make in self._members().items() if hasattr(member := make(), "nodes"))
+        return 8*rows*features*3 + 2*100*trees
 
     def _refit(self, X, y, weight):
         beside = {} if weight is None else dict(sample_weight=weight)

@@ -264,6 +264,11 @@ class NGBoost(Family):
         self.gains_ = np.sum(gains[:kept], axis=0)
         self.history_ = {f"validation_{k}": {m: [c[m] for c in v] for m in v[0]} for k, v in enumerate(curves)}
 
+    def _memory(self, rows, features):
+        "Bins as numbers of 8 bytes, where a row stands in them, and the gradients of each parameter; and the trees."
+        cells = 2**(self.max_depth - 1)*features*(self.max_bins + 1)
+        return 8*(7*rows*features + 10*cells) + 24*2**self.max_depth*self.n_estimators
+
     def _drawn(self, rng, rows, columns):
         "Rows and columns that a tree sees."
         draw = lambda share, of: np.sort(rng.choice(of, max(1, round(share*of)), replace=False))

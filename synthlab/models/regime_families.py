@@ -106,6 +106,10 @@ class GMMRegime(AsColumns, Family):
         self._cluster(X)
         self._lines(X, y, weight)
 
+    def _memory(self, rows, features):
+        "Rows in double precision on few axes, each less the middle of a regime; a line for each regime."
+        return 8*rows*(3*features + 2*min(features, self.max_dimensions) + 4*self.n_components)
+
     def _refit(self, X, y, weight):
         self._cluster(X)
         self._lines(X, y, weight)
@@ -426,6 +430,8 @@ class ChangePoint(AsColumns, ClockedFamily):
         if table is None: return self._all[self._clock[3][self._held]][kept]
         times = None if index_times(table) is None else row_times(table)
         return self._extra(self.preprocessing_.apply(self._rows(table)), times, row_series(table))[kept]
+
+    def _memory(self, rows, features): return 8*rows*(3*features + 12) + 8*4*400_000      # windows at once
 
     def _refit(self, X, y, weight): self._line(X, self._all[self._clock[3][self._kept]], y, weight)
 

@@ -242,18 +242,13 @@ class NetworkFamily(NetworkFit):
         "What a step of training passes, and a small batch for each."
         return [(self._body(features), self._few(features))]
 
-    def memory_estimate(self,
-        X=None,                             # rows to train on, or their shape (R,F); None: those it was fitted on
-    ) -> float:                             # MB of 2²⁰ bytes
-        "How much memory training takes: three copies of the table, the network, and a step of it."
-        if X is None and not hasattr(self, "trained_"):
-            raise ValueError(f"how much memory {self.name} takes depends on the rows; give X")
-        rows, features = (self.trained_["rows"], self.n_features_in_) if X is None else getattr(X, "shape", X)
-        taken = rows*(3*4*features + 8*getattr(self, "lookback", 0))
+    def _memory(self, rows, features):
+        "The table once more as tensors, the network, and a step of it."
+        taken = rows*(4*features + 8*getattr(self, "lookback", 0))
         for body, inputs in self._passes(features):
             body.checkpointing = self.checkpointing
             taken += training_bytes(body, min(rows, self.batch_size), *inputs)
-        return taken/2**20
+        return taken
 
 # %% ../../nbs/trainers/70_network_families.ipynb #f53ad3c0
 @registry.register("family", "mlp", description="A perceptron on each row.")

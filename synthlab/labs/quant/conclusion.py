@@ -11,7 +11,7 @@ __all__ = ['with_ends', 'NOTHING', 'SAID', 'KNOWN', 'WORSE', 'ROOM', 'GAP', 'LEA
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
-from ...experiments.verdicts import ENOUGH, enough, percent, with_interval, write_p_value
+from ...experiments.verdicts import ENOUGH, counted, enough, percent, with_interval, write_p_value
 
 # %% ../../../nbs/labs/quant/18_conclusion.ipynb #7bf45750
 with_ends = partial(with_interval, nothing="undefined")      # value, low, high as a sentence says them
@@ -86,7 +86,7 @@ def say_trading(
              f"{own['gross_sharpe']:.2f} before them, turning over {percent(own['turnover'])} of the capital a day; it "
              f"bears {costs}. Holding all assets alike has {alike['sharpe'][0]:.2f}."]
     if own["deflated"] is not None:
-        words.append(f"Of {trials} strateg{'y' if trials == 1 else 'ies'} tried on these data, luck alone would have "
+        words.append(f"Of {counted(trials, 'strategy', 'strategies')} tried on these data, luck alone would have "
                      f"one come as far with a probability of {percent(1 - own['sidak'])} "
                      f"(deflated Sharpe ratio {own['deflated']:.2f}).")
     return words
@@ -96,7 +96,8 @@ def say_controls(
 ) -> list[str]:                         # no or one sentence
     "Whether labels drawn at random do as well."
     if not (found := target.get("controls")): return []
-    return [f"Of {found['seeds']} walks of Ridge over labels drawn at random, {found['as_good']} scored as high."]
+    walks = counted(found["seeds"], "walk")
+    return [f"Of {walks} of Ridge over labels drawn at random, {found['as_good']} scored as high."]
 
 # %% ../../../nbs/labs/quant/18_conclusion.ipynb #8dd0e5b7
 ROOM = .02          # beside the nominal coverage
@@ -145,8 +146,9 @@ def conclude_walk(
 ) -> str:                               # Markdown
     "The finding in sentences."
     family = numbers["family"]
-    said = [f"{numbers['folds']} folds, {numbers['days']} test days, {numbers['test_from']} to {numbers['test_to']}, "
-            f"{numbers['assets']} assets."]
+    folds, days, assets = (counted(numbers[k], noun) for k, noun in (("folds", "fold"), ("days", "test day"),
+                                                                     ("assets", "asset")))
+    said = [f"{folds}, {days}, {numbers['test_from']} to {numbers['test_to']}, {assets}."]
     for name in numbers["asked"]:
         target = numbers["targets"][name]
         independent = numbers["days"]/target["overlap"]

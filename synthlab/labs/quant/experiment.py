@@ -17,12 +17,13 @@ from ...experiments.lab import Headline, Lab, register_lab
 from ...experiments.parts import EstimatorPart, Part
 from ...experiments.settings import whole_path
 from ...experiments.setup import not_learnt
+from ...experiments.verdicts import counted
 from .conclusion import EVIDENCE, conclude_walk
 from .configuration import family_name, get_variant_from_env
 from .figures import walk_figures
 from .folds import Cut
 from .judging import LEVELS
-from .loading import Answers, Walks, answering, families_of, last_cut, load_walks
+from .loading import Answers, Walks, answering, families_of, last_cut, load_walks, say_memory
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
 from .tables import result_tables
 from .targets import daily_loss, judge_target
@@ -49,7 +50,10 @@ class QuantFitting(Lab):
         families_of(config)
         return config
 
-    def load(self, config, about=None, quiet=False): return load_walks(config)
+    def load(self, config, about=None, quiet=False):
+        walks = load_walks(config)
+        if about is None and not quiet: print(say_memory(walks, families_of(config), config.jobs), flush=True)
+        return walks
 
     def fingerprint(self, data):
         decided = data.rows.decided_at
@@ -122,7 +126,8 @@ class QuantJudging(QuantFitting):
         tables = told[first]["tables"]
         decided, cuts = tables[family].index.get_level_values("decided_at"), data.cuts[first]
         days, skipped = decided.unique(), [c for c in cuts if c.why]
-        notes = [f"{len(skipped)} of {len(cuts)} folds are skipped: {skipped[0].why}."] if skipped else []
+        notes = [f"{len(skipped)} of {counted(len(cuts), 'fold')} {'is' if len(skipped) == 1 else 'are'} skipped: "
+                 f"{skipped[0].why}."] if skipped else []
         loss = daily_loss(tables[family], parse_target(first).question)
         metrics = dict(score=targets[first]["scores"][family][targets[first]["main"]][0], family=family,
                        variant=config.variant, asked=list(told), targets=targets,
@@ -180,8 +185,8 @@ class QuantLab(QuantJudging):
     def recipe(self, about): return dict(family=about["family"], targets=about["targets"], features=about["features"])
 
     def highlights(self, result):
-        return [f"Tested: {result['folds']} folds, {result['test_from']} to {result['test_to']}, {result['assets']} "
-                "assets"]
+        return [f"Tested: {counted(result['folds'], 'fold')}, {result['test_from']} to {result['test_to']}, "
+                f"{counted(result['assets'], 'asset')}"]
 
     def predict(self, model, about, source, assets=None):
         "What the newest model says of rows later than those it has learnt from."

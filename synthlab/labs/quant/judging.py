@@ -5,7 +5,7 @@ that knows that neighbouring days overlap."""
 
 # %% auto #0
 __all__ = ['MAIN', 'TAIL', 'LEVELS', 'day_interval', 'known_answers', 'score_numbers', 'score_probabilities', 'score_classes',
-           'score_target', 'score_folds', 'daily_gain', 'gain_over', 'quantile_at', 'judge_intervals']
+           'score_target', 'score_folds', 'daily_gain', 'gain_over', 'judge_intervals']
 
 # %% ../../../nbs/labs/quant/17_judging.ipynb #3bc8a2ba
 from collections.abc import Callable, Sequence
@@ -19,6 +19,7 @@ from ...metrics.calibration import pinball
 from ...metrics.classification import auc, block_weights
 from ...metrics.ranking import information_coefficients, mean_test, ndcg
 from ...metrics.skill import percentile_interval
+from ...models.families import Distribution
 
 # %% ../../../nbs/labs/quant/17_judging.ipynb #e5800ad4
 def day_interval(
@@ -143,16 +144,6 @@ def gain_over(
 TAIL = .001, .005, .01, .025, .05, .1, .15, .2, .25, .3, .4
 LEVELS = (*TAIL, .5, *(round(1 - q, 3) for q in TAIL[::-1]))
 
-def quantile_at(
-    grid: np.ndarray,                   # quantiles of `LEVELS`, (R, Q)
-    level: float,                       # that is asked for, 0 to 1
-) -> np.ndarray:                        # (R,)
-    "A quantile between those that are kept."
-    right = int(np.clip(np.searchsorted(LEVELS, level), 1, len(LEVELS) - 1))
-    a, b = LEVELS[right - 1], LEVELS[right]
-    share = np.clip((level - a)/(b - a), 0, 1)
-    return grid[:, right - 1]*(1 - share) + grid[:, right]*share
-
 def judge_intervals(
     grid: np.ndarray,                   # quantiles of `LEVELS`, (R, Q), rows as in `table`
     table: pd.DataFrame,                # came, ends_at, fold; index decided_at, asset
@@ -163,7 +154,10 @@ def judge_intervals(
     came, known = table["came"].to_numpy(float), table["came"].notna().to_numpy()
     grid, came, rows = grid[known], came[known], table[known]
     if not len(came): return {}
-    miss = lambda alpha, r: (came[r] < quantile_at(grid[r], alpha/2)) | (came[r] > quantile_at(grid[r], 1 - alpha/2))
+    ends = lambda alpha, r: Distribution(LEVELS, grid[r]).quantile((alpha/2, 1 - alpha/2)).T
+    def miss(alpha, r):
+        low, high = ends(alpha, r)
+        return (came[r] < low) | (came[r] > high)
     plain = ~miss(1 - coverage, slice(None))
     decided = rows.index.get_level_values("decided_at").asi8
     asked = np.full(len(came), 1 - coverage)
@@ -171,7 +165,7 @@ def judge_intervals(
     low, high = np.empty(len(came)), np.empty(len(came))
     for alpha in np.unique(asked):
         at = asked == alpha
-        low[at], high[at] = quantile_at(grid[at], alpha/2), quantile_at(grid[at], 1 - alpha/2)
+        low[at], high[at] = ends(alpha, at)
     held = (low <= came) & (came <= high)
     folds = pd.Series(held).groupby(rows["fold"].to_numpy()).mean()
     shown = [LEVELS.index(q) for q in (.05, .25, .5, .75, .95)]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ...experiments.verdicts import percent, write_p_value
+from ...experiments.verdicts import counted, percent, write_p_value
 from .conclusion import with_ends
 
 # %% ../../../nbs/labs/quant/21_tables.ipynb #7944ed97
@@ -93,7 +93,7 @@ def checklist(
         ("before", "data loaded and validated", True, "; ".join(notes) or "nothing to say about it"),
         ("before", "features scaled where a family needs it", True, "learnt from the training rows of each fold"),
         ("before", "train, validation and test apart in time", True,
-         f"{result['folds']} folds, purged by when outcomes are known"),
+         f"{counted(result['folds'], 'fold')}, purged by when outcomes are known"),
         ("before", "configuration loaded", True, f"{family}, {result['variant']}"),
         ("before", "baselines beside it", len(told["scores"]) > 1, ", ".join(k for k in told["scores"] if k != family)),
         ("during", "stopped early by validation rows", curves,
@@ -101,7 +101,7 @@ def checklist(
         ("during", "validation error followed", curves, "" if not curves else
          f"training {fits['train']:.4g}, validation {fits['validation']:.4g}"),
         ("during", "importance followed", bool(told["importance"]), ", ".join(list(told["importance"])[:3])),
-        ("after", "models saved", len(files) > 0, f"{len(files)} folds, and the newest in {folder.name}"),
+        ("after", "models saved", len(files) > 0, f"{counted(len(files), 'fold')}, and the newest in {folder.name}"),
         ("after", "metrics saved", (folder/"result.json").exists(), "result.json"),
         ("after", "configuration saved with them", (folder/"config.yaml").exists(), "config.yaml"),
         ("after", "predictions validated", told["rows"] > 0, f"{told['rows']:,} rows answered, all finite, each once"),

@@ -17,6 +17,7 @@ from ...datasets.panels import Rows
 from ...datasets.purged import PurgedFolds
 from ...experiments.ledger import TrialLedger, trial_key
 from ...experiments.terminal import as_text, check_output
+from ...experiments.verdicts import counted
 from .phases import run_phase, source_rows
 from .search import Search, grid_search, optuna_search, recorded
 from .selection import Selection, importance_report, leaky_names, too_good
@@ -33,7 +34,7 @@ def show_phase(
     "Run a phase and print its table."
     table = run_phase(phase, input_dir, output_dir, **asked)
     print(as_text(table, index=False))
-    print(f"\n{phase}: {table.symbol.nunique()} symbols in {output_dir}")
+    print(f"\n{phase}: {counted(table.symbol.nunique(), 'symbol')} in {output_dir}")
 
 # %% ../../../nbs/labs/quant/34_terminal.ipynb #b65b979c
 METHODS = "importance", "elimination", "permutation", "leaks"

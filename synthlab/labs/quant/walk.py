@@ -33,6 +33,7 @@ from ...experiments.runs import Lock
 from ...experiments.setup import computing_threads
 from ...experiments.sweeps import new_folder
 from ...experiments.tasks import Task, run_tasks
+from ...experiments.verdicts import counted
 from .configuration import family_name, find_family, make_family, make_strategy, settled, strategy_class
 from .folds import NEVER, Cut, Table, calendar_folds, fold_rows
 from .labelled import labelled_rows
@@ -304,7 +305,7 @@ class WalkFits(WalkCuts):
         count = min(len(left), jobs*HANDFULS)
         hands = [tuple(c.name for c in left[k::count]) for k in range(count)]
         tasks = [Task(f"folds-{k:02d}", "folds", str(folder), names) for k, names in enumerate(hands)]
-        said = lambda name: f"{name}: {len(hands[int(name[-2:])])} folds"
+        said = lambda name: f"{name}: {counted(len(hands[int(name[-2:])]), 'fold')}"
         failed = run_tasks(tasks, folder, jobs, cluster, progress, said, "folds", hint) if tasks else {}
         for name, why in failed.items(): raise RuntimeError(f"{name} of {folder} failed: {why}")
 
@@ -523,7 +524,8 @@ class WalkForwardEngine(WalkPaths):
     def _notes(self, cuts):
         skipped, notes, kind = [c for c in cuts if c.why], [], parse_target(self.target).kind
         if skipped:
-            notes.append(f"{len(skipped)} of {len(cuts)} folds are skipped; the first: {skipped[0].name}, "
+            are = "is" if len(skipped) == 1 else "are"
+            notes.append(f"{len(skipped)} of {counted(len(cuts), 'fold')} {are} skipped; the first: {skipped[0].name}, "
                          f"{skipped[0].why}")
         if kind and not direction(self.target):
             notes.append(f"more of {kind} is no reason to hold an asset; what trading by it earns says little")
