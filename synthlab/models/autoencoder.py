@@ -122,7 +122,7 @@ def create_autoencoder(
         torch.manual_seed(seed)
         return Autoencoder(**recipe)
 
-# %% ../../nbs/models/85_autoencoder.ipynb #ac28f5ca
+# %% ../../nbs/models/85_autoencoder.ipynb #c80511ca
 HOW = ("words", "normal", "others", "again")
 
 def sample_events(
@@ -136,8 +136,8 @@ def sample_events(
     joint = getattr(model.encoder, "joint", False)
     if how == "words" and not model.latent.codes or how == "normal" and not joint:
         latent, encoder = (model.recipe[kind]["name"] for kind in ("latent", "encoder"))
-        raise ValueError(f"latent {latent} with encoder {encoder} has no distribution to draw {how} from; use others or "
-                         "again" + (" or normal" if joint else ""))
+        raise ValueError(f"latent {latent} with encoder {encoder} has no distribution to draw {how} from; use others "
+                         "or again" + (" or normal" if joint else ""))
     if how in ("words", "normal") and model.event_dim:
         raise ValueError("the latent of the event has no distribution to draw from; use others or again")
     with torch.no_grad():

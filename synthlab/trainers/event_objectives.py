@@ -204,7 +204,7 @@ def steepness(
     slope, = torch.autograd.grad(critic(x, g, scaled, latents).sum(), x, create_graph=True)
     return slope.square().sum((1, 2))
 
-# %% ../../nbs/trainers/81_event_objectives.ipynb #acfb4e7b
+# %% ../../nbs/trainers/81_event_objectives.ipynb #9220345f
 @registry.register("loop", "gan_ae", description="Give the event back so that a critic cannot tell.",
                    encoder="transformer", decoder="gan",
                    families=("losses", "metrics", "recon", "codebook", "adversarial", "latency"))
@@ -218,15 +218,19 @@ class GANObjective(EventObjective):
         adversarial_weight: float = .05,    # of passing for real, ≥ 0
         r1: float = 1.,                     # γ, weight of the critic's steepness, ≥ 0
         critic: Mapping | None = None,      # options of `EventCritic`, or a `name` of kind `critic`
+        seed: int = 0,                      # of the critic's first weights
     ):
         super().__init__(autoencoder, losses, latent_weight)
         for name, value in dict(adversarial_weight=adversarial_weight, r1=r1).items():
             if not 0 <= value < float("inf"): raise ConfigError(f"{name} is {value}; give a number ≥ 0")
         self.joint, scaler = getattr(autoencoder.encoder, "joint", False), autoencoder.scaler
         self.adversarial_weight, self.r1 = adversarial_weight, r1
-        self.critic = create("critic", {"name": "edges"} | dict(critic or {}), width=scaler.width,
-                             kinds=len(scaler.layout.kinds), globals_width=scaler.globals_width,
-                             latent_dim=autoencoder.latent.dim if self.joint else 0)
+        sizes = dict(width=scaler.width, kinds=len(scaler.layout.kinds), globals_width=scaler.globals_width,
+                     latent_dim=autoencoder.latent.dim if self.joint else 0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.critic = create("critic", {"name": "edges"} | dict(critic or {}), **sizes)
+        self.critic.to(scaler.tokens.device)
         self.model = Adversaries(autoencoder, self.critic)
 
     def parameters(self, phase):
