@@ -78,8 +78,8 @@ class GlobalsLoss:
         if not scaled.g.shape[1]: return output.x.new_zeros(len(output.x))
         return (output.globals - scaled.g).square().mean(-1)
 
-# %% ../../nbs/trainers/80_event_losses.ipynb #ba23e459
-WEIGHTS = dict(continuous=1., angle=1., kind=.1, globals=.1)
+# %% ../../nbs/trainers/80_event_losses.ipynb #47746023
+WEIGHTS = dict(continuous=1., angle=1., kind=.2, globals=.1)
 
 class EventLoss(nn.Module):
     "A weighted sum of event losses."
