@@ -63,17 +63,17 @@ def data_of(events, batch_size=32):
 
 RUNS = [(loop, latent, None, None) for loop in LOOPS for latent in LATENTS]
 RUNS += [("gan_ae" if name == "gan" else "ae", "none", name, None) for name in ENCODERS if name != "transformer"]
-RUNS += [(dict(diffusion="diffusion_ae", gan="gan_ae").get(name, "ae"), "vq", None, name) for name in DECODERS]
-RUNS += [("gan_ae", "vq", "gan", "gan")]
+RUNS += [("ae", "vq", None, "mlp"), ("ae", "vq", None, "gnn"), ("gan_ae", "vq", "gan", "gan")]      # the other decoders are a loop's own
 
 @pytest.mark.parametrize("loop, latent, encoder, decoder", RUNS)
 def test_it_reconstructs_better_than_before(loop, latent, encoder, decoder, toys, capsys):
-    trainer = trainer_of(loop, toys, epochs=4, latent=latent, encoder=encoder, decoder=decoder)
+    "And better than the mean of all particles, whose error is 1; a denoiser takes longer to get there, so its error is only to fall by a quarter."
+    trainer = trainer_of(loop, toys, epochs=6 if loop == "diffusion_ae" else 4, latent=latent, encoder=encoder, decoder=decoder)
     rows = trainer.fit(*data_of(toys, 24))
     before, after = rows[0]["val_reconstruction"], trainer.best["score"]
     used = f", {rows[-1]['val_codes_used']:.0%} of codes, perplexity {rows[-1]['val_perplexity']:.1f}" if latent in LATENT else ""
     with capsys.disabled(): print(f"\n{loop:13}{latent:7}{encoder or '-':12}{decoder or '-':12} {before:.3f} -> {after:.3f}{used}", end="")
-    assert trainer.best["epoch"] > 0 and after < .85*before
+    assert trainer.best["epoch"] > 0 and after < (.75*before if loop == "diffusion_ae" else min(.85*before, 1))
     assert latent not in LATENT or rows[-1]["val_codes_used"] > .3
 
 # what fits
