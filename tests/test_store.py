@@ -107,7 +107,7 @@ def test_a_block_of_every_world(name):
 
 def test_bytes_do_not_depend_on_the_order_of_blocks(root, tmp_path, monkeypatch):
     real = generating.do_all
-    monkeypatch.setattr(generating, "do_all", lambda folder, worlds, plan, todo, processes: real(folder, worlds, plan, random.Random(0).sample(todo, len(todo)), 1))
+    monkeypatch.setattr(generating, "do_all", lambda folder, worlds, plan, todo, processes, do: real(folder, worlds, plan, random.Random(0).sample(todo, len(todo)), 1, do))
     same_bytes(root, generate_dataset(tmp_path/"other", **SMALL).root)
 
 def test_blocks_are_done_by_name(root, tmp_path):

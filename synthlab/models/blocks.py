@@ -21,7 +21,7 @@ def _check_heads(d_model, nhead):
                          "make it a multiple of nhead")
 
 @registry.register_component(
-    description="Multi-head self-attention over the history, without mask or residual.")
+    description="Multi-head self-attention over the history, without residual.")
 class CustomAttention(nn.Module):
     "Multi-head self-attention over the history."
     def __init__(self,
@@ -34,11 +34,15 @@ class CustomAttention(nn.Module):
         self.nhead, self.dropout = nhead, dropout
         self.qkv, self.out = nn.Linear(d_model, 3*d_model), nn.Linear(d_model, d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self,
+        x: Tensor,                      # states, (B,T,d)
+        mask: Tensor | None = None,     # (B,T) bool, which of them are looked at; None: all
+    ) -> Tensor:                        # (B,T,d)
         "`(B,T,d)` to `(B,T,d)`."
         qkv = self.qkv(x).unflatten(-1, (3, self.nhead, -1))        # (B, T, 3, heads, d/heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)                        # each (B, heads, T, d/heads)
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.)
+        if mask is not None: mask = (mask | ~mask.any(1, keepdim=True))[:, None, None]     # of nothing, all is a mean
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.)
         return self.out(y.transpose(1, 2).flatten(2))
 
 # %% ../../nbs/models/10_blocks.ipynb #af50fb2c
@@ -95,9 +99,12 @@ class TransformerBlock(nn.Module):
         self.mlp = GatedMLP(d_model, dropout=dropout)
         self.norm1, self.norm2 = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self,
+        x: Tensor,                      # states, (B,T,d)
+        mask: Tensor | None = None,     # (B,T) bool, which of them are looked at; None: all
+    ) -> Tensor:                        # (B,T,d)
         "`(B,T,d)` to `(B,T,d)`."
-        x = self.norm1(x + self.attention(x))
+        x = self.norm1(x + self.attention(x, mask))
         return self.norm2(x + self.mlp(x))
 
 # %% ../../nbs/models/10_blocks.ipynb #e050c384

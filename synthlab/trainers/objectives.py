@@ -46,9 +46,15 @@ class Objective:
     def evaluate(self,
         batch: dict[str, Tensor],           # as for `loss`
         generator: torch.Generator,         # the only source of randomness
-    ) -> dict[str, Tensor]:                 # name -> one number a sample, (B,)
+    ) -> dict[str, Tensor]:                 # name -> one number a sample (B,), or a row of numbers (B,K) for `summary`
         "Numbers of each sample, by which an epoch is judged."
         raise NotImplementedError
+
+    def summary(self,
+        means: dict[str, float | Tensor],   # what `evaluate` gave, its mean over the epoch: a number, or (K,) float64
+    ) -> dict[str, float]:                  # name -> number, for facts and `monitor`
+        "Numbers of an epoch from means over its samples: by default those means."
+        return means
 
 # %% ../../nbs/trainers/20_objectives.ipynb #0546b4db
 def path_crps(

@@ -230,13 +230,24 @@ class Stepper:
                 if not samples(batch): continue
                 self.seed("validation", position)
                 with self.precision(): numbers = self.objective.evaluate(batch, self.generator)
-                for k, v in numbers.items(): sums[k] = sums.get(k, 0.) + v.double().sum().item()
+                for k, v in numbers.items():
+                    total = v.double().sum().item() if v.ndim < 2 else v.double().sum(0).cpu()
+                    sums[k] = sums.get(k, 0.) + total
                 n += samples(batch)
                 if self.stop and self.stop.name and world.size == 1:
                     raise self.stop.error("in validation")
-        total, *values = world.sum([n, *sums.values()])
         self.model.train()
-        return {f"val_{k}": v/total for k, v in zip(sums, values)}
+        summary = getattr(self.objective, "summary", dict)
+        return {f"val_{k}": float(v) for k, v in summary(self.means(n, sums)).items()}
+
+    def means(self, n, sums):
+        "Sums over the samples of this process, numbers or rows of them, as means over all samples of all processes."
+        rows = {k: len(v) for k, v in sums.items() if isinstance(v, Tensor)}
+        flat = [x for v in sums.values() for x in (v.tolist() if isinstance(v, Tensor) else [v])]
+        total, *values = self.world.sum([n, *flat])
+        values = iter([v/total for v in values])
+        return {k: torch.tensor([next(values) for _ in range(rows[k])], dtype=torch.float64) if k in rows
+                else next(values) for k in sums}
 
 def samples(batch: dict[str, Tensor]) -> int:
     "How many samples a batch has."
