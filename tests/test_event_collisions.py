@@ -95,6 +95,7 @@ def test_the_second_jet_and_objects(root):
     parts = collision_events(n=24, n_signal=8, signal="top", background="QCD", root=root, progress=False, tokens=16)
     assert {k: len(v) for k, v in parts.items()} == {"train": 19, "validation": 3, "test": 10} and not parts["train"].label.any()
 
+@pytest.mark.slow
 def test_nothing_is_printed(tmp_path):
     "Neither program writes its banner, past Python or through it."
     code = "import numpy as np; from synthlab.datasets.collisions import *; simulate_chunk('resonance', Collider(), 0, 2)"
