@@ -7,13 +7,13 @@ __all__ = ['NEUTRAL', 'UNSEEN', 'CHARGED', 'NEUTRAL_HADRON', 'PHOTON', 'ELECTRON
            'BALANCE', 'WIDE', 'NARROW', 'FIELDS', 'hardest', 'constituent_tokens', 'object_tokens', 'seen_kind',
            'smear', 'anti_kt', 'padded', 'isolated', 'near', 'event_tokens']
 
-# %% ../../nbs/datasets/84_jets.ipynb #57772226
+# %% ../../nbs/datasets/84_jets.ipynb #6d7fc336
 import numpy as np
 from .events import CONSTITUENTS, OBJECTS
 from .four_vectors import cartesian, cylindrical, delta_r, invariant_mass, wrap_angle
 from .packages import need
 
-# %% ../../nbs/datasets/84_jets.ipynb #19ca464f
+# %% ../../nbs/datasets/84_jets.ipynb #1b0e7d85
 def hardest(
     pt: np.ndarray,         # (N, M) GeV
     valid: np.ndarray,      # (N, M) bool
@@ -43,7 +43,7 @@ def constituent_tokens(
     return {"continuous": continuous.astype(np.float32), "kind": kept, "globals": np.stack([jet_pt, jet_eta], 1),
             "truth": {"jet_mass": mass, "jet_pt": jet_pt, "multiplicity": count.astype(float)}}
 
-# %% ../../nbs/datasets/84_jets.ipynb #83983ebc
+# %% ../../nbs/datasets/84_jets.ipynb #941e7636
 def object_tokens(
     p: np.ndarray,          # (N, M, 4) objects: E, px, py, pz in GeV
     kind: np.ndarray,       # (N, M) of each, 0: none
@@ -60,7 +60,7 @@ def object_tokens(
     return {"continuous": continuous, "kind": kept,
             "globals": np.stack([np.hypot(*missing.T), np.arctan2(missing[:, 1], missing[:, 0])], 1)}
 
-# %% ../../nbs/datasets/84_jets.ipynb #18d0b0a4
+# %% ../../nbs/datasets/84_jets.ipynb #e7d8bc04
 NEUTRAL = 130, 310, 2112, 3122, 3322                # K_L, K_S, n, Λ, Ξ⁰: PDG numbers of neutral hadrons that live
 UNSEEN = 12, 14, 16                                 # neutrinos
 CHARGED, NEUTRAL_HADRON, PHOTON, ELECTRON, MUON = 1, 2, 3, 4, 5     # kinds of `CONSTITUENTS`
@@ -90,13 +90,13 @@ def smear(
     measured = pt*np.maximum(1 + width*shift[0], 0)
     return cartesian(measured, eta + angle*shift[1], phi + angle*shift[2], mass)
 
-# %% ../../nbs/datasets/84_jets.ipynb #a1d7b18b
+# %% ../../nbs/datasets/84_jets.ipynb #c0e20544
 def anti_kt(
     p: np.ndarray,          # (n, 4) particles of all events, event after event
     counts: np.ndarray,     # (N,) particles of each event
     radius: float,          # R
     least_pt: float = 20.,  # GeV, of a jet
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:     # jets (J, 4), their events (J,), and the jet of each particle (n,) or −1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:     # jets (J, 4), their events (J,), jet of each particle (n,) or −1
     "Jets of many events, each event's in falling order of transverse momentum."
     fastjet, awkward = (need(m, "clustering jets") for m in ("fastjet", "awkward"))
     silent = getattr(getattr(fastjet, "_swig", None), "ClusterSequence", None)
@@ -118,7 +118,7 @@ def anti_kt(
     place = np.append(np.argsort(order), -1)            # the last for those without a jet
     return jets[order], of_event[order], place[jet]
 
-# %% ../../nbs/datasets/84_jets.ipynb #831efee5
+# %% ../../nbs/datasets/84_jets.ipynb #81aac7b9
 def padded(
     values: np.ndarray,     # (n, …) rows
     group: np.ndarray,      # (n,) group of each, −1: none; within a group in the order given
@@ -135,7 +135,7 @@ def padded(
     out[of[slot < slots], slot[slot < slots]] = values[mine[slot < slots]]
     return out
 
-# %% ../../nbs/datasets/84_jets.ipynb #fa092a7a
+# %% ../../nbs/datasets/84_jets.ipynb #e0e946d0
 LEAST_PT, WIDEST, BALANCE = .5, 2.5, 4.9        # GeV of a particle; |η| of jets; |η| of what counts for the balance
 WIDE, NARROW = 1., .4                           # radius of jets of constituents and of objects
 FIELDS = {"jets": ("pt", "eta", "phi", "mass", "multiplicity"), "event": ("met", "met_phi", "dijet_mass")}
@@ -169,7 +169,7 @@ def near(
     close = delta_r(eta[:, None], phi[:, None], there, turned) < within
     return (close & (event[:, None] == other_event)).any(1)
 
-# %% ../../nbs/datasets/84_jets.ipynb #1d3865b5
+# %% ../../nbs/datasets/84_jets.ipynb #9b29695f
 def event_tokens(
     p: np.ndarray,          # (n, 4) stable particles of all events, event after event
     pdg: np.ndarray,        # (n,) what they are

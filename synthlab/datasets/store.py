@@ -67,7 +67,8 @@ def create_arrays(
     for name, (shape, dtype, dims) in shapes.items():
         zarr.create_array(folder/f"{name}.zarr", shape=(n, *shape), chunks=(max(1, block//2), *shape),
                           shards=(block, *shape), dtype=dtype, compressors=ZstdCodec(level=3, checksum=True),
-                          fill_value=float("nan") if dtype[0] == "f" else 0, dimension_names=dims, attributes={"units": units[name]})
+                          fill_value=float("nan") if dtype[0] == "f" else 0, dimension_names=dims,
+                          attributes={"units": units[name]})
 
 def shard_file(
     folder: Path,           # of one world
