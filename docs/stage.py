@@ -7,7 +7,6 @@ import ast, gc, inspect, json, linecache, os, re, shutil, sys, types
 from functools import cache, lru_cache
 from pathlib import Path
 
-sys.modules["rfc3987_syntax"] = None        # grammars for addresses that no notebook has: a second of nbformat's import
 import fastcore.docments, fastcore.nbio, nbdev.processors, nbdev.showdoc, yaml
 from execnb.shell import CaptureShell
 from fastcore.basics import AttrDict
@@ -16,6 +15,8 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.processors import FilterDefaults
 from synthlab._modidx import d as index
+
+sys.modules["rfc3987_syntax"] = None        # grammars for addresses that no notebook has: a second of nbformat's import
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT/"_site_src"

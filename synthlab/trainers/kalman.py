@@ -68,7 +68,8 @@ def moving_gains(
     for t, full in enumerate(whole):
         if not full:
             here = pad(seen[:, t].to(spread), (N, 0), value=1.)
-            part = Model(model.rows*here[..., None], torch.addcmul(torch.diag_embed(1 - here), model.push, here[..., None]))
+            rest, here = torch.diag_embed(1 - here), here[..., None]
+            part = Model(model.rows*here, torch.addcmul(rest, model.push, here))
         elif t <= settle: part = model
         l, z, later, bad = riccati_step(part, spread)
         L, Z = (l, z) if len(rows) == n else (L.index_copy(0, rows, l), Z.index_copy(0, rows, z))
