@@ -1986,6 +1986,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'synthlab/experiments/config.py'),
                                              'synthlab.experiments.config.check_parameters': ( 'experiments/config.html#check_parameters',
                                                                                                'synthlab/experiments/config.py'),
+                                             'synthlab.experiments.config.check_presets': ( 'experiments/config.html#check_presets',
+                                                                                            'synthlab/experiments/config.py'),
                                              'synthlab.experiments.config.compose': ( 'experiments/config.html#compose',
                                                                                       'synthlab/experiments/config.py'),
                                              'synthlab.experiments.config.in_open': ( 'experiments/config.html#in_open',

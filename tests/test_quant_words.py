@@ -324,3 +324,12 @@ def test_without_optuna(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     X, y, ends = rows(60)
     with pytest.raises(MissingPackage, match="optuna"): optuna_search("straight", SPACE, X, y, PurgedFolds(4, ends_at=ends), ends, storage=tmp_path/"j")
+
+
+def test_two_families_under_two_names_are_refused():
+    "model=xgboost is family=xgboost: beside another family, one of them would be ignored."
+    from synthlab.experiments.lab import get_lab
+    lab = get_lab("quant")
+    with pytest.raises(ValueError, match="model=xgboost and family=lightgbm contradict each other; leave one out"):
+        lab.configure(["family=lightgbm", "model=xgboost"])
+    assert lab.configure(["family=xgboost", "model=xgboost"]).family == "xgboost"

@@ -188,7 +188,7 @@ def load_panel(
         name, found = EMBEDDED, FrameDataSource(read_csv(embedded_file()), EMBEDDED)
     else:
         name = Path(source).name if isinstance(source, (str, Path)) else "panel"
-        found = get_source(source)
+        found = get_source(source, also=(EMBEDDED,))
     if adjust: found = Adjusted(found)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BarWarning)

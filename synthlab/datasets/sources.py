@@ -205,6 +205,7 @@ class FileDataSource(DataSource):
 # %% ../../nbs/datasets/07_sources.ipynb #5adf3f86
 def get_source(
     spec="sp500",       # sp500, nasdaq, mock, a path, hf://…, ccxt://…, a frame, a dict of frames, a source
+    also=(),            # names that the caller knows besides, and may have been meant
 ) -> DataSource:
     "The source that `spec` means."
     if isinstance(spec, str) and re.match(r"(hf|ccxt)://", spec, re.I): return parse_source(spec)
@@ -216,6 +217,6 @@ def get_source(
     if word in ARCH_SERIES: return ArchDataSource(word)
     if word == "mock": return MockDataSource()
     if not re.search(r"[./\\~]", word) and not Path(spec).exists():
-        near = nearest(word, [*ARCH_SERIES, "mock"])
+        near = nearest(word, [*also, *ARCH_SERIES, "mock"])
         raise BarError(f"{str(spec)!r} is no source and no path; {near}")
     return FileDataSource(spec)

@@ -188,8 +188,10 @@ def parse_target(
     if not found:
         bare = name.removeprefix("y_")
         if any(bare == k or bare.startswith(k + "_") for k in QUESTIONS):
-            raise ValueError(f"{name!r} does not say how long; write it like {bare}_60m, in minutes (m), hours (h), "
-                             "days (d) or bars (b)")
+            unit = lambda found: f"{found[1]}{found[2] or 'd'}"         # xdm_ret_5, xdm_ret_5day, fwd_ret_60min
+            like, lengths = re.subn(r"(_[1-9]\d*)([bmhd]?)[a-z]*", unit, bare, count=1)
+            raise ValueError(f"{name!r} does not say how long; write it like {like if lengths else bare + '_60m'}, "
+                             "in minutes (m), hours (h), days (d) or bars (b)")
         return Target(name, "", "", (), Question("regression"))
     kind, rest = found["kind"], tuple(float(x) for x in found["rest"].split("_")[1:])
     if kind not in QUESTIONS: raise ValueError(f"no target is called {kind!r} ({name}); {nearest(kind, QUESTIONS)}")

@@ -5,7 +5,7 @@ anything runs, with the name that was meant."""
 
 # %% auto #0
 __all__ = ['PACKAGE', 'CONF', 'settings', 'nearest', 'is_open', 'in_open', 'preset_names', 'read_override', 'as_override',
-           'to_schema', 'compose', 'override', 'to_yaml', 'read_yaml', 'assigned', 'check_parameters']
+           'check_presets', 'to_schema', 'compose', 'override', 'to_yaml', 'read_yaml', 'assigned', 'check_parameters']
 
 # %% ../../nbs/experiments/00_config.ipynb #47ebdaae
 import ast, json, re, threading
@@ -116,6 +116,21 @@ def as_override(
         return str(v) if plain else '"' + str(v).replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"{name}={text(value)}"
 
+# %% ../../nbs/experiments/00_config.ipynb #eca4fbd8
+def check_presets(
+    folder: Path,                   # the presets of a lab
+    checked: Sequence[str],         # as `read_override` leaves them
+) -> None:
+    "Refuse a value that contradicts a preset which is nothing but another value of the same setting."
+    typed = dict(o.removeprefix("++").partition("=")[::2] for o in checked)
+    for group, name in [(g, n) for g, n in typed.items() if (folder/g/f"{n}.yaml").is_file()]:
+        said = OmegaConf.load(folder/group/f"{name}.yaml")
+        if not isinstance(said, DictConfig) or len(said) != 1: continue
+        (setting, value), = said.items()
+        given = str(typed.get(setting, value)).strip("\"'")
+        if isinstance(value, str) and setting != group and given != value:
+            raise ConfigError(f"{group}={name} and {setting}={given} contradict each other; leave one out")
+
 # %% ../../nbs/experiments/00_config.ipynb #582a64b9
 PACKAGE = Path(registry.__file__).parents[1]     # where the package lies, whatever else is called so on the way there
 CONF = PACKAGE/"conf"                           # presets of each lab, in a folder of its name
@@ -164,6 +179,7 @@ def _composed(
 @lru_cache(maxsize=256)
 def _filled(schema: type, folder: Path, files: tuple[tuple, ...], overrides: tuple[str, ...]) -> Any:   # to be copied
     checked = [read_override(o, schema, preset_names(folder)) for o in overrides]
+    check_presets(folder, checked)
     is_below = lambda o: o.startswith("++") and in_open(o[2:].partition("=")[0], settings(schema))
     closed, below = ([o for o in checked if is_below(o) == which] for which in (False, True))
     is_value = lambda o: o.startswith("++") and "@" not in o.partition("=")[0]      # name@package is Hydra's to refuse
