@@ -54,11 +54,7 @@ def test_version_is_current():
     ini = ConfigParser(delimiters=["="]); ini.read(ROOT/"settings.ini", encoding="utf-8")
     assert synthlab.__version__ == ini["DEFAULT"]["version"], "run `make test` again: the package is reinstalled"
 
-# These were run before they kept their numbers: whoever runs one anew takes its name out of this list, and the test says so.
-WITHOUT_NUMBERS = "tournament",
-OLD = [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="run before it kept its numbers")) for name in WITHOUT_NUMBERS]
-
-@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", "walk_forward", *OLD])
+@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", "walk_forward", "tournament"])
 def test_a_report_says_what_its_numbers_say(report):
     "What a committed report concluded is what is concluded today from the numbers that it shows."
     notebook = read_nb(ROOT/f"nbs/{report}.ipynb")
