@@ -1,9 +1,12 @@
 "Members that are spread evenly: each alone is an honest draw, for every kind of path, and the score of all has a fraction of the noise; what is left is told."
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
 
 from synthlab.experiments.terminal import as_text
+from synthlab.labs.market.experiment import noise_note
 from synthlab.labs.market.judging import model_simulator, sampling_variance, step_scores
 from synthlab.models.quasirandom import QuasiGenerator
 from synthlab.models.synth import create_model
@@ -43,3 +46,12 @@ def test_members_are_even_and_honest(name, batch):
 def test_a_table_writes_probabilities():
     text = as_text(pd.DataFrame(dict(crps=[98.12345, 1e-5], p_value=[4.154e-75, None], rank_p_value=[.0234, .5]), ["gjr", "ewma"]))
     assert "e-75" not in text and "< 0.001" in text and "98.12" in text and "0.023" in text and "nan" not in text.lower()
+
+def test_the_noise_of_a_score_is_told_where_it_matters():
+    "The error of a mean score over 24 seeds is under a tenth of the interval's half width in the committed report, or a sentence says so."
+    table = pd.DataFrame(dict(crps=[96., 97.], noise=[.05, 0.], low=[None, -.01], high=[None, .02]), ["model", "gjr"])
+    assert noise_note(table) == []                              # half a width is 1.455
+    assert "more than a tenth of the interval's half width, 1.5" in noise_note(table.assign(noise=[.2, 0.]))[0]
+    for report in ("train", "evaluate"):
+        text = (Path(__file__).parents[1]/f"nbs/{report}.ipynb").read_text()
+        assert "noise" in text and "The draw of members alone" not in text, report

@@ -89,3 +89,11 @@ def test_a_package_that_is_broken_is_not_called_missing(monkeypatch, tmp_path):
     (tmp_path/"half_there.py").write_text("import not_there_at_all\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MissingPackage, match="not_there_at_all"): need("half_there", "this")
+
+def test_a_kernel_does_not_warn_of_itself(tmp_path, monkeypatch):
+    "A report's kernel is asked to be silent about its own socket; what the cells print is not touched."
+    papermill, asked = pytest.importorskip("papermill"), {}
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *given, **options: asked.update(options))
+    monkeypatch.setattr("synthlab.experiments.reports.file_report", lambda made: (made.with_suffix(".html"), None))
+    execute_report("evaluate", tmp_path)
+    assert asked["extra_arguments"] == ["--log-level=CRITICAL"]
