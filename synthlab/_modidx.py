@@ -7908,6 +7908,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'synthlab/trainers/vae_gan.py'),
                                            'synthlab.trainers.vae_gan.GAN._made': ( 'trainers/vae_gan.html#gan._made',
                                                                                     'synthlab/trainers/vae_gan.py'),
+                                           'synthlab.trainers.vae_gan.GAN._memory': ( 'trainers/vae_gan.html#gan._memory',
+                                                                                      'synthlab/trainers/vae_gan.py'),
                                            'synthlab.trainers.vae_gan.GAN._network': ( 'trainers/vae_gan.html#gan._network',
                                                                                        'synthlab/trainers/vae_gan.py'),
                                            'synthlab.trainers.vae_gan.GAN._objective': ( 'trainers/vae_gan.html#gan._objective',

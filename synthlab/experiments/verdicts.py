@@ -69,7 +69,8 @@ def counted(
     many: str = "",             # what several are; "": with an s
 ) -> str:
     "A count and its noun."
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    shown = f"{count:,}" if count >= 10_000 else str(count)
+    return f"{shown} {one if count == 1 else many or one + 's'}"
 
 # %% ../../nbs/experiments/18_verdicts.ipynb #c5125bec
 LEAST_P_VALUE = .001
