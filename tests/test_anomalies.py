@@ -4,8 +4,9 @@ from hypothesis import given, settings, strategies as st
 from scipy import linalg
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from synthlab.datasets.jets import energy_flow
 from synthlab.metrics.anomalies import anomaly_table, auroc, matching_weights, signal_efficiency
-from synthlab.metrics.event_samples import _frechet, energy_flow, frechet_physics_distance, wasserstein
+from synthlab.metrics.event_samples import _frechet, frechet_physics_distance, wasserstein
 
 events = st.integers(2, 60).flatmap(lambda n: st.tuples(
     st.lists(st.integers(-5, 5), min_size=n, max_size=n), st.lists(st.integers(0, 1), min_size=n, max_size=n),

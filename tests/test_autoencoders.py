@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 import tiny
-from synthlab.datasets.event_batches import EventBatches
+from synthlab.trainers.event_batches import EventBatches
 from synthlab.datasets.toy_events import simulate_toys
 from synthlab.models.event_latents import VectorQuantizer, average_codes, perplexity
 from synthlab.models.registry import ConfigError, registry

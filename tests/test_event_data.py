@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from synthlab.datasets.binned import BinnedTokeniser, circle_edges, which_bin
 from synthlab.datasets.corruptions import CORRUPTIONS, corrupt, feature_scale
-from synthlab.datasets.event_batches import EventBatches
+from synthlab.trainers.event_batches import EventBatches
 from synthlab.datasets.event_classes import group_labels, listed, load_events
 from synthlab.datasets.event_files import TOKEN_KINDS, file_events, read_root_file, read_split_file, read_token_file
 from synthlab.datasets.events import OBJECTS, EventError, EventLayout, Events, join_events, leading_tokens, split_events
@@ -23,8 +23,7 @@ few = settings(max_examples=40, deadline=None)
 
 def shared(name):
     "A file that lies beside the project, not in it."
-    found = [p/name for p in (SHARED, Path("/work/shared")) if (p/name).exists()]
-    return found[0] if found else pytest.skip(f"{name} is not here")
+    return SHARED/name if (SHARED/name).exists() else pytest.skip(f"{name} is not here")
 
 @pytest.fixture(scope="module")
 def toys(): return simulate_toys({"dijets": 120, "top_pair": 60}, "objects")

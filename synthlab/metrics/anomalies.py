@@ -112,17 +112,18 @@ def anomaly_table(
     if reference is not None and reference not in scores:
         raise ValueError(f"there is no score {reference!r}; there are {', '.join(scores)}")
     n, (_, y, w) = len(signal), _classes(np.zeros(len(signal)), signal, weights)
+    places = [_classes(score, signal)[0] for score in scores.values()]
     allowed = [b for b in backgrounds if b*(y == 0).sum() >= FEWEST]
-    def numbers(score, w):
-        positive, negative, _ = _ranked(*_classes(score, signal, w))
+    def numbers(place, w):
+        positive, negative, _ = _ranked(place, y, w)
         return np.stack([_area(positive, negative), *(_efficiency(positive, negative, b) for b in allowed)])
     names = ["auroc", *(f"efficiency at {b:.3g}" for b in allowed)]
     rng, at_once, parts = np.random.default_rng(seed), max(1, 2**20//n), []     # draws in memory
     for first in range(0, n_boot, at_once):
         times = w*rng.multinomial(n, np.full(n, 1/n), min(at_once, n_boot - first))
-        parts.append(np.stack([numbers(s, times) for s in scores.values()]))
+        parts.append(np.stack([numbers(p, times) for p in places]))
     drawn = np.concatenate(parts, -1)                           # (scores, numbers, draws)
-    found = np.stack([numbers(s, w) for s in scores.values()])  # (scores, numbers)
+    found = np.stack([numbers(p, w) for p in places])  # (scores, numbers)
     interval = lambda of: np.stack(percentile_interval(np.moveaxis(of, -1, 0).reshape(n_boot, -1), level))
     ends = [found.ravel(), *interval(drawn)]
     columns = ["value", "low", "high"]

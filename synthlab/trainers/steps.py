@@ -267,13 +267,15 @@ class TensorBatches:
 
     def __len__(self): return -(-self.n//self.batch_size)
 
+    def order_seed(self, epoch: int) -> int: return seeds_of(self.seed, "order", epoch)[0]
+
     def order(self,
         epoch: int,                 # from 0
     ) -> Tensor:                    # (n,) int64, which sample comes when
         "The order of an epoch."
         if not self.shuffle: return torch.arange(self.n)
         if self.last[0] != epoch:
-            generator = torch.Generator().manual_seed(seeds_of(self.seed, "order", epoch)[0])
+            generator = torch.Generator().manual_seed(self.order_seed(epoch))
             self.last = epoch, torch.randperm(self.n, generator=generator)
         return self.last[1]
 
@@ -284,5 +286,6 @@ class TensorBatches:
         world: int = 1,             # of how many, each of which gets its share
     ) -> dict[str, Tensor]:
         "One batch, or this process's share of it."
+        if not 0 <= position < len(self): raise IndexError(f"there is no batch {position}; there are {len(self)}")
         rows = self.order(epoch)[position*self.batch_size:][:self.batch_size][rank::world]
         return {k: v[rows.to(v.device)] for k, v in self.data.items()}
