@@ -71,14 +71,14 @@ def draw_through_time(
 ) -> Figure:
     "What each family knew, day by day, added up."
     fig, ax = new_figure(7, 2.6)
-    unit = dict(rank_ic="rank correlation", auc="Brier score saved on the base, 1e-2", accuracy="hits beyond a third")
+    unit = dict(rank_ic="rank correlation", auc="gain in Brier score", accuracy="hits beyond a third")
     for name, colour in reversed(colours(list(tables)).items()):
         known, day = known_answers(tables[name])
         days = known.index.get_level_values("decided_at").unique()
         said, came, base = (known[c].to_numpy(float) for c in ("said", "came", "base"))
         if MAIN[task] == "rank_ic": gained = np.nan_to_num(information_coefficients(said, came, day)[1])
         else:
-            won = 100*((base - came)**2 - (said - came)**2) if MAIN[task] == "auc" else (said == came) - 1/3
+            won = (base - came)**2 - (said - came)**2 if MAIN[task] == "auc" else (said == came) - 1/3
             gained = np.bincount(day, won)/np.bincount(day)
         ax.plot(days, np.cumsum(gained), color=colour, lw=1.6 if name == next(iter(tables)) else 1, label=name)
     ax.axhline(0, color="0.3", lw=.8)
