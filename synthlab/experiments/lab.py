@@ -53,6 +53,7 @@ class LabSettings:
     words: Mapping[str, str] = {}       # names of other systems -> what to write here: "here it is training.lr"
     taught: Sequence[str] = ("model", "training.")  # beginnings of the settings that a model is taught with
     may_change: Sequence[str] = ()      # exceptions from it
+    sweeps: Mapping[str, Sequence[str]] = {}    # experiments by name: what is varied, as `sweep experiment=NAME`
 
     def configure(self,
         overrides: Sequence[str] = (),  # `name=value`, the last one wins
@@ -71,6 +72,10 @@ class LabSettings:
     def spell(self, overrides: list[str]) -> list[str]:
         "What is short for something else, written out."
         return overrides
+
+    def keeps(self, config: Any) -> bool:
+        "Whether a run is there to stay, or only to tell how it went."
+        return True
 
     def settle(self, config: Any, names: Sequence[str]) -> Any:
         "Complain about settings that do not fit together, and complete what follows from others; `names` were typed."

@@ -43,11 +43,12 @@ def show_result(
 ) -> None:
     "Tables, conclusion and place of a run."
     source = lambda config: OmegaConf.select(config, "data.source")
-    own, asked = source(OmegaConf.create(result["run"].config())), source(OmegaConf.structured(result["config"]))
+    kept, asked = result["run"].folder.exists(), source(OmegaConf.structured(result["config"]))
+    own = source(OmegaConf.create(result["run"].config())) if kept else asked
     if own != asked: print(f"trained on {own}, tested on {asked}\n")
     for caption, table in result["lab"].tables(result).items(): print(f"{caption}\n\n{as_text(table)}\n")
     print(result["metrics"].get("conclusion", "").replace("**", ""))
-    print(f"\nrun: {result['run'].folder}")
+    print(f"\nrun: {result['run'].folder}" if kept else "\nnothing of this run is kept, as it was asked for")
 
 # %% ../../nbs/experiments/28_terminal.ipynb #3fc8cc69
 def finish_on_terminal(
@@ -56,6 +57,7 @@ def finish_on_terminal(
 ) -> None:
     "Show a finished run, keep its figures, and make its page."
     show_result(result)
+    if not result["run"].folder.exists(): return
     keep_figures(result["lab"].figures(result), result["run"].figures)
     if report: report_run(result["run"].folder)
 
