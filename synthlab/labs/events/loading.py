@@ -12,11 +12,12 @@ __all__ = ['ASKED', 'GROUPS', 'OURS', 'DEFAULT_TOKENS', 'MOST_KNOWN', 'source_se
 import base64, dataclasses, hashlib, inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 import numpy as np
 from ...datasets.event_classes import find_source, group_labels, load_events
 from ...datasets.events import EventError, Events, find_name, join_events
+from ...experiments.blocks import blocks_by_tasks
 from ...experiments.verdicts import counted
 from .settings import EventsConfig, EventsData
 from ...models.registry import ConfigError
@@ -101,10 +102,14 @@ def grouped(
 def read_parts(
     data: EventsData,
     quiet: bool = True,                 # no bar, no line
+    cluster: str | None = None,         # simulate on Dask: local, slurm, htcondor, or an address
 ) -> EventData:
     "The events that settings ask for."
     told, (source, _) = source_settings(data), find_source(data.source)
-    if "progress" in inspect.signature(source).parameters: told["progress"] = not quiet
+    takes = inspect.signature(source).parameters
+    if "progress" in takes: told["progress"] = not quiet
+    if "execute" in takes and (data.processes > 1 or cluster):
+        told["execute"] = partial(blocks_by_tasks, "chunk", data.processes, cluster)
     try: parts = grouped(data, load_events(data.source, **told))
     except EventError as e: raise ConfigError(f"data: {e}") from None
     for name in ("train", "validation", "test"):
@@ -127,11 +132,12 @@ def exchanged(
 def load_event_data(
     config: EventsConfig,
     quiet: bool = True,                 # no bar, no line
+    cluster: str | None = None,         # see `read_parts`
 ) -> EventData:
     "The events of a configuration, and those of its inverse task."
-    found = read_parts(config.data, quiet)
+    found = read_parts(config.data, quiet, cluster)
     turned = config.evaluation.inverse and found.signal and not any(getattr(config.data, g) for g in GROUPS)
-    return replace(found, inverse=read_parts(exchanged(config.data, found), quiet)) if turned else found
+    return replace(found, inverse=read_parts(exchanged(config.data, found), quiet, cluster)) if turned else found
 
 # %% ../../../nbs/labs/events/12_loading.ipynb #fd108d01
 def event_hashes(
