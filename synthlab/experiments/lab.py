@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from .config import CONF, compose, in_open, nearest, override, settings
 from .parts import Fitted, Part
+from .profiles import with_profile
 from .runs import Run
 from .settings import ExperimentConfig, runs_folder, typed_knobs
 from .setup import threads_here
@@ -56,9 +57,10 @@ class LabSettings:
     sweeps: Mapping[str, Sequence[str]] = {}    # experiments by name: what is varied, as `sweep experiment=NAME`
 
     def configure(self,
-        overrides: Sequence[str] = (),  # `name=value`, the last one wins
+        overrides: Sequence[str] = (),  # `name=value`, the last one wins; `env=NAME` is a profile
     ) -> Any:                           # an instance of the schema
         "Schema, presets and overrides, composed and checked."
+        overrides = with_profile(overrides)
         known, names = settings(self.schema), [o.partition("=")[0].lstrip("+~") for o in overrides]
         for name in names:
             last = None if in_open(name, known) else self.words.get(name.rpartition(".")[2])
