@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CALLS', 'named', 'train', 'sweep', 'settings', 'presets', 'read_variants', 'ablate', 'walk', 'split_names', 'go_on',
            'resume', 'evaluate', 'predict', 'report', 'publish', 'compare', 'runs', 'facts', 'doctor', 'backtest',
-           'blocks', 'worlds', 'generate', 'estimate', 'paper', 'export', 'run_phases', 'select', 'search']
+           'blocks', 'worlds', 'generate_events', 'generate', 'estimate', 'paper', 'export', 'run_phases', 'select',
+           'search']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
 import sys
@@ -143,8 +144,10 @@ def publish(args):
 # %% ../../nbs/cli/05_calls.ipynb #a85ba7aa
 def compare(args):
     "Held-out results of runs beside each other."
-    from synthlab.experiments.comparison import compare_runs
-    from synthlab.experiments.terminal import as_text
+    from synthlab.experiments.comparison import compare_folder, compare_runs
+    from synthlab.experiments.terminal import as_text, show_comparison
+    if len(args.runs) == 1 and not (Path(args.runs[0])/"status.json").exists():
+        return show_comparison(args.runs[0], *compare_folder(args.runs[0]), not args.no_report)
     print(as_text(compare_runs({Path(run).as_posix(): run for run in args.runs})))
 
 # %% ../../nbs/cli/05_calls.ipynb #905656a1
@@ -187,6 +190,11 @@ def worlds(args):
     "The economies."
     from synthlab.labs.macro.terminal import show_worlds
     show_worlds(split_names(args.worlds))
+
+def generate_events(args):
+    "Events in a store."
+    from synthlab.labs.events.terminal import show_generated
+    show_generated(args.overrides, args.jobs, args.cluster)
 
 def generate(args):
     "Draws of economies in a store."
@@ -242,5 +250,5 @@ def search(args):
 CALLS = {f.__name__: f for f in (
     train, sweep, ablate, walk, settings, presets,
     resume, go_on, evaluate, predict, report, publish, compare, runs, facts, doctor,
-    backtest, blocks, worlds, generate, estimate, paper, export,
+    backtest, blocks, worlds, generate, generate_events, estimate, paper, export,
     run_phases, select, search)}

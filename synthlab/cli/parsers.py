@@ -43,7 +43,8 @@ SETTINGS = option("overrides", nargs="*", default=[], metavar="name=value",
 VARIANTS = option("variants", nargs="+", metavar="VARIANT",
                   help="a preset, or name:setting=value; setting=value alone holds for all")
 RUN = option("run", metavar="RUN", help="the folder of the run")
-RUNS = option("runs", nargs="+", metavar="RUN", help="folders of runs; the others are compared with the first")
+RUNS = option("runs", nargs="+", metavar="RUN|DIR",
+              help="folders of runs; the others are compared with the first; or one folder of runs, such as a sweep")
 SOURCE = option("--source", metavar="DATA", help="other data: a file, or a source by its name")
 NEW_DATA = option("--source", metavar="DATA", required=True,
                   help="the data that it is asked about: a file, or a source by its name")
@@ -156,6 +157,10 @@ SEARCH_OPTIONS = (
 
 # %% ../../nbs/cli/00_parsers.ipynb #5d5e9618
 OWN_VERBS = dict(
+    events=(
+        Verb("generate", "simulate collisions into their store; typed again, it goes on",
+             "synthlab events generate data.n=20000 --jobs 2",
+             (SETTINGS, JOBS, CLUSTER), "overrides", call="generate_events"),),
     market=(
         Verb("backtest", "presets, baselines and the reference miner through time, scored as the subnet does",
              "synthlab market backtest default transformer_lstm data=prices.parquet",
@@ -223,9 +228,9 @@ FREE_VERBS = (
     Verb("publish", "file a finished run for others, with a model card",
          "synthlab publish runs/NAME --repo OWNER/NAME",
          (RUN, REPO, PRIVATE, PUBLISHED)),
-    Verb("compare", "held-out results of runs, pair by pair",
+    Verb("compare", "held-out results of runs, pair by pair; of one folder of runs, with the report of its lab",
          "synthlab compare runs/ONE runs/OTHER",
-         (RUNS,), "runs", True),
+         (RUNS, NO_REPORT), "runs", True),
     Verb("runs", "list runs with status and score",
          "synthlab runs",
          (FOLDER,)),
@@ -245,7 +250,7 @@ FREE_VERBS = (
 
 # %% ../../nbs/cli/00_parsers.ipynb #3dd53c37
 QUESTIONS = dict(market="where can the price go?", macro="how does an economy answer a shock?", signal="buy or wait?",
-                 quant="what would a family have earned?")
+                 quant="what would a family have earned?", events="which collisions are odd?")
 
 EXAMPLES = dict(
     market=dict(one="training.horizon=24", many="model=linear,default training.horizon=12,24",
@@ -255,7 +260,9 @@ EXAMPLES = dict(
     signal=dict(one="data.horizon=8", many="model=lstm,transformer data.horizon=4,8",
                 names="transformer lstm", variants="transformer lstm slow:training.lr=1e-4"),
     quant=dict(one="family=lightgbm", many="family=lightgbm,ridge",
-               names="lightgbm ridge", variants="lightgbm ridge slow:family=lightgbm"))
+               names="lightgbm ridge", variants="lightgbm ridge slow:family=lightgbm"),
+    events=dict(one="latent=vq training.epochs=20", many="latent=none,linear,vq",
+                names="vq:latent=vq none:latent=none", variants="vq:latent=vq none:latent=none"))
 OTHERS = dict(one="name=value", many="name=1,2",
               names="first:name=1 second:name=2", variants="first:name=1 second:name=2")
 

@@ -187,6 +187,7 @@ class LabJudging:
     headline: Headline = Headline("score", "score")     # the number of a result
     report: str = ""                    # the notebook that shows a finished run
     report_goes_on: bool = True         # it runs in the run's folder with what was typed; False: it only reads it
+    comparison: str = ""                # the notebook that shows the runs of a sweep, given `sweep_dir`
 
     def judge(self, experiment: Experiment) -> dict[str, Any]:  # metrics, and what tables and figures need
         "The model beside its baselines, on what none of them has seen."
