@@ -201,7 +201,7 @@ ALIASES = {                             # what others call it -> here; a beginni
 
 EVENTS_WORDS = {name: f"here it is {ours}" for name, ours in {      # what other systems call a setting
     "learning_rate": "training.lr", "num_epochs": "training.epochs", "codebook_size": "latent.codes",
-    "num_workers": "threads", "beta": "latent.commitment", "use_wandb": "tracking.mode=online", "hidden": "encoder.hidden",
+    "num_workers": "threads", "use_wandb": "tracking.mode=online",
     "data_root": "data.root", "output_root": "runs"}.items()}
 
 def house_word(
