@@ -135,7 +135,8 @@ def plane_limits(
 ) -> tuple[float, float]:   # half width and half height
     "A frame around the original events: whole ones in full, jets but for the farthest twentieth."
     plane = plane_of(shown[0].event.layout)
-    places = [np.abs(np.concatenate([s.event.feature(n)[s.event.mask] for s in shown])) for n in (plane.across, plane.up)]
+    found = lambda name: np.abs(np.concatenate([s.event.feature(name)[s.event.mask] for s in shown]))
+    places = found(plane.across), found(plane.up)
     if plane.up == "phi": return 1.15*places[0].max(initial=1.), 1.15*np.pi
     return (1.15*float(np.quantile(np.maximum(*places), .95)) if len(places[0]) else 1.,)*2
 
