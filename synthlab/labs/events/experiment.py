@@ -25,7 +25,7 @@ from .conclusion import EVIDENCE, conclude_events
 from .figures import events_figures
 from .judging import event_scores, judge_events
 from .loading import EventData, asked_events, learnt_from, load_event_data, part_digest, unseen, unseen_note
-from .monitor import figure_readers
+from .monitor import draw_end, figure_readers
 from .settings import ALIASES, EVENTS_KNOBS, EVENTS_WORDS, EventsConfig, house_word, loss_weights, settle_events
 from ...models.autoencoder import Autoencoder, create_autoencoder
 from ...models.registry import ConfigError
@@ -67,7 +67,8 @@ def event_training(
                  config=dict(data=asdict(config.data), seed=t.seed))
     batches = partial(EventBatches, batch_size=t.batch_size, device=device)
     train, val = batches(data.train, seed=t.seed), batches(data.validation, shuffle=False)
-    return Training(objective, train, val, t, about, COLUMNS, figure_readers(config))
+    readers = figure_readers(config.logging, config.loop["name"], data.validation)
+    return Training(objective, train, val, t, about, COLUMNS, readers)
 
 COLUMNS = Column("val_reconstruction", "error"), Column("val_codes_used", "codes %", "8.1f", 100)
 
@@ -114,17 +115,18 @@ class EventsFitting(Lab):
         return "" if now == known else f"{config.data.source}: as many events, with other numbers"
 
     def parts(self, config, data):
-        todo = [TorchPart("model", partial(event_training, config, data), partial(self.keep_learnt, data),
+        todo = [TorchPart("model", partial(event_training, config, data), partial(self.after, config, data),
                           "the model" if data.inverse else "")]
         if data.inverse:
             title = f"inverse task: taught {', '.join(data.inverse.background)}"
             todo.append(TorchPart("inverse", partial(event_training, config, data.inverse),
-                                  partial(self.keep_learnt, data.inverse), title))
+                                  partial(self.after, config, data.inverse), title))
         return todo
 
-    def keep_learnt(self, data: EventData, model: Any, path: Path):
-        "Put the hashes of what was learnt from into the checkpoint."
+    def after(self, config: EventsConfig, data: EventData, model: Any, path: Path):
+        "Put the hashes of what was learnt from into the checkpoint, and draw what the training was like."
         amend_checkpoint(path, about=dict(learnt=learnt_from(data.train, data.validation)))
+        draw_end(path.parents[1], config.logging, config.loop["name"], data.validation)
 
     def build(self, about, tensors):
         loop = dict(about["loop"])
