@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-import numpy as np
 import pandas as pd
 import torch
 from ...datasets.events import EventLayout
@@ -24,9 +23,11 @@ from ...experiments.setup import get_device
 from .conclusion import EVIDENCE, conclude_events
 from .figures import events_figures
 from .judging import event_scores, judge_events
-from .loading import EventData, asked_events, learnt_from, load_event_data, part_digest, unseen, unseen_note
+from .loading import EventData, asked_events, learnt_from, load_event_data, part_digest, unseen
+from .loading import unseen_note
 from .monitor import draw_end, figure_readers
-from .settings import ALIASES, EVENTS_KNOBS, EVENTS_WORDS, EventsConfig, house_word, loss_weights, settle_events
+from .settings import EVENTS_KNOBS, EVENTS_WORDS, EventsConfig, house_word, loss_weights, settle_events
+from .tables import event_tables
 from ...models.autoencoder import Autoencoder, create_autoencoder
 from ...models.registry import ConfigError
 from ...trainers.event_batches import EventBatches
@@ -162,7 +163,7 @@ class EventsJudging(EventsFitting):
         found = judge_events(autoencoder_of(experiment.main.model), data, config.evaluation, get_device(config.device),
                              inverse=autoencoder_of(inverse.model) if inverse else None)
         found["metrics"]["untrained"] = self.untrained(experiment)
-        return found | dict(events=data)
+        return found
 
     def untrained(self, experiment: Experiment) -> float | None:
         "The error on validation before the first step."
@@ -174,16 +175,7 @@ class EventsJudging(EventsFitting):
     def figures(self, result): return events_figures(result)
 
     def tables(self, result):
-        metrics = result["metrics"] if "metrics" in result else result
-        errors = pd.DataFrame({k: metrics[f"{k}_errors" if k != "model" else "errors"] for k in ("model", "mean", "pca")
-                               if metrics.get(f"{k}_errors" if k != "model" else "errors")})
-        found = {"error of a particle by column, in variances of the training": errors}
-        if metrics["anomalies"]:
-            rows = pd.DataFrame(metrics["anomalies"]).query("number == 'auroc'")
-            rows["matched"] = np.where(rows["matched"], "pT matched", "as it is")
-            found["area under the ROC curve"] = rows.pivot_table(index="score", columns=["signal", "matched"],
-                                                                 values="value", sort=False)
-        return found
+        return event_tables(result["metrics"])
 
     def summary(self, metrics):
         return super().summary(metrics) | {f"auroc_{k}": v for k, v in self.row(metrics).items() if k in metrics["signal"]}

@@ -49,11 +49,11 @@ class EventsData:
     smearing: float = 1.                # collisions: how many times as bad as usual the detector is
     seed: int = 0                       # of the events and of their split
     root: str = ""                      # collisions: folder of the store; "" is one in the user's cache
-    processes: int = 2                  # collisions: that simulate
+    processes: int = 0                  # collisions: that simulate; 0: as many as there are processors
     options: dict[str, Any] = field(default_factory=dict)   # of a source of your own
 
     def __post_init__(self):
-        for name, least in dict(tokens=0, n=1, n_signal=0, limit=0, seed=0, processes=1).items():
+        for name, least in dict(tokens=0, n=1, n_signal=0, limit=0, seed=0, processes=0).items():
             if getattr(self, name) < least:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; use {least} or more")
         for name in ("contamination", "signal_in_test"):

@@ -15,12 +15,12 @@ from .loading import load_event_data
 # %% ../../../nbs/labs/events/36_terminal.ipynb #a9c139cd
 def show_generated(
     overrides: Sequence[str] = (),      # `name=value`
-    jobs: int = 1,                      # processes or workers at once
+    jobs: int = 1,                      # processes or workers at once; 1: as configured
     cluster: str | None = None,         # local, slurm, htcondor, or the address of a Dask scheduler
 ) -> None:
     "Have the events of a configuration made, and say what there is."
     config = get_lab("events").configure(overrides)
-    config.data = replace(config.data, processes=max(jobs, 1))
+    if jobs > 1: config.data = replace(config.data, processes=jobs)
     data = load_event_data(config, quiet=False, cluster=cluster)
     for name, part in data.parts.items():
         counts = np.bincount(part.label, minlength=len(part.classes))
