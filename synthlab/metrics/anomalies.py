@@ -83,17 +83,23 @@ def mass_sculpting(
     bins: int = 30,         # of equal content before the cut
     n_random: int = 200,    # cuts at random
     seed: int = 0,          # of these
+    weights=None,           # of the events, (n,), ≥ 0; None: all alike
 ) -> dict[str, float]:      # divergence in bits, and chance: the 95 % point of cuts at random
     "How much a cut on a score changes the mass spectrum of the background."
     m, s = as_array(mass), as_array(score)
     if m.shape != s.shape or m.ndim != 1: raise ValueError(f"mass has the shape {m.shape} and score {s.shape}")
     if not 0 < share < 1: raise ValueError(f"share must lie between 0 and 1, got {share}")
-    kept = max(1, round(share*len(m)))
+    w = np.ones(len(m)) if weights is None else as_array(weights)
+    if w.shape != m.shape or not (w >= 0).all() or not 0 < w.sum() < np.inf:
+        raise ValueError("weights must be finite, at least 0 and not all 0, one for each event")
     of_bin = np.searchsorted(np.quantile(m, np.linspace(0, 1, bins + 1)[1:-1]), m, "right")
-    before, rng = np.bincount(of_bin, minlength=bins), np.random.default_rng(seed)
-    bits = lambda rows: jensenshannon(before, np.bincount(of_bin[rows], minlength=bins), 2)**2
-    chance = [bits(rng.permutation(len(m))[:kept]) for _ in range(n_random)]
-    return dict(divergence=float(bits(np.argsort(-s, kind="stable")[:kept])), chance=float(np.quantile(chance, .95)))
+    rng = np.random.default_rng(seed)
+    before = np.bincount(of_bin, w, bins)
+    def bits(order):
+        kept = order[:1 + np.abs(w[order].cumsum() - share*w.sum()).argmin()]   # as near to the share as can be
+        return jensenshannon(before, np.bincount(of_bin[kept], w[kept], bins), 2)**2
+    chance = [bits(rng.permutation(len(m))) for _ in range(n_random)]
+    return dict(divergence=float(bits(np.argsort(-s, kind="stable"))), chance=float(np.quantile(chance, .95)))
 
 # %% ../../nbs/metrics/60_anomalies.ipynb #f49b6b15
 FEWEST = 10             # background events above a threshold, at least
