@@ -54,7 +54,7 @@ def trainer_of(loop, events, folder=None, epochs=3, config=None, **parts):
     model = model_of(loop, events, **parts)
     config = TrainingConfig(**dict(lr=1e-2, epochs=epochs, seed=1, warmup_epochs=.5) | (config or {}))
     objective = create_objective(dict(name=loop, **CRITIC.get(loop, {})), model)
-    return Trainer(objective, config, folder, about=dict(model=model.recipe), progress=False)
+    return Trainer(objective, config, folder, about=dict(recipe=model.recipe), progress=False)
 
 def data_of(events, batch_size=32):
     return EventBatches(events.take(slice(0, 192)), batch_size), EventBatches(events.take(slice(192, 240)), 48, shuffle=False)

@@ -17,7 +17,7 @@ def house(tmp_path):
     "A package of empty floors, under this project's contracts."
     for floor in FLOORS:
         (tmp_path/"synthlab"/floor).mkdir(parents=True); (tmp_path/"synthlab"/floor/"__init__.py").touch()
-    for lab in "market", "macro", "signal", "quant":
+    for lab in "market", "macro", "signal", "quant", "events":
         (tmp_path/"synthlab"/"labs"/lab).mkdir(); (tmp_path/"synthlab"/"labs"/lab/"__init__.py").touch()
     (tmp_path/"synthlab"/"__init__.py").touch(); (tmp_path/"synthlab"/"_modidx.py").touch()
     shutil.copy(ROOT/"pyproject.toml", tmp_path)

@@ -19,7 +19,7 @@ from synthlab.experiments.runs import Run, list_runs
 from synthlab.models.registry import ConfigError
 from tiny import PRELOAD, spawner
 
-spawner.set_forkserver_preload([*PRELOAD, *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal", "quant"))])
+spawner.set_forkserver_preload([*PRELOAD, *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal", "quant", "events"))])
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -39,17 +39,21 @@ TOYS = {
     "quant": dict(toy=["data.assets=[AAPL,JPM,XOM,PG,KO,MSFT]", "data.start=2019-06-01", "data.end=2020-12-01", "family=ridge", "others=[]", "jobs=1", "training.train_days=120", "training.test_days=60",
                        "training.step_days=60", "training.min_train_samples=100", "evaluation.n_boot=100", "evaluation.controls=2", "evaluation.trials=1"],
                   taught="training.train_days=100", wrong=("training.train_dys=100", "training.train_days"), word="data.symbols", varied="params.alpha=2,5"),
+    "events": dict(toy=["data.source=toy", "data.n=120", "data.n_signal=24", "data.tokens=8", "encoder.d_model=8", "encoder.nhead=2", "encoder.layers=1", "decoder.d_model=8", "decoder.nhead=2",
+                        "decoder.layers=1", "latent.codes=16", "training.epochs=2", "training.batch_size=32", "evaluation.n_boot=100", "evaluation.samples=50", "evaluation.corruptions=[gaussian_noise]"],
+                   taught="latent.codes=8", wrong=("training.epoch=2", "training.epochs"), word="num_epochs", varied="training.lr=0.001,0.003"),
     "toy": dict(toy=["training.penalty=2"], taught="training.penalty=3", wrong=("training.penalti=3", "training.penalty"), word="alpha", varied="training.penalty=1,5"),
 }
 TIMED = "seconds", "speed", "conclusion"        # what a clock decides in a result: the macro lab says in its conclusion how fast it is
 
 def source_of(name, folder):
-    "New data for a lab, as a file."
+    "New data for a lab, as a file; of events, a source by its name."
     path = Path(folder)/f"{name}.csv"
     if name == "market": MockDataSource().load("MOCK")["MOCK"].iloc[-900:].reset_index().to_csv(path, index=False)
     elif name == "macro": pd.DataFrame({k: v.numpy() for k, v in zip(get_world("nk").parameters.names, get_world("nk").sample(3, seed=3).T)}).to_csv(path, index=False)
     elif name == "signal": get_source("sp500").load()["sp500"].iloc[-500:].reset_index().to_csv(path, index=False)
     elif name == "quant": pd.concat([bars.iloc[-700:].assign(asset=asset) for asset, bars in load_panel().bars.items()]).reset_index(names="time").to_csv(path, index=False)
+    elif name == "events": return "toy"
     else: pd.DataFrame(dict(a=[1., 2.], b=[0., 1.], c=[3., 4.])).to_csv(path, index=False)
     return path
 
@@ -262,7 +266,7 @@ def test_an_ablation(toy, tmp_path):
     assert list(found.index) == list(configs) and found["loss"].notna().all() and found["difference"].iloc[1:].notna().all()
     assert (tmp_path/"ablation"/"comparison.csv").exists()
 
-REPORTS = dict(market="train", macro="emulate", signal="price_action", quant="walk_forward")
+REPORTS = dict(market="train", macro="emulate", signal="price_action", quant="walk_forward", events="autoencode")
 
 def test_the_report_is_the_run(toy, tmp_path):
     "The same settings handed to the lab's notebook give the run bit for bit, with its conclusion on the page."

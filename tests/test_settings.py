@@ -43,6 +43,11 @@ OTHERS = {
     "family": ("ftrl_proximal",), "variant": ("conservative",), "params": ("{{alpha: 5}}",), "others": ("[ftrl_proximal]",), "training.min_train_samples": ("100000",),
     "quant evaluation.rule": ("volatility",), "evaluation.top": ("0.5",), "evaluation.turnover_cap": ("0.05",), "jobs": ("2", "runs={fresh}"), "cluster": ("nowhere", "runs={fresh}"),
     "evaluation.adaptive_rate": ("0.5", "family=quantile_lightgbm", "params={n_estimators: 3}", "data.targets=[xdm_ret_5d]"), "quant evaluation.slippage": ("0.001",),
+    "loop": ("gan_ae", "decoder=gan"), "encoder": ("gnn",), "latent": ("fsq",), "decoder": ("gnn",), "losses": ("{{kind: 1}}",), "events data.source": ("collisions", "data.n=20", "data.n_signal=10"),
+    "data.level": ("objects",), "events data.features": ("[0, 1]",), "data.background": ("[two_prong]",), "data.signal": ("[two_prong]",), "data.label_groups": ("{{a: one_prong, b: two_prong}}",),
+    "data.signal_vs_background": ("{{background: one_prong, signal: two_prong}}",), "data.selected_labels": ("[one_prong, two_prong]",), "data.options": ("{{mass: 3}}",),
+    "events training.warmup_epochs": ("0.25",), "evaluation.backgrounds": ("[0.2]", "data.n=1200"), "evaluation.corruptions": ("[drop_tokens]",), "evaluation.how": ("again",),
+    "evaluation.samples": ("60", "data.n=900"), "logging.figures_subdir": ("pictures",), "logging.fig_format": ("svg",), "logging.families": ("{{codebook: {{enabled: false}}}}",),
 }
 
 def other(name, setting, kind, default, places):
@@ -69,7 +74,8 @@ def effect(name, typed, patch):
         with contextlib.redirect_stdout(said): folder = run(name, typed)["run"].folder
     except (ValueError, ArithmeticError, OSError, RuntimeError) as error: return f"{type(error).__name__}: {error}"
     lines = [re.sub(r"[0-9:.]+ ?(s|ms|min)?", "#", line) for line in said.getvalue().splitlines()]
-    return dict(name=re.sub(r"^[0-9-]+_|-[0-9]+$", "", folder.name), elsewhere=folder.parent.name == "elsewhere", bits=bits(folder), rows=rows(folder), result=result(folder), asked=asked,
+    drawn = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.suffix in (".png", ".svg")}
+    return dict(drawn=drawn, name=re.sub(r"^[0-9-]+_|-[0-9]+$", "", folder.name), elsewhere=folder.parent.name == "elsewhere", bits=bits(folder), rows=rows(folder), result=result(folder), asked=asked,
                 said=lines, events=[e["event"] for e in Run(folder).facts.events()])
 
 @pytest.mark.parametrize("name", [n if n == "toy" else pytest.param(n, marks=pytest.mark.slow) for n in TOYS])      # 40 to 60 seconds a lab

@@ -11,7 +11,7 @@ from synthlab.experiments import plugins, tasks
 from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.runs import Lock, RunLocked
 from synthlab.experiments.tasks import Task, command, get_task, run_tasks, submit_files, task_kinds
-from synthlab.labs.macro.settings import simulate_blocks
+from synthlab.experiments.blocks import blocks_by_tasks
 from synthlab.models.registry import ConfigError
 
 PLUGIN = '''
@@ -146,7 +146,7 @@ def test_a_store_is_simulated_by_tasks(tmp_path, warm):
     def files(root): return {p.relative_to(root): p.read_bytes() for p in sorted(Path(root).rglob("*")) if p.is_file() and p.name != "manifest.json"}
     wanted = dict(worlds=["lss", "var"], n=dict(lss=14, var=6), T=6, horizon=5, block=10, progress=False)
     one = generate_dataset(tmp_path/"one", **wanted)
-    two = generate_dataset(tmp_path/"two", **wanted, execute=partial(simulate_blocks, 2))
+    two = generate_dataset(tmp_path/"two", **wanted, execute=partial(blocks_by_tasks, "block", 2, None))
     assert files(one.root) == files(two.root) and len(files(one.root)) > 8 and one.manifest["config_hash"] == two.manifest["config_hash"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
 

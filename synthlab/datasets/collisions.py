@@ -5,14 +5,15 @@ of what they depend on."""
 
 # %% auto #0
 __all__ = ['QUARKS', 'PROCESSES', 'CHUNK', 'PATIENCE', 'Collider', 'generator', 'records', 'chunk_seed', 'simulate_chunk',
-           'chunk_arrays', 'collision_facts', 'create_processes', 'do_chunk', 'generate_collisions', 'store_digest',
-           'read_collisions', 'collision_events']
+           'chunk_arrays', 'collision_facts', 'create_processes', 'do_chunk', 'do_named', 'generate_collisions',
+           'store_digest', 'read_collisions', 'collision_events']
 
 # %% ../../nbs/datasets/85_collisions.ipynb #8b483387
 import hashlib
 import importlib.metadata
 import shutil
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 import zarr
 from .events import CONSTITUENTS, OBJECTS, EventError, Events, find_name
 from .events import leading_tokens, register_event_source, split_events
-from .generate import Work, claim, fill, keep_arrays, keep_blocks, prepare
+from .generate import Work, claim, done_block, fill, keep_arrays, keep_blocks, prepare
 from .jets import FIELDS, event_tokens
 from .packages import need
 from .remote import cache_folder
@@ -168,12 +169,30 @@ def do_chunk(
     keep_arrays(folder, work, simulate_chunk(process, collider, work.block, work.stop - work.start))
     return work
 
+def do_named(
+    folder: str,            # of the work in progress, with its `plan.json`
+    process: str,
+    *chunks: str,           # their numbers
+) -> None:
+    "Chunks by their names, as another process is told them."
+    facts = json.loads((Path(folder)/"plan.json").read_bytes())
+    counts = {name: about["n"] for name, about in facts["processes"].items()}
+    collider = Collider(**facts["collider"])
+    if collision_facts(counts, collider)["config_hash"] != facts["config_hash"]:
+        raise StoreError("another version of the generator is installed here than where this was begun; install "
+                         + ", ".join(f"{k} {v}" for k, v in facts["generator"].items()), Path(folder))
+    about = facts["processes"][process]
+    for k in map(int, chunks):
+        work = Work(process, k, k*CHUNK, min((k + 1)*CHUNK, about["n"]))
+        if done_block(Path(folder), work, about["shapes"]) is None: do_chunk(Path(folder), process, collider, work)
+
 def generate_collisions(
     counts: Mapping[str, int],          # events of each process, by name
     collider: Collider = Collider(),
     root: Path | str | None = None,     # folder of the store; default by its hash, in the user's cache
     processes: int = 1,                 # that simulate
     progress: bool = True,              # show a bar, or say that all is there
+    execute: Callable | None = None,    # has chunks computed elsewhere, see `generate_dataset`; None: by `processes`
 ) -> Path:                              # of the store
     "Simulate collisions into a store. Interrupted or harmed, it goes on where it was when called again."
     facts, old = collision_facts(counts, collider), None
@@ -193,7 +212,7 @@ def generate_collisions(
         prepare(folder, facts, False, create_processes)
         if old: keep_blocks(root, old, folder, facts, "processes")
         known = fill(folder, {name: name for name in counts}, collider, facts["processes"], CHUNK, "collisions",
-                     processes, progress, do=do_chunk, unit="event", again="it")
+                     processes, progress, execute, do_chunk, "event", "it")
         heads = {f"{name}/{array}.zarr/zarr.json" for name in counts for array in chunk_arrays()}
         for file in set(files_in(folder/"store")) - set(known) - heads: (folder/"store"/file).unlink()
         seal(folder/"store", facts, known)
@@ -253,6 +272,7 @@ def collision_events(
     root: str | Path | None = None, # folder of the store; default by its hash, in the user's cache
     processes: int = 1,             # that simulate
     progress: bool = True,          # show a bar, or say that all is there
+    execute: Callable | None = None,    # see `generate_collisions`
 ) -> dict[str, Events]:
     "Simulated collisions: train, validation, test."
     listed = lambda given: [given] if isinstance(given, str) else list(given)
@@ -261,6 +281,6 @@ def collision_events(
     odd = [*PROCESSES] if signal is None else [find_name(s, PROCESSES, "process") for s in listed(signal)]
     counts = {name: n if name in usual else n_signal for name in PROCESSES if name in usual + odd}
     collider = Collider(seed, float(least_jet_pt), float(pt_hat), bool(mpi), int(tune), float(smearing))
-    events = read_collisions(generate_collisions(counts, collider, root, processes, progress), level, jet)
+    events = read_collisions(generate_collisions(counts, collider, root, processes, progress, execute), level, jet)
     if tokens is not None: events = leading_tokens(events, tokens)
     return split_events(events, usual, None if signal is None else odd, contamination, signal_in_test, seed=seed)

@@ -6,11 +6,12 @@ interruption."""
 # %% auto #0
 __all__ = ['ANEW', 'HANDFULS', 'MANY', 'LAYER', 'open_run', 'run_config', 'goes_on', 'hint', 'data_change', 'refuse_change',
            'check_data', 'changed_first', 'load_begun', 'check_begun', 'begun', 'fit_together', 'finished_part',
-           'fit_some', 'deal_parts', 'fit_parts', 'outcome', 'conclusion', 'judged', 'finish', 'run', 'resume', 'sizes',
-           'check_widths', 'load_model', 'train', 'clear_unborn', 'train_task', 'evaluate', 'predict']
+           'fit_some', 'deal_parts', 'fit_parts', 'outcome', 'conclusion', 'judged', 'finish', 'run_kept', 'run',
+           'resume', 'sizes', 'check_widths', 'load_model', 'train', 'clear_unborn', 'train_task', 'evaluate',
+           'predict']
 
 # %% ../../nbs/experiments/24_experiment.ipynb #ebf32f4c
-import json, shutil, sys, time
+import json, shutil, sys, tempfile, time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -269,6 +270,21 @@ def finish(
     return outcome(experiment, found)
 
 # %% ../../nbs/experiments/24_experiment.ipynb #e907156a
+def run_kept(
+    lab: Lab,
+    config: Any,                        # what its `configure` gave
+    data: Any, overrides: Sequence[str], run_dir: str | Path | None, quiet: bool,  # as for `run`
+) -> dict[str, Any]:                    # as `run`
+    "Fit, judge and file one experiment in a folder that stays."
+    if goes_on(run_dir, config, lab): return resume(run_dir, lab, quiet)
+    with computing_threads(config.threads):
+        data = lab.load(config, quiet=quiet) if data is None else data
+        parts = lab.parts(config, data)
+        parts[0].prepare()              # complains before there is a folder
+    record = dict(overrides=overrides, folder=run_dir or None, plugins=recorded_plugins(), data=lab.fingerprint(data))
+    new = Run.create(config.runs, lab.name, config.name, to_yaml(config), **record)
+    return finish(Experiment(lab, config, data, new, parts, quiet=quiet), resume=False)
+
 def run(
     lab: str | Lab,                     # which laboratory
     config: Any = (),                   # what its `configure` gave, or overrides
@@ -281,14 +297,14 @@ def run(
     lab = get_lab(lab)
     if not isinstance(config, lab.schema): config, overrides = lab.configure(config), list(config)
     get_device(config.device)
-    if goes_on(run_dir, config, lab): return resume(run_dir, lab, quiet)
-    with computing_threads(config.threads):
-        data = lab.load(config, quiet=quiet) if data is None else data
-        parts = lab.parts(config, data)
-        parts[0].prepare()              # complains before there is a folder
-    record = dict(overrides=overrides, folder=run_dir or None, plugins=recorded_plugins(), data=lab.fingerprint(data))
-    new = Run.create(config.runs, lab.name, config.name, to_yaml(config), **record)
-    return finish(Experiment(lab, config, data, new, parts, quiet=quiet), resume=False)
+    if lab.keeps(config): return run_kept(lab, config, data, overrides, run_dir, quiet)
+    if run_dir: raise ConfigError(f"{run_dir} is to hold a run of which nothing is kept; leave the folder out, or keep it")
+    try:
+        with tempfile.TemporaryDirectory(prefix="synthlab-") as folder:
+            return run_kept(lab, config, data, overrides, Path(folder)/"run", quiet)
+    except (KeyboardInterrupt, Interrupted) as e:
+        e.args = ("nothing is kept of it",)
+        raise
 
 # %% ../../nbs/experiments/24_experiment.ipynb #7b44ddb9
 def resume(

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from .config import CONF, compose, in_open, nearest, override, settings
 from .parts import Fitted, Part
+from .profiles import with_profile
 from .runs import Run
 from .settings import ExperimentConfig, runs_folder, typed_knobs
 from .setup import threads_here
@@ -53,11 +54,13 @@ class LabSettings:
     words: Mapping[str, str] = {}       # names of other systems -> what to write here: "here it is training.lr"
     taught: Sequence[str] = ("model", "training.")  # beginnings of the settings that a model is taught with
     may_change: Sequence[str] = ()      # exceptions from it
+    sweeps: Mapping[str, Sequence[str]] = {}    # experiments by name: what is varied, as `sweep experiment=NAME`
 
     def configure(self,
-        overrides: Sequence[str] = (),  # `name=value`, the last one wins
+        overrides: Sequence[str] = (),  # `name=value`, the last one wins; `env=NAME` is a profile
     ) -> Any:                           # an instance of the schema
         "Schema, presets and overrides, composed and checked."
+        overrides = with_profile(overrides)
         known, names = settings(self.schema), [o.partition("=")[0].lstrip("+~") for o in overrides]
         for name in names:
             last = None if in_open(name, known) else self.words.get(name.rpartition(".")[2])
@@ -71,6 +74,10 @@ class LabSettings:
     def spell(self, overrides: list[str]) -> list[str]:
         "What is short for something else, written out."
         return overrides
+
+    def keeps(self, config: Any) -> bool:
+        "Whether a run is there to stay, or only to tell how it went."
+        return True
 
     def settle(self, config: Any, names: Sequence[str]) -> Any:
         "Complain about settings that do not fit together, and complete what follows from others; `names` were typed."
@@ -180,6 +187,7 @@ class LabJudging:
     headline: Headline = Headline("score", "score")     # the number of a result
     report: str = ""                    # the notebook that shows a finished run
     report_goes_on: bool = True         # it runs in the run's folder with what was typed; False: it only reads it
+    comparison: str = ""                # the notebook that shows the runs of a sweep, given `sweep_dir`
 
     def judge(self, experiment: Experiment) -> dict[str, Any]:  # metrics, and what tables and figures need
         "The model beside its baselines, on what none of them has seen."

@@ -161,7 +161,9 @@ def run_row(
 ) -> dict[str, Any]:            # names and settings, epochs, losses, times; what was typed, a column a setting
     "A run in one row."
     said, about = run.read_status(), read_meta(run)
-    recipe = {k: v for k, v in (about.get("about", {}).get("recipe") or {}).items() if isinstance(v, (str, int, float))}
+    parts = {**about.get("about", {}), **(about.get("about", {}).get("recipe") or {})}
+    named = {k: v["name"] if isinstance(v, Mapping) and "name" in v else v for k, v in parts.items()}
+    recipe = {k: v for k, v in named.items() if isinstance(v, (str, int, float)) and k != "lab"}
     loss, seconds = table["val_loss"].to_numpy(float), table["epoch_time_s"].to_numpy(float)
     best = int(np.nanargmin(loss)) if np.isfinite(loss).any() else None
     row = dict(run_dir=run.folder.as_posix(), lab=said.get("lab"), name=said.get("name"), status=run.status, **recipe,

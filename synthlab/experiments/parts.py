@@ -94,6 +94,7 @@ class Training:
     config: TrainingConfig              # how
     about: dict[str, Any]               # goes into each checkpoint: enough to rebuild the model from it alone
     columns: Sequence[Column]           # of its lines: first the score that decides
+    readers: Sequence[Callable] = ()    # of facts, called with (row, folder) when an epoch is written
 
 # %% ../../nbs/experiments/20_parts.ipynb #682ff691
 def parameters_of(
@@ -126,7 +127,8 @@ class TorchPart:
         "The loop, set up for this part."
         t, terminal = self.training, sys.stdout.isatty() and tracker is not None
         lines = Progress(self.title, tracker, not (terminal or quiet), t.columns, t.config.epochs)
-        return Trainer(t.objective, t.config, folder, lines, with_plugins(t.about), progress=terminal and not quiet)
+        return Trainer(t.objective, t.config, folder, lines, with_plugins(t.about), progress=terminal and not quiet,
+                       readers=t.readers)
 
     def train(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> tuple[Trainer, list]:
         "Train in a folder, or go on there; what several processes do together."

@@ -279,7 +279,8 @@ def execute_report(
     name: str,                      # evaluate, emulate, price_action
     folder: str | Path,             # of a finished run
     filed_as: str = "report",       # name of the executed notebook and its page
-    **parameters: Any,              # of the report, besides run_dir
+    told: str = "run_dir",          # the parameter that takes the folder
+    **parameters: Any,              # of the report, besides that
 ) -> Path | None:                   # the page, or None without the notebook tools
     "Execute a report of a run, and file it."
     try: import papermill
@@ -288,7 +289,7 @@ def execute_report(
               f"or papermill nbs/{name}.ipynb")
         return None
     made = Path(folder)/f"{filed_as}.ipynb"
-    given = dict(run_dir=str(folder), **parameters)
+    given = {told: str(folder)} | parameters
     quiet = ["--log-level=CRITICAL"]           # or a kernel warns that its socket on this very machine is not encrypted
     papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False,
                                extra_arguments=quiet)

@@ -39,7 +39,8 @@ _kinds: dict[str, Callable | str] = dict(variant="synthlab.experiments.sweeps:ru
                                          training="synthlab.experiments.experiment:train_task",
                                          parts="synthlab.experiments.experiment:fit_some",
                                          folds="synthlab.labs.quant.walk:do_folds",
-                                         block="synthlab.datasets.generate:do_named")
+                                         block="synthlab.datasets.generate:do_named",
+                                         chunk="synthlab.datasets.collisions:do_named")
 
 def register_task(
     kind: str,                  # what it is called in a task

@@ -335,11 +335,11 @@ class SmallestObjective(EventObjective):
 
 # %% ../../nbs/trainers/81_event_objectives.ipynb #f64c32d1
 def load_autoencoder(
-    path: Path | str,       # a checkpoint of a training whose `about` has the recipe under `model`
+    path: Path | str,       # a checkpoint of a training whose `about` has the recipe
 ) -> Autoencoder:           # in evaluation mode
     "The autoencoder of a checkpoint."
     header, own = read_header(Path(path))
-    recipe = own["state"].get("about", {}).get("model")
+    recipe = own["state"].get("about", {}).get("recipe")
     if not isinstance(recipe, Mapping): raise CheckpointError(f"{path} does not say which autoencoder it is of")
     model = create_autoencoder(recipe, seed=0)
     prefix = "model/autoencoder." if any(k.startswith("model/autoencoder.") for k in header) else "model/"

@@ -6,8 +6,7 @@ in one sentence before anything runs."""
 # %% auto #0
 __all__ = ['BASELINES', 'SPECIALISTS', 'ELSEWHERE', 'LAB_FILLS_IN', 'OPTIONS', 'MACRO_KNOBS', 'FRESH', 'MacroData', 'draws_hash',
            'MacroTraining', 'MacroEvaluation', 'MacroConfig', 'check_worlds', 'check_model', 'last_model',
-           'settle_macro', 'macro_config', 'block_groups', 'simulate_blocks', 'macro_store', 'fresh_counts',
-           'fresh_store', 'seeded', 'build_emulator']
+           'settle_macro', 'macro_config', 'macro_store', 'fresh_counts', 'fresh_store', 'seeded', 'build_emulator']
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #c3ea31fb
 import inspect
@@ -20,10 +19,10 @@ import torch
 from ...datasets.generate import BLOCK, Plan, generate_dataset, planned
 from ...datasets.store import ResponseStore, open_store
 from ...datasets.worlds import ORDER, get_world
+from ...experiments.blocks import blocks_by_tasks
 from ...experiments.config import nearest
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig
-from ...experiments.tasks import Task, error_of, run_tasks
 from ...models.emulators import Emulator
 from ...models.registry import ConfigError
 from ...models.specialists import LinearBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
@@ -204,36 +203,6 @@ def macro_config(
 MACRO_KNOBS = dict(worlds="data.worlds", n="data.n", model="model", regime="model.regime", epochs="training.epochs",
                    leave_out="evaluation.leave_out", seed="training.seed", device="device")
 
-# %% ../../../nbs/labs/macro/10_settings.ipynb #c8a8d2fe
-def block_groups(
-    blocks: Sequence[tuple[str, str]],  # world and number of each
-    jobs: int,                          # processes at once
-) -> dict[str, tuple[str, ...]]:        # name of a task -> its world and numbers, about four tasks a process
-    "Blocks that are computed by one task."
-    size, found = max(1, -(-len(blocks)//(4*jobs))), {}
-    for world in dict.fromkeys(w for w, _ in blocks):
-        own = [number for w, number in blocks if w == world]
-        found |= {f"{world}_{own[i]}": (world, *own[i:i + size]) for i in range(0, len(own), size)}
-    return found
-
-# %% ../../../nbs/labs/macro/10_settings.ipynb #1a174ac8
-def simulate_blocks(
-    jobs: int,                          # processes at once
-    folder: Path,                       # of the work in progress
-    blocks: Sequence[tuple[str, str]],  # world and number of each
-    tell: Callable[[tuple[str, str]], None],    # called with each that is done
-) -> None:
-    "Have blocks of a store simulated by tasks."
-    groups, logs = block_groups(blocks, jobs), folder/"tasks"
-    def told(name):
-        world, *numbers = groups[name]
-        if not Path(error_of(logs, name)).exists():
-            for number in numbers: tell((world, number))
-        return name
-    todo = [Task(name, "block", str(folder), words) for name, words in groups.items()]
-    why = run_tasks(todo, logs, jobs, progress=False, told=told)
-    if why: raise ValueError(next(iter(why.values())))
-
 # %% ../../../nbs/labs/macro/10_settings.ipynb #d573ea76
 def macro_store(
     config: MacroConfig,                # what `macro_config` gave
@@ -243,7 +212,7 @@ def macro_store(
     d = config.data
     if not d.root:
         root = Path(config.runs)/".data"/draws_hash(d)
-        execute = partial(simulate_blocks, d.processes) if d.processes > 1 else None
+        execute = partial(blocks_by_tasks, "block", d.processes, None) if d.processes > 1 else None
         return generate_dataset(root, d.worlds, d.n, d.T, d.horizon, d.seed, progress=progress, execute=execute)
     store = open_store(d.root)
     for world in d.worlds: store.info(world)        # complains about one that is not there
@@ -270,7 +239,7 @@ def fresh_store(
     T = about["T"] if config.model.get("regime", "A") != "A" else 1
     seed, horizon = about["seeds"]["global"] + FRESH, about["horizon"]
     name = planned(d.worlds, counts, Plan(seed, T, horizon, BLOCK), {})[1]["config_hash"]
-    execute = partial(simulate_blocks, d.processes) if d.processes > 1 else None
+    execute = partial(blocks_by_tasks, "block", d.processes, None) if d.processes > 1 else None
     return generate_dataset(Path(config.runs)/".data"/f"fresh_{name}", d.worlds, counts, T, horizon, seed,
                             progress=False, execute=execute)
 
