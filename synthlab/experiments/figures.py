@@ -52,13 +52,15 @@ def date_axis(
 
 # %% ../../nbs/experiments/15_figures.ipynb #171c6094
 class PlainDecades(LogLocator):
-    "1, 3, 10, 30; within one power of ten a few round numbers."
-    def __init__(self): super().__init__(subs=(1, 3), numticks=8)
+    "1, 3, 10, 30; within a power of ten 1, 2, 3, 5, 7; within less a few round numbers."
+    def __init__(self): super().__init__(numticks=8)
 
     def tick_values(self, vmin, vmax):
         "Where numbers stand between two ends."
         low, high = sorted((vmin, vmax))
-        return super().tick_values(low, high) if high > 10*low else plt.MaxNLocator(4).tick_values(low, high)
+        if high <= 2.5*low: return plt.MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
+        self.set_params(subs=(1, 3) if high > 10*low else (1, 2, 3, 5, 7))
+        return super().tick_values(low, high)
 
 def log_axis(
     ax: Axes,

@@ -6,9 +6,9 @@ jet, and once more with the momenta made alike; the rest shows why."""
 # %% auto #0
 __all__ = ['SCORE_COLOURS', 'MORE_SCORES', 'BACKGROUND', 'SIGNALS', 'CURVES', 'MORE_CURVES', 'FEATURES', 'ERRORS', 'SAMPLES',
            'QUANTITIES', 'score_colours', 'class_colours', 'class_rows', 'draw_curves', 'draw_learning',
-           'draw_features', 'draw_roc', 'draw_rocs', 'compared_with', 'draw_interval', 'draw_anomalies', 'draw_spectra',
-           'draw_codebook', 'principal_axes', 'draw_latents', 'draw_mass', 'spectrum_edges', 'draw_samples',
-           'draw_corrupted', 'events_figures']
+           'draw_features', 'draw_roc', 'draw_rocs', 'draw_interval', 'draw_anomalies', 'draw_spectra', 'draw_codebook',
+           'principal_axes', 'draw_latents', 'draw_mass', 'spectrum_edges', 'draw_samples', 'draw_corrupted',
+           'events_figures']
 
 # %% ../../../nbs/labs/events/22_figures.ipynb #dccc9713
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,8 @@ from ...metrics.anomalies import FEWEST
 
 # %% ../../../nbs/labs/events/22_figures.ipynb #57c57326
 SCORE_COLOURS = {"model": MODEL, "model, total": "#9ecae1", "jet mass": SHADES[2], "multiplicity": SHADES[0],
-                 "jet pt": SHADES[1], "PCA": SHADES[3], "isolation forest": SHADES[6], "supervised": TRUTH}
+                 "jet pt": SHADES[1], "sum of pT": SHADES[2], "PCA": SHADES[3], "isolation forest": SHADES[6],
+                 "supervised": TRUTH}
 MORE_SCORES = SHADES[5], SHADES[4], "#8c8c5a"
 
 def score_colours(
@@ -123,7 +124,7 @@ def draw_roc(
     ax: Axes,
     scores: Mapping[str, np.ndarray],   # name -> larger is odder, (n,)
     signal: np.ndarray,             # 1 signal, 0 background, (n,)
-    weights: np.ndarray | None = None,  # of the events, (n,), ≥ 0
+    weights: np.ndarray,            # of the events, (n,), ≥ 0
 ) -> Axes:
     "Signal that passes by background that passes."
     least = max((signal == 0).sum(), 1)
@@ -131,8 +132,7 @@ def draw_roc(
     ax.plot(coin, coin, color="0.75", lw=.8, ls="--", label="a coin")
     for name, colour in reversed(score_colours(list(scores)).items()):
         fine = np.isfinite(scores[name])
-        w = None if weights is None else weights[fine]
-        passed, found, _ = roc_curve(signal[fine], scores[name][fine], sample_weight=w)
+        passed, found, _ = roc_curve(signal[fine], scores[name][fine], sample_weight=weights[fine])
         wide = 1.9 if name == "model" else 1.4 if colour == SHADES[2] else .9
         ax.plot(passed, found, color=colour, lw=wide, ls=":" if name == "supervised" else "-", label=name)
     ax.axvspan(1/least, min(FEWEST/least, 1), color="0.94", lw=0, zorder=0)
@@ -142,7 +142,7 @@ def draw_roc(
 
 def draw_rocs(
     scores: Mapping[str, np.ndarray],   # name -> larger is odder, of all test events, (N,)
-    test: Events,
+    test: Events,                   # with their weights
     background: Sequence[str], signals: Sequence[str],      # names of classes
     matching: Mapping[str, np.ndarray] | None = None,       # signal -> weights that match momenta, (N,)
 ) -> Figure:
@@ -153,7 +153,7 @@ def draw_rocs(
     for line, row in zip(axes, rows):
         for ax, name in zip(line, signals):
             chosen = class_rows(test, name, *background)
-            w = matching[name][chosen] if row != rows[0] else None
+            w = (test.weight if row == rows[0] else matching[name])[chosen]
             draw_roc(ax, {k: v[chosen] for k, v in scores.items()}, class_rows(test, name)[chosen].astype(int), w)
         line[0].set_ylabel(f"{row}\nsignal that passes", fontsize=9)
     for ax, name in zip(axes[0], signals): ax.set_title(name.replace("_", " "), fontsize=9)
@@ -161,14 +161,7 @@ def draw_rocs(
     legend_above(fig, axes.flat, 3 if len(signals) == 1 else 5, backwards=True)
     return fig
 
-# %% ../../../nbs/labs/events/22_figures.ipynb #eb3f6bca
-def compared_with(
-    records: Sequence[Mapping],     # `anomalies` of a result
-) -> str | None:                    # a score; None: there are no differences
-    "The score that the others are compared with: it is ahead of itself by nothing."
-    same = [r["score"] for r in records if r.get("ahead") == r.get("ahead_low") == r.get("ahead_high") == 0]
-    return same[0] if same else None
-
+# %% ../../../nbs/labs/events/22_figures.ipynb #2e968f97
 def draw_interval(
     ax: Axes,
     ends: tuple[float, float, float],   # value, low, high
@@ -183,13 +176,14 @@ def draw_interval(
 
 def draw_anomalies(
     records: Sequence[Mapping],     # signal, matched, score, number, value, low, high, perhaps ahead, ahead_low, …
+    reference: str | None = None,   # the score that the others are compared with; None: there are no leads
     number: str = "auroc",          # which of the numbers
     level: float = .95,             # of the intervals
 ) -> Figure:
     "Every score with its interval, and its lead over the reference."
     own = [r for r in records if r["number"] == number and r.get("value") is not None]
     signals, scores = (list(dict.fromkeys(r[k] for r in own)) for k in ("signal", "score"))
-    reference, looks = compared_with(own), score_colours(scores)
+    looks = score_colours(scores)
     fig, axes = new_figure(7.2, .9 + (.55 + .3*len(scores))*len(signals), rows=len(signals), squeeze=False,
                            columns=2 if reference else 1, sharex="col", sharey=True)
     for line, signal in zip(axes, signals):
@@ -229,9 +223,10 @@ def draw_spectra(
     fine = np.isfinite(error) & (error > 0)
     edges = np.geomspace(*np.quantile(error[fine], (0, 1))*[.98, 1.02], bins + 1)
     for name, colour in class_colours(background, signals).items():
-        own = error[class_rows(test, name) & fine]
+        own = class_rows(test, name) & fine
         look = dict(histtype="stepfilled", alpha=.6, lw=0) if name in background else dict(histtype="step", lw=1.5)
-        ax.hist(own, edges, weights=np.full(len(own), 100/max(len(own), 1)), color=colour, **look,
+        share = 100*test.weight[own]/max(test.weight[own].sum(), 1e-12)
+        ax.hist(error[own], edges, weights=share, color=colour, **look,
                 label=name.replace("_", " "))
     usual = error[class_rows(test, *background) & fine]
     if len(usual): ax.axvline(np.quantile(usual, 1 - share), color="0.3", lw=1, ls="--",
@@ -319,8 +314,9 @@ def draw_mass(
 # %% ../../../nbs/labs/events/22_figures.ipynb #ac5a0ad5
 SAMPLES = {"test": dict(color=TRUTH, lw=1.4), "train": dict(color="0.6", lw=1), "samples": dict(color=MODEL, lw=1.6),
            "reconstructions": dict(color=SCORE_COLOURS["model, total"], lw=1.4)}
-QUANTITIES = {"mass": "jet mass, GeV", "jet_mass": "jet mass, GeV", "pt": "jet pT, GeV", "jet_pt": "jet pT, GeV",
-              "multiplicity": "particles", "met": "missing momentum, GeV", "ht": "sum of pT, GeV"}
+QUANTITIES = {"mass": "mass, GeV", "multiplicity": "particles", "width": "width: mean distance from the axis",
+              "hardest": "share of the hardest", "pt": "sum of pT, GeV", "jet_pt": "jet pT, GeV", "jet_eta": "jet η",
+              "met": "missing momentum, GeV"}       # the order in which they are drawn, others behind
 
 def spectrum_edges(
     values: np.ndarray,             # of the test, (n,)
@@ -337,8 +333,11 @@ def draw_samples(
     spectra: Mapping[str, Mapping[str, np.ndarray]],    # quantity -> sample -> a value an event
     distances: Sequence[Mapping] = (),  # sample, of, value, error
     bins: int = 30,
+    most: int = 6,                      # panels
 ) -> Figure:
     "Made events beside real ones."
+    order = sorted(spectra, key=lambda name: [*QUANTITIES, name].index(name))
+    spectra = {name: spectra[name] for name in order[:most]}
     columns = min(3, len(spectra))
     rows = -(-len(spectra)//columns)
     fig, axes = new_figure(.8 + 2.3*columns, .6 + 2.1*rows, rows=rows, columns=columns, squeeze=False)
@@ -384,10 +383,11 @@ def events_figures(
         best = int(history.loc[history["val_reconstruction"].idxmin(), "epoch"])
         found["training"] = draw_learning(history, best)
     if metrics.get("errors"): found["features"] = draw_features(metrics)
+    reference, level = metrics.get("reference"), metrics.get("level", .95)
     if data.signal and result.get("scores"):
         found["roc"] = draw_rocs(result["scores"], *classes, result.get("matching"))
-    if metrics.get("anomalies"): found["anomalies"] = draw_anomalies(metrics["anomalies"])
-    if metrics.get("inverse"): found["inverse"] = draw_anomalies(metrics["inverse"])
+    if metrics.get("anomalies"): found["anomalies"] = draw_anomalies(metrics["anomalies"], reference, level=level)
+    if metrics.get("inverse"): found["inverse"] = draw_anomalies(metrics["inverse"], reference, level=level)
     if result.get("scores"): found["spectra"] = draw_spectra(result["scores"]["model"], *classes)
     if result.get("shown") and plane_of(data.test.layout): found["display"] = draw_display(result["shown"])
     if result.get("codebook") is not None: found["codebook"] = draw_codebook(*result["codebook"])
@@ -397,5 +397,5 @@ def events_figures(
         cut = {name: result["scores"][name][usual] for name in ("model", "jet mass") if name in result["scores"]}
         found["mass"] = draw_mass(data.test.truth["jet_mass"][usual], cut, said=metrics["sculpting"])
     if result.get("spectra"): found["samples"] = draw_samples(result["spectra"], metrics.get("distances") or ())
-    if metrics.get("corrupted"): found["corrupted"] = draw_corrupted(metrics["corrupted"])
+    if metrics.get("corrupted"): found["corrupted"] = draw_corrupted(metrics["corrupted"], level)
     return found
