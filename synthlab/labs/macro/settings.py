@@ -20,7 +20,7 @@ import torch
 from ...datasets.generate import BLOCK, Plan, generate_dataset, planned
 from ...datasets.store import ResponseStore, open_store
 from ...datasets.worlds import ORDER, get_world
-from ...experiments.config import nearest
+from ...metrics.wording import nearest
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig
 from ...experiments.tasks import Task, error_of, run_tasks
