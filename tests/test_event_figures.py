@@ -17,18 +17,18 @@ from synthlab.datasets.toy_events import simulate_toys
 from synthlab.experiments.figures import MODEL, SHADES
 from synthlab.labs.events import comparison_figures as comparison, figures, monitor
 from synthlab.labs.events.display import draw_event, outside, plane_limits, reconstruct_events, rows_at, shown_events
-from synthlab.models.registry import ConfigError, registry
+from synthlab.labs.events.settings import FAMILIES, HEAVY, EventsLogging, check_families
+from synthlab.models.registry import registry
 from synthlab.trainers.event_batches import EventBatches
 from synthlab.trainers.event_objectives import autoencoder_for, create_objective
 from synthlab.trainers.facts import Facts
 from synthlab.trainers.steps import TrainingConfig
 from synthlab.trainers.trainer import Trainer
 
-ALL = {name: dict(enabled=True) | {switch: True for switch in more} for name, more in monitor.FAMILIES.items()}
+ALL = {name: dict(enabled=True) | (dict(heavy=True) if name in HEAVY else {}) for name in FAMILIES}
 
 def logging_of(**given):
-    usual = dict(make_plots=True, save_artifacts=True, figures_subdir="figures", fig_format="png", dpi=40, every=0, families=ALL)
-    return SimpleNamespace(**usual | given)
+    return EventsLogging(**dict(dpi=40, families=ALL) | given)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -45,7 +45,7 @@ def trainer_of(toys, folder, readers=(), **config):
                             latent=dict(name="vq", codes=16, revive_every=3), latent_dim=3)
     model.scaler.learn(toys)
     config = TrainingConfig(**dict(lr=1e-2, epochs=3, seed=1) | config)
-    return Trainer(create_objective("ae", model), config, folder, about=dict(model=model.recipe), progress=False, readers=readers)
+    return Trainer(create_objective("ae", model), config, folder, about=dict(recipe=model.recipe), progress=False, readers=readers)
 
 def fit(toys, folder, readers=(), resume=False, **config):
     trainer = trainer_of(toys, folder, readers, **config)
@@ -109,17 +109,17 @@ def test_families_from_a_file_of_settings_are_drawn(run):
 def test_a_loop_draws_its_own_families_only():
     assert monitor.drawn_families(logging_of(), "test_mlp") == ["losses", "metrics", "latency"]
     for loop in ("ae", "gan_ae", "diffusion_ae"):
-        assert monitor.drawn_families(logging_of(), loop) == [f for f in monitor.FAMILIES if f in registry.get_info(loop, "loop").facts["families"]]
+        assert monitor.drawn_families(logging_of(), loop) == [f for f in FAMILIES if f in registry.get_info(loop, "loop").facts["families"]]
 
 @pytest.mark.parametrize("families, word", [({"losess": {}}, "did you mean losses"), ({"losses": {"heavy": True}}, "no 'heavy'"),
-    ({"recon": {"enable": True}}, "did you mean enabled"), ({"recon": True}, "write logging.families.recon.enabled=true"), ({"recon": {"enabled": 1}}, "is 1; it is true or false")])
+    ({"recon": {"enable": True}}, "did you mean enabled"), ({"recon": True}, "write logging.families.recon.enabled=true"), ({"recon": {"enabled": 1}}, "is 1; use true or false")])
 def test_a_wrong_switch_is_refused_with_what_to_type(families, word):
-    with pytest.raises(ConfigError, match=word): monitor.check_families(families)
+    with pytest.raises(ValueError, match=word): check_families(families)
 
-@pytest.mark.parametrize("given, word", [(dict(fig_format="jpgg"), "did you mean jpg"), (dict(figures_subdir="/tmp"), "inside of the run"),
-    (dict(figures_subdir="a/../../b"), "inside of the run"), (dict(figures_subdir=""), "inside of the run"), (dict(dpi=0), "dots an inch"), (dict(every=-2), "0 for the end alone")])
+@pytest.mark.parametrize("given, word", [(dict(fig_format="pgn"), "did you mean png"), (dict(figures_subdir="/tmp"), "name of a folder in the run"),
+    (dict(figures_subdir="a/../../b"), "name of a folder in the run"), (dict(figures_subdir=""), "name of a folder in the run"), (dict(dpi=0), "use 20 or more"), (dict(every=-2), "0 or more")])
 def test_wrong_settings_are_refused_before_anything_is_trained(given, word):
-    with pytest.raises(ConfigError, match=word): monitor.figure_readers(logging_of(**given), "ae")
+    with pytest.raises(ValueError, match=word): logging_of(**given)
 
 def test_format_folder_and_size_are_used(run):
     logging = logging_of(families={"losses": {"enabled": True}}, figures_subdir="train/pictures", fig_format="svg")
