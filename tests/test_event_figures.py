@@ -2,7 +2,6 @@
 import random
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,14 +9,15 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import same_color
-from omegaconf import OmegaConf
 
 import tiny
 from synthlab.datasets.toy_events import simulate_toys
 from synthlab.experiments.figures import MODEL, SHADES
 from synthlab.labs.events import comparison_figures as comparison, figures, monitor
-from synthlab.labs.events.display import draw_event, outside, plane_limits, reconstruct_events, rows_at, shown_events
-from synthlab.labs.events.settings import FAMILIES, HEAVY, EventsLogging, check_families
+from synthlab.labs.events.display import draw_event, outside, plane_limits, rows_at, shown_events
+from synthlab.labs.events.judging import ask_events
+from synthlab.labs.events.loading import EventData
+from synthlab.labs.events.settings import FAMILIES, EventsLogging, events_config
 from synthlab.models.registry import registry
 from synthlab.trainers.event_batches import EventBatches
 from synthlab.trainers.event_objectives import autoencoder_for, create_objective
@@ -25,10 +25,10 @@ from synthlab.trainers.facts import Facts
 from synthlab.trainers.steps import TrainingConfig
 from synthlab.trainers.trainer import Trainer
 
-ALL = {name: dict(enabled=True) | (dict(heavy=True) if name in HEAVY else {}) for name in FAMILIES}
-
-def logging_of(**given):
-    return EventsLogging(**dict(dpi=40, families=ALL) | given)
+ALL = {name: dict(enabled=True) | (dict(heavy=True) if name in ("recon", "latency") else {}) for name in FAMILIES}
+NONE = {name: dict(enabled=False) for name in FAMILIES}
+def only(*names): return NONE | {name: ALL[name] for name in names}
+def logging_of(**given): return EventsLogging(**dict(dpi=40, families=ALL) | given)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -80,11 +80,11 @@ class Stop:
         if row["epoch"] == self.epoch: raise KeyboardInterrupt
 
 def test_drawing_and_being_stopped_change_no_bit(toys, plain, tmp_path):
-    readers = monitor.figure_readers(logging_of(every=2), "ae", toys)
+    readers = monitor.figure_readers(logging_of(every=2, families=only("losses", "recon", "codebook")), "ae", toys)
     with pytest.raises(KeyboardInterrupt): fit(toys, tmp_path, [*readers, Stop(2)])
     fit(toys, tmp_path, readers, resume=True)
     assert tiny.differs(tiny.left_by(plain), tiny.left_by(tmp_path)) == [] and not failures(tmp_path)
-    assert names(tmp_path) == [f"{f}-on_epoch_end-e002.png" for f in ("codebook", "latency", "losses", "metrics", "recon")] and plt.get_fignums() == []
+    assert names(tmp_path) == [f"{f}-on_epoch_end-e002.png" for f in ("codebook", "losses", "recon")] and plt.get_fignums() == []
 
 def test_the_end_touches_neither_random_state_nor_checkpoints(toys, run):
     states = lambda: (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
@@ -96,33 +96,26 @@ def test_the_end_touches_neither_random_state_nor_checkpoints(toys, run):
 
 # switches
 
-@pytest.mark.parametrize("given", [dict(make_plots=False), dict(save_artifacts=False), dict(families={}), dict(families={"losses": {"enabled": False}})])
+@pytest.mark.parametrize("given", [dict(make_plots=False), dict(save_artifacts=False), dict(families=NONE)])
 def test_what_is_switched_off_is_not_drawn(given, run, toys):
     assert monitor.figure_readers(logging_of(every=1, **given), "ae", toys) == [] == monitor.draw_end(run, logging_of(**given), "ae", toys)
     assert names(run) == []
 
-def test_families_from_a_file_of_settings_are_drawn(run):
-    "Such a mapping is no `dict`."
-    written = monitor.draw_end(run, logging_of(families=OmegaConf.create(dict(losses=dict(enabled=True), recon=dict(enabled=True, heavy=False)))), "ae")
-    assert [p.name for p in written] == ["losses-on_train_end-e003.png", "recon-on_train_end-e003.png"]
+@pytest.mark.parametrize("words, drawn", [((), ["losses", "metrics", "codebook", "latency"]), (("logging=plots_minimal",), ["losses"]),
+    (("logging.families.losses.enabled=false", "logging.families.recon.enabled=true"), ["metrics", "recon", "codebook", "latency"]),
+    (("logging=plots_full", "loop=gan_ae"), ["losses", "metrics", "recon", "codebook", "latency", "adversarial"]), (("logging.make_plots=false",), [])])
+def test_what_is_typed_is_drawn(words, drawn):
+    config = events_config(["data.source=toy", *words])
+    assert monitor.drawn_families(config.logging, config.loop["name"]) == drawn
+    assert len(monitor.figure_readers(config.logging, config.loop["name"])) == (len(drawn) if config.logging.every else 0)
 
 def test_a_loop_draws_its_own_families_only():
     assert monitor.drawn_families(logging_of(), "test_mlp") == ["losses", "metrics", "latency"]
     for loop in ("ae", "gan_ae", "diffusion_ae"):
         assert monitor.drawn_families(logging_of(), loop) == [f for f in FAMILIES if f in registry.get_info(loop, "loop").facts["families"]]
 
-@pytest.mark.parametrize("families, word", [({"losess": {}}, "did you mean losses"), ({"losses": {"heavy": True}}, "no 'heavy'"),
-    ({"recon": {"enable": True}}, "did you mean enabled"), ({"recon": True}, "write logging.families.recon.enabled=true"), ({"recon": {"enabled": 1}}, "is 1; use true or false")])
-def test_a_wrong_switch_is_refused_with_what_to_type(families, word):
-    with pytest.raises(ValueError, match=word): check_families(families)
-
-@pytest.mark.parametrize("given, word", [(dict(fig_format="pgn"), "did you mean png"), (dict(figures_subdir="/tmp"), "name of a folder in the run"),
-    (dict(figures_subdir="a/../../b"), "name of a folder in the run"), (dict(figures_subdir=""), "name of a folder in the run"), (dict(dpi=0), "use 20 or more"), (dict(every=-2), "0 or more")])
-def test_wrong_settings_are_refused_before_anything_is_trained(given, word):
-    with pytest.raises(ValueError, match=word): logging_of(**given)
-
 def test_format_folder_and_size_are_used(run):
-    logging = logging_of(families={"losses": {"enabled": True}}, figures_subdir="train/pictures", fig_format="svg")
+    logging = logging_of(families=only("losses"), figures_subdir="train/pictures", fig_format="svg")
     (path,) = monitor.draw_end(run, logging, "ae")
     assert path == run/"train/pictures/losses-on_train_end-e003.svg" and path.read_text().startswith("<?xml")
 
@@ -140,22 +133,26 @@ def test_a_family_that_fails_is_noted_and_the_others_are_drawn(run, monkeypatch)
 
 def test_a_reader_that_fails_stops_no_training(toys, tmp_path, monkeypatch):
     monkeypatch.setattr(monitor, "read_record", lambda folder: 1/0)
-    trainer = fit(toys, tmp_path, monitor.figure_readers(logging_of(every=2, families={"losses": {"enabled": True}}), "ae"), epochs=2)
+    trainer = fit(toys, tmp_path, monitor.figure_readers(logging_of(every=2, families=only("losses")), "ae"), epochs=2)
     assert trainer.epoch == 2 and failures(tmp_path) == ["figures of losses"] and names(tmp_path) == []
 
 def test_a_figure_appears_whole_or_not_at_all(run, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, to, **options: to.write(b"half") and 1/0)
-    assert monitor.draw_end(run, logging_of(families={"losses": {"enabled": True}}), "ae") == [] and names(run) == []
+    assert monitor.draw_end(run, logging_of(families=only("losses")), "ae") == [] and names(run) == []
 
 def test_without_a_folder_nothing_is_drawn():
     monitor.FigureReader("losses", logging_of(every=1))(dict(epoch=1), None)
 
 def test_a_training_that_stopped_early_is_drawn_at_its_last_epoch(toys, tmp_path):
     fit(toys, tmp_path, epochs=9, patience=1, min_delta=10.)
-    (path,) = monitor.draw_end(tmp_path, logging_of(families={"losses": {"enabled": True}}), "ae")
+    (path,) = monitor.draw_end(tmp_path, logging_of(families=only("losses")), "ae")
     assert path.name == "losses-on_train_end-e001.png"
 
 # pictures of events
+
+def answered(model, events):
+    answers = ask_events(model, events)
+    return answers.back, answers.errors["reconstruction"]
 
 def test_padding_and_the_order_of_particles_change_no_picture(toys):
     one = toys.take([3])
@@ -168,7 +165,7 @@ def test_padding_and_the_order_of_particles_change_no_picture(toys):
 def test_events_without_particles_are_never_shown(toys):
     empty = replace(toys, kind=np.where(np.arange(len(toys))[:, None] < 5, 0, toys.kind))
     model = trainer_of(toys, None).objective.autoencoder.eval()
-    answers, error = reconstruct_events(model, empty)
+    answers, error = answered(model, empty)
     assert np.isnan(error[:5]).all() and np.isfinite(error[5:]).all() and min(rows_at(error)) >= 5
     shown = shown_events(empty, answers, error)
     assert sum(outside(s.event, plane_limits(shown)) for s in shown) <= 2 and shown_events(empty.take(slice(0, 5)), answers, error[:5]) == []
@@ -187,9 +184,9 @@ def result(toys):
                    sculpting={k: dict(divergence=.1, chance=.02) for k in scores}, corrupted=[dict(corruption="drop_tokens", auroc=.6, low=.55, high=.7)],
                    distances=[dict(sample="samples", of="pt", value=3., error=1.)])
     history = pd.DataFrame(dict(epoch=[0, 1, 2], train_loss=[np.nan, 2., 1.], val_loss=[3., 2., 1.5], val_reconstruction=[1., .5, .6]))
-    data = SimpleNamespace(test=toys, background=("one_prong",), signal=("two_prong",))
+    data = EventData(toys, toys, toys, ("one_prong",), ("two_prong",))
     model = trainer_of(toys, None).objective.autoencoder.eval()
-    answers, error = reconstruct_events(model, toys)
+    answers, error = answered(model, toys)
     return dict(metrics=metrics, history=history, data=data, scores=scores, matching={"two_prong": np.ones(n)}, latents=rng.normal(size=(n, 3)),
                 codebook=(np.array([5., 3, 0, 0]), rng.normal(size=(4, 3))), shown=shown_events(toys, answers, error),
                 spectra={"pt": {"test": rng.normal(size=n), "samples": rng.normal(size=n)}})
@@ -212,7 +209,7 @@ def test_what_is_not_there_is_left_out(without, lost, result, monkeypatch):
 
 def test_without_a_signal_nothing_is_ranked(result):
     "And a latent of one number still has a map."
-    alone = result | dict(data=SimpleNamespace(**vars(result["data"]) | dict(signal=())), latents=result["latents"][:, :1],
+    alone = result | dict(data=replace(result["data"], signal=()), latents=result["latents"][:, :1],
                           metrics=result["metrics"] | dict(anomalies=[]))
     assert not {"roc", "anomalies"} & set(figures.events_figures(alone))
     plt.close("all")

@@ -5,22 +5,17 @@ came back of it."""
 
 # %% auto #0
 __all__ = ['KIND_LOOKS', 'MORE_LOOKS', 'PLANES', 'INK', 'QUANTILES', 'kind_looks', 'Plane', 'plane_of', 'pt_shares', 'draw_event',
-           'reconstruct_events', 'Shown', 'rows_at', 'shown_events', 'plane_limits', 'outside', 'draw_display',
-           'display_legend']
+           'Shown', 'rows_at', 'shown_events', 'plane_limits', 'outside', 'draw_display', 'display_legend']
 
 # %% ../../../nbs/labs/events/21_display.ipynb #7d00b0da
 from collections.abc import Sequence
 from typing import NamedTuple
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from ...datasets.events import EventLayout, Events
 from ...experiments.figures import new_figure
-from ...models.autoencoder import Autoencoder
-from ...trainers.event_batches import EventBatches
-from ...trainers.event_losses import event_errors, own_mean
 
 # %% ../../../nbs/labs/events/21_display.ipynb #220a8a64
 KIND_LOOKS = {      # kind -> colour and mark
@@ -84,23 +79,6 @@ def draw_event(
                    linewidths=.4, label=name, zorder=3 - share[own].max(initial=0))     # small ones on top
     ax.tick_params(labelsize=8)
     return ax
-
-# %% ../../../nbs/labs/events/21_display.ipynb #bd20ea24
-@torch.no_grad()
-def reconstruct_events(
-    model: Autoencoder,     # in evaluation mode
-    events: Events,
-    at_once: int = 512,     # events in memory
-) -> tuple[Events, np.ndarray]:     # what came back; mean squared error of each event, (N,), NaN without particles
-    "Events to what an autoencoder makes of them."
-    batches, parts, errors = EventBatches(events, at_once, shuffle=False, device=model.scaler.tokens.device), [], []
-    for position in range(len(batches)):
-        output, scaled = model(batch := batches.batch(0, position))
-        parts.append({"kind": batch["kind"]} | model.in_units(output, scaled.mask))
-        own = event_errors(output, scaled, model.scaler.features)["reconstruction"]
-        errors.append(own_mean(own, scaled).cpu().numpy())
-    found = {name: torch.cat([p[name] for p in parts]).cpu().numpy() for name in ("continuous", "kind", "globals")}
-    return Events(events.layout, **found, label=events.label, classes=events.classes), np.concatenate(errors)
 
 # %% ../../../nbs/labs/events/21_display.ipynb #0af41543
 QUANTILES = .1, .5, .9

@@ -7,7 +7,7 @@ jet, and once more with the momenta made alike; the rest shows why."""
 __all__ = ['SCORE_COLOURS', 'MORE_SCORES', 'BACKGROUND', 'SIGNALS', 'CURVES', 'MORE_CURVES', 'FEATURES', 'ERRORS', 'SAMPLES',
            'QUANTITIES', 'score_colours', 'class_colours', 'class_rows', 'draw_curves', 'draw_learning',
            'draw_features', 'draw_roc', 'draw_rocs', 'draw_interval', 'draw_anomalies', 'draw_spectra', 'draw_codebook',
-           'principal_axes', 'draw_latents', 'draw_mass', 'spectrum_edges', 'draw_samples', 'draw_corrupted',
+           'principal_axes', 'draw_latents', 'passing', 'draw_mass', 'spectrum_edges', 'draw_samples', 'draw_corrupted',
            'events_figures']
 
 # %% ../../../nbs/labs/events/22_figures.ipynb #dccc9713
@@ -22,13 +22,14 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_curve
 from ...datasets.events import Events
 from ...experiments.figures import MODEL, SHADES, TRUTH, legend_above, log_axis, new_figure
+from .baselines import event_quantities
 from .display import draw_display, plane_of
 from ...metrics.anomalies import FEWEST
 
 # %% ../../../nbs/labs/events/22_figures.ipynb #57c57326
 SCORE_COLOURS = {"model": MODEL, "model, total": "#9ecae1", "jet mass": SHADES[2], "multiplicity": SHADES[0],
                  "jet pt": SHADES[1], "sum of pT": SHADES[2], "PCA": SHADES[3], "isolation forest": SHADES[6],
-                 "supervised": TRUTH}
+                 "mass of particles": SHADES[2], "supervised": TRUTH}
 MORE_SCORES = SHADES[5], SHADES[4], "#8c8c5a"
 
 def score_colours(
@@ -225,8 +226,8 @@ def draw_spectra(
     for name, colour in class_colours(background, signals).items():
         own = class_rows(test, name) & fine
         look = dict(histtype="stepfilled", alpha=.6, lw=0) if name in background else dict(histtype="step", lw=1.5)
-        share = 100*test.weight[own]/max(test.weight[own].sum(), 1e-12)
-        ax.hist(error[own], edges, weights=share, color=colour, **look,
+        part = 100*test.weight[own]/max(test.weight[own].sum(), 1e-12)
+        ax.hist(error[own], edges, weights=part, color=colour, **look,
                 label=name.replace("_", " "))
     usual = error[class_rows(test, *background) & fine]
     if len(usual): ax.axvline(np.quantile(usual, 1 - share), color="0.3", lw=1, ls="--",
@@ -284,37 +285,43 @@ def draw_latents(
     ax.legend(frameon=False, fontsize=8, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
 
-# %% ../../../nbs/labs/events/22_figures.ipynb #3e792167
+# %% ../../../nbs/labs/events/22_figures.ipynb #f00fdc2b
+def passing(
+    score: np.ndarray, weights: np.ndarray,     # larger is odder, and ≥ 0, (n,)
+    share: float,                   # of the weight that passes
+) -> np.ndarray:                    # positions
+    "The oddest events, as near to a share of all as can be."
+    order = np.argsort(-score, kind="stable")
+    return order[:1 + np.abs(weights[order].cumsum() - share*weights.sum()).argmin()]
+
 def draw_mass(
     mass: np.ndarray,               # of background events, GeV, (n,)
     scores: Mapping[str, np.ndarray],   # name -> larger is odder, (n,); each with its marks
+    weights: np.ndarray,            # of the events, (n,), ≥ 0
+    said: Mapping[str, Mapping],    # `sculpting` of a result: name -> divergence and chance, in bits
     share: float = .1,              # that passes
-    said: Mapping[str, Mapping] | None = None,  # name -> divergence and chance, in bits
-    bins: int = 20,
 ) -> Figure:
     "The mass before and after a cut."
     fig, ax = new_figure(6, 2.9)
-    edges = np.linspace(0, np.quantile(mass, .99), bins + 1)
-    middle, width, kept = (edges[1:] + edges[:-1])/2, edges[1] - edges[0], max(1, round(share*len(mass)))
-    ax.hist(mass, edges, weights=np.full(len(mass), 100/len(mass)), color=BACKGROUND, alpha=.6, lw=0,
-            label="all background")
+    edges = np.linspace(0, np.quantile(mass, .99), 1 + int(np.clip(len(mass)//25, 8, 25)))
+    middle, width = (edges[1:] + edges[:-1])/2, edges[1] - edges[0]
+    ax.hist(mass, edges, weights=100*weights/weights.sum(), color=BACKGROUND, alpha=.6, lw=0, label="all background")
     for k, (name, colour) in enumerate(score_colours(list(scores)).items()):
-        passed = np.histogram(mass[np.argsort(-scores[name], kind="stable")[:kept]], edges)[0]
-        note = "" if not said or name not in said else f": {said[name]['divergence']:.2g} bits"
-        at = middle + width*(k - (len(scores) - 1)/2)*.25
-        some = passed > 0
-        ax.errorbar(at[some], 100*passed[some]/kept, 100*np.sqrt(passed[some])/kept, fmt="o", ms=4, lw=1, color=colour,
-                    label=f"{100*share:g} % by {name}{note}")
-    chance = max((v["chance"] for v in (said or {}).values()), default=None)
+        kept = passing(scores[name], weights, share)
+        passed, squares = (np.histogram(mass[kept], edges, weights=weights[kept]**power)[0] for power in (1, 2))
+        at, some = middle + width*(k - (len(scores) - 1)/2)*.25, passed > 0
+        height, error = (100*x[some]/weights[kept].sum() for x in (passed, np.sqrt(squares)))
+        ax.errorbar(at[some], height, error, fmt="o", ms=4, lw=1, color=colour,
+                    label=f"{100*share:g} % by {name}: {said[name]['divergence']:.2g} bits")
+    chance = max(said[name]["chance"] for name in scores)
     ax.set(xlabel="mass, GeV", ylabel="events, %", ylim=(0, None))
-    ax.legend(frameon=False, fontsize=8, title_fontsize=8,
-              title=None if chance is None else f"cuts at random: up to {chance:.2g} bits")
+    ax.legend(frameon=False, fontsize=8, title_fontsize=8, title=f"cuts at random: up to {chance:.2g} bits")
     return fig
 
 # %% ../../../nbs/labs/events/22_figures.ipynb #ac5a0ad5
 SAMPLES = {"test": dict(color=TRUTH, lw=1.4), "train": dict(color="0.6", lw=1), "samples": dict(color=MODEL, lw=1.6),
            "reconstructions": dict(color=SCORE_COLOURS["model, total"], lw=1.4)}
-QUANTITIES = {"mass": "mass, GeV", "multiplicity": "particles", "width": "width: mean distance from the axis",
+QUANTITIES = {"mass": "mass, GeV", "multiplicity": "particles", "width": "distance from the axis",
               "hardest": "share of the hardest", "pt": "sum of pT, GeV", "jet_pt": "jet pT, GeV", "jet_eta": "jet η",
               "met": "missing momentum, GeV"}       # the order in which they are drawn, others behind
 
@@ -349,7 +356,7 @@ def draw_samples(
             ax.hist(inside, edges, weights=np.full(len(values), 100/len(values)), histtype="step", label=sample,
                     **SAMPLES.get(sample, dict(color="C8")))
         own = [r for r in distances if r["of"] == name and r.get("value") is not None]
-        ax.set_title("\n".join(f"{r['sample']}: {r['value']:.2g} ± {r['error']:.1g}" for r in own), fontsize=7)
+        ax.set_title("\n".join(f"{r['sample']}: {r['value']:.2g} ± {r['error']:.2g}" for r in own), fontsize=7)
         ax.set_xlabel(QUANTITIES.get(name, name.replace("_", " ")), fontsize=9)
         ax.tick_params(labelsize=8)
     for ax in axes[:, 0]: ax.set_ylabel("events, %", fontsize=9)
@@ -392,10 +399,11 @@ def events_figures(
     if result.get("shown") and plane_of(data.test.layout): found["display"] = draw_display(result["shown"])
     if result.get("codebook") is not None: found["codebook"] = draw_codebook(*result["codebook"])
     if result.get("latents") is not None: found["latents"] = draw_latents(result["latents"], *classes)
-    if metrics.get("sculpting") and result.get("scores") and "jet_mass" in data.test.truth:
-        usual = class_rows(data.test, *data.background)
-        cut = {name: result["scores"][name][usual] for name in ("model", "jet mass") if name in result["scores"]}
-        found["mass"] = draw_mass(data.test.truth["jet_mass"][usual], cut, said=metrics["sculpting"])
+    if metrics.get("sculpting") and result.get("scores"):
+        rows = class_rows(data.test, *data.background)
+        usual, cut = data.test.take(rows), {n: result["scores"][n][rows] for n in ("model", reference)}
+        mass = usual.truth["jet_mass"] if "jet_mass" in usual.truth else event_quantities(usual)["mass"]
+        found["mass"] = draw_mass(mass, cut, usual.weight, metrics["sculpting"])
     if result.get("spectra"): found["samples"] = draw_samples(result["spectra"], metrics.get("distances") or ())
     if metrics.get("corrupted"): found["corrupted"] = draw_corrupted(metrics["corrupted"], level)
     return found

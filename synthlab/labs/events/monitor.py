@@ -22,22 +22,23 @@ from ...datasets.events import Events
 from ...experiments.figures import log_axis, new_figure
 from ...experiments.moments import epoch_table
 from ...experiments.runs import RunFolder
-from .display import draw_display, plane_of, reconstruct_events, shown_events
+from .display import draw_display, plane_of, shown_events
 from .figures import FEATURES, draw_curves
+from .judging import ask_events
 from .settings import FAMILIES, EventsLogging
 from ...models.registry import registry
 from ...trainers.event_objectives import load_autoencoder
 from ...trainers.facts import Facts, atomic_write
 
 # %% ../../../nbs/labs/events/24_monitor.ipynb #0661330c
-USUAL = "losses", "metrics", "latency"
+USUAL = "losses", "metrics", "latency"      # families of a loop that names none
 
 def drawn_families(
     logging: EventsLogging,
     loop: str,                  # a name of kind `loop`
 ) -> list[str]:                 # in the order of `FAMILIES`
     "The families that this loop draws under these settings."
-    if not logging.save_artifacts: return []
+    if not (logging.make_plots and logging.save_artifacts): return []
     known = registry.get_info(loop, "loop").facts.get("families", USUAL)
     return [f for f in FAMILIES if f in known and logging.drawn(f)]
 
@@ -116,7 +117,8 @@ def recon_figures(
         yield fig
     if not heavy or events is None or plane_of(events.layout) is None: return
     model, some = load_autoencoder(record.folder/"checkpoints"/"best.safetensors"), events.take(slice(0, FEW))
-    if shown := shown_events(some, *reconstruct_events(model, some)): yield draw_display(shown)
+    answers = ask_events(model, some)
+    if shown := shown_events(some, answers.back, answers.errors["reconstruction"]): yield draw_display(shown)
 
 # %% ../../../nbs/labs/events/24_monitor.ipynb #17fd5781
 def panels(
