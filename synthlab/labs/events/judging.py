@@ -20,6 +20,7 @@ import torch
 from sklearn.decomposition import PCA
 from ...datasets.corruptions import corrupt
 from ...datasets.events import Events, leading_tokens
+from ...experiments.verdicts import counted
 from .baselines import (baseline_scores, event_quantities, event_table, flow_features,
                                             matched_momentum, reference_of, supervised_bound)
 from .display import shown_events
@@ -354,7 +355,9 @@ def missing_notes(
     if unbound: notes.append(f"There are too few events of {' and '.join(unbound)} for a supervised bound.")
     if distances and not any(d["of"] == "FPD" for d in distances):
         notes.append("There are too few events for Fréchet's distance.")
-    if left_out: notes.append(f"{left_out} events of the test have no particle and are left out.")
+    if left_out:
+        notes.append(f"{counted(left_out, 'event')} of the test {'has' if left_out == 1 else 'have'} no particle and "
+                     f"{'is' if left_out == 1 else 'are'} left out.")
     return notes + [refused]*bool(refused)
 
 def judged_samples(
