@@ -540,7 +540,7 @@ def test_gaps_against_counting(step, dropped, seed):
             assert_valid(filled)
             assert (new.volume == 0).all() and all(new[f].equals(bars.close.reindex(new.index, method="ffill").rename(f)) for f in FIELDS[:4])
     if far:
-        with pytest.raises(BarError, match=f"the first of {len(far)} gaps") as e: fill_gaps(bars, "error")
+        with pytest.raises(BarError, match=f"the first of {len(far)} gap") as e: fill_gaps(bars, "error")
         assert e.value.row == kept.index(far[0][0])
     else: assert_same(fill_gaps(bars, "error")[0], bars)
 
@@ -589,8 +589,8 @@ GAPS = {    # asset: rows, gaps, bars missing in them
 }
 TOLD = {    # what is repaired in which asset
     ("crypto_30m_usd_2017_2023", "SOLUSDT"): ["rows were put in order of time (4 steps went back)", "28 exact repetitions of a row were dropped"],
-    ("equity_1d_panel_2015_2020", "DIS"): ["1 bars were widened to hold their open and close"],
-    ("equity_1d_panel_2015_2020", "DXC"): ["1 bars were widened to hold their open and close"],
+    ("equity_1d_panel_2015_2020", "DIS"): ["1 bar was widened to hold its open and close"],
+    ("equity_1d_panel_2015_2020", "DXC"): ["1 bar was widened to hold its open and close"],
     ("vol_1d_vix", "VIX"): ["only one price a bar: open, high and low were set to it", "no volume: it was set to 0", "46 rows without any price were dropped"],
     **{("equity_1d_close_20stocks", k): ["only one price a bar: open, high and low were set to it", "no volume: it was set to 0"] for k in ("AAPL", "XOM")},
 }

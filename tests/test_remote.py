@@ -278,7 +278,7 @@ def test_bars_of_an_exchange_are_checked_like_any_others(tmp_path):
     rows[4][3] = "99999.00000000"                                   # a low above the high
     with pytest.raises(BarError, match=r"binance BTC/USDT: row 4 .*is a high below its low"): source(Recorded(listed(rows), FIRST + 10*MINUTE), tmp_path).load()
     rows[4][1:6] = [None]*5
-    with pytest.warns(BarWarning, match="1 rows without any price"):
+    with pytest.warns(BarWarning, match="1 row without any price"):
         assert len(source(Recorded(listed(rows), FIRST + 10*MINUTE), tmp_path/"b").load()["BTC/USDT"]) == 9
 
 def test_limit_and_since(tmp_path):

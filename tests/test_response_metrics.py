@@ -183,7 +183,7 @@ def test_units_are_read_by_position():
     (lambda: nrmse(np.ones((41, 3)), np.ones((41, 3)), 1., np.ones(40)), "give 41 numbers"),
     (lambda: nrmse(np.ones(41), np.ones(41), 1.), r"\(…, H\+1, V\)"),
     (lambda: sign_at_impact(np.ones((2, 3)), np.ones((2, 3))), "use 1 to 2"),
-    (lambda: horizon_weights(-1), "0 or more"), (lambda: horizon_weights(4, tau=0), "tau"), (lambda: horizon_weights(4, "ipmact"), "there are uniform"),
+    (lambda: horizon_weights(-1), "0 or more"), (lambda: horizon_weights(4, tau=0), "tau"), (lambda: horizon_weights(4, "ipmact"), "did you mean impact"),
     (lambda: hf_ratio(np.ones((4, 1)), 1), "2 quarters"), (lambda: overshoot_ratio(np.ones((4, 1)), 0), "share of the peak"),
     (lambda: gap_metric(np.ones(4), np.ones((4, 1))), "same errors"), (lambda: gap_metric([-1.], [1.]), "0 or more"), (lambda: band_coverage(np.ones((4, 3)), np.ones(4), np.ones((4, 3)), [.5]), "spread has the shape"),
     (lambda: band_coverage(np.ones(4), np.ones((4, 1)), np.ones(4), [.5]), "spread has the shape"), (lambda: band_coverage([1.], [0.], [1.], [.5]), "spread must be > 0"),

@@ -33,6 +33,10 @@ def test_every_notebook_is_a_page(built):
     made = {p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")} - {"genindex.html", "search.html"}
     assert sorted(made) == ALL
 
+def test_no_page_tells_where_an_object_lies_in_memory(built):
+    "A default that is an object needs a name of its own: its address says nothing, and is another in every build."
+    assert [p.relative_to(SITE).as_posix() for p in sorted(SITE.rglob("*.html")) if re.search(r"object at 0x[0-9a-f]", p.read_text())] == []
+
 @pytest.mark.parametrize("report", [p.stem for p in sorted((ROOT/"nbs").glob("*.ipynb"))])
 def test_every_table_of_a_report_is_on_its_page(built, report):
     "Also one that comes after a sentence that was displayed."

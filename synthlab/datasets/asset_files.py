@@ -17,10 +17,9 @@ import shutil
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .bars import (BarError, SPIKE, check_values, find_columns, find_jump, is_volume, put_in_order,
-                                    take_clock, take_values, tell_splits)
+from .bars import (BarError, REPAIRED, SPIKE, check_values, find_columns, find_jump, is_volume,
+                                    put_in_order, say_repair, take_clock, take_values, tell_splits)
 from .tables import further_column
-from ..metrics.wording import counted
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #dd19a735
 HEADER = 128                # bytes before the numbers in a file
@@ -67,7 +66,17 @@ class AssetWriter:
         "Add repairs up; sentences that differ in a number alone are one."
         for text in repairs:
             kind, count = re.sub(r"\d+", "{}", text, count=1), re.search(r"\d+", text)
+            for one, several in REPAIRED.values(): kind = kind.replace(f"{{}} {one}", f"{{}} {several}")
             self.repairs[kind] = self.repairs.get(kind, 0) + (int(count[0]) if count else 0)
+
+    def told(self) -> list[str]:
+        "What was noted, in sentences."
+        said = []
+        for kind, count in self.repairs.items():
+            if count == 1:
+                for one, several in REPAIRED.values(): kind = kind.replace(f"{{}} {several}", f"{{}} {one}")
+            said.append(kind.format(count))
+        return said
 
     def add(self,
         frame: pd.DataFrame,    # some rows of a table, one asset
@@ -85,8 +94,7 @@ class AssetWriter:
         values, repairs = take_values(frame, parts, rest, self.name, fail)
         if (values[:, 4] > 0).any(): self.volume = parts["volume"]
         if (np.isnan(values[:, :4]).all(1) & ~(values[:, 4] > 0)).all():
-            return self.note([
-                counted(len(values), "row without any price was dropped", "rows without any price were dropped")])
+            return self.note([say_repair("empty", len(values))])
         keep, more = check_values(values, self.name, fail)
         self.note(repairs + more)
         further = [further_column(frame, c, times, self.name, rows) for c in self.columns]

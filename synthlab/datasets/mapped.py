@@ -111,8 +111,7 @@ class MappedParquet(DataSource):
                     writers[name].add(table, first + (np.arange(len(table)) if rows is None else rows))
             if not writers: raise BarError("there are no rows; give bars", str(self.path))
             assets = {name: writers[name].finish() for name in sorted(writers)}
-            told = [f"{name}: " + "; ".join(k.format(n) for k, n in w.repairs.items())
-                for name, w in writers.items() if w.repairs]
+            told = [f"{name}: {'; '.join(w.told())}" for name, w in writers.items() if w.repairs]
             write_manifest(part, {"source": source, "repairs": told, "assets": assets,
                 "files": [f for a in assets.values() for f in a["files"].values()]})
             publish(part, self.folder)

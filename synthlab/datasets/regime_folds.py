@@ -178,6 +178,8 @@ class TargetBuilder:
     "Targets from a frame: a series, and windows of it."
     columns: tuple = ("close",)
 
+    def __repr__(self): return f"{type(self).__name__}({', '.join(map(repr, self.columns))})"
+
     def __call__(self, frame: pd.DataFrame) -> np.ndarray:
         "(T,), or (C, T) for several columns, float32."
         raise NotImplementedError

@@ -209,7 +209,8 @@ def parse_target(
     optional = kind in ("mfe", "mdd", "mfe_share") and len(rest) == 1       # a threshold that says nothing here
     if len(rest) != question.distances and not optional:
         raise ValueError(f"{name!r} has {counted(len(rest), 'number')} behind its length; {kind} takes "
-                         f"{question.distances}" + (f", such as {kind}_60m" + "_1.0_0.5"[:4*question.distances] if question.distances else ""))
+                         f"{question.distances}" + (f", such as {kind}_60m" + "_1.0_0.5"[:4*question.distances]
+                                                    if question.distances else ""))
     if any(d <= 0 for d in rest): raise ValueError(f"{name!r}: a distance is above 0")
     return Target(name, kind, found["length"], rest[:question.distances], question)
 

@@ -5,11 +5,11 @@ another machine without running anybody's code."""
 
 # %% auto #0
 __all__ = ['FILES', 'check_publishable', 'without_folders', 'published_about', 'model_card', 'find_published', 'hub', 'download',
-           'load_published', 'HubManager']
+           'load_published', 'published_text', 'whole_folder', 'HubManager']
 
 # %% ../../nbs/experiments/40_publish.ipynb #b7ad1ff0
 import os, re, shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from omegaconf import OmegaConf
@@ -120,9 +120,41 @@ def load_published(
     except (ConfigError, TypeError) as e: raise CheckpointError(f"{path} has settings that cannot be: {e}") from None
     return model, about
 
-# %% ../../nbs/experiments/40_publish.ipynb #b9fd7df9
+# %% ../../nbs/experiments/40_publish.ipynb #1d09f84f
 FILES = "model.safetensors", "README.md", "architecture.json", "config.yaml", "result.json"
 
+def published_text(
+    lab: Lab, model: Any,
+    about: Mapping[str, Any],           # what `published_about` gave
+    result: Mapping[str, Any],          # without folders of this machine
+    where: str,                         # what is given to `load_published`
+) -> dict[str, str]:                    # file -> its content
+    "Everything that is published besides the weights."
+    text = {"config.yaml": OmegaConf.to_yaml(OmegaConf.create(about["config"])),
+            "result.json": json_text(result, indent=1) + "\n", "README.md": model_card(lab, about, result, where)}
+    parts = lab.architecture(model, about)
+    return text | ({"architecture.json": json_text(parts, indent=1) + "\n"} if parts else {})
+
+# %% ../../nbs/experiments/40_publish.ipynb #bf110981
+def whole_folder(
+    folder: Path,                       # where it is to be; what lies there is replaced
+    write: Callable[[Path], Any],       # writes everything into an empty folder
+) -> Path:                              # `folder`
+    "Write a folder, as a whole or not at all."
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir()
+        write(new)
+        if folder.exists(): folder.rename(old)
+        new.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        for left in (new, old): shutil.rmtree(left, ignore_errors=True)
+    return folder
+
+# %% ../../nbs/experiments/40_publish.ipynb #b9fd7df9
 class HubManager:
     "Files a finished run for others, on the disk and on the Hugging Face hub."
     def __init__(self,
@@ -152,30 +184,14 @@ class HubManager:
     def write(self, folder: Path):
         "Write all files into an empty folder."
         where = f"{self.repo_id}/{self.path}" if self.repo_id else (self.output_root/self.path).as_posix()
-        text = {"config.yaml": OmegaConf.to_yaml(OmegaConf.create(self.about["config"])),
-                "result.json": json_text(self.result, indent=1) + "\n",
-                "README.md": model_card(self.lab, self.about, self.result, where)}
-        parts = self.lab.architecture(self.model, self.about)
-        if parts: text["architecture.json"] = json_text(parts, indent=1) + "\n"
+        text = published_text(self.lab, self.model, self.about, self.result, where)
         state = {k: self.state[k] for k in ("config", "epoch") if k in self.state}
         save_checkpoint(folder/"model.safetensors", self.weights, state | dict(about=self.about))
         for name, content in text.items(): atomic_write(folder/name, content)
 
     def save(self) -> Path:                 # the folder, with `FILES`
         "Write the folder, as a whole or not at all."
-        folder = self.output_root/self.path
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            new.mkdir()
-            self.write(new)
-            if folder.exists(): folder.rename(old)
-            new.rename(folder)
-            sync_folder(folder.parent)
-        finally:
-            for left in (new, old): shutil.rmtree(left, ignore_errors=True)
-        return folder
+        return whole_folder(self.output_root/self.path, self.write)
 
     def save_and_push(self,
         private: bool = False,              # whether a new repository is hidden from others

@@ -28,7 +28,7 @@ def closest(
     if asked in whole: return whole[asked]
     if len(same := ends.get(end(asked), ())) == 1: return same[0]
     for typed, names in ((asked, whole), (end(asked), {e: there[0] for e, there in ends.items()})):
-        if found := difflib.get_close_matches(typed, names, 1, .6 if len(typed) > 4 else .5): return names[found[0]]
+        if found := difflib.get_close_matches(typed, names, 1, .5): return names[found[0]]
 
 # %% ../../nbs/metrics/02_wording.ipynb #de2eab0c
 SHOWN = 20      # names that a complaint lists

@@ -107,6 +107,8 @@ class Registry:
         self.kinds, self._store = {}, {}
         for kind in KINDS: self.add_kind(kind)
 
+    def __repr__(self): return "Registry()"
+
     def add_kind(self,
         kind: str,                          # one lower-case word, underscores allowed
         description: str = "",              # one sentence on what it is for

@@ -7,7 +7,8 @@ writes down what came of it; interrupted anywhere, it goes on there."""
 __all__ = ['GIVEN', 'BY_GRADIENTS', 'KINDS', 'FINAL', 'Network', 'networks', 'untrained', 'own_training', 'several_parts',
            'network_training', 'WarmPart', 'calibrate_emulator', 'certify_emulator', 'by_world', 'judge_standing',
            'judge_left_out', 'taught_worlds', 'certified_numbers', 'judge_emulators', 'with_line', 'held_out',
-           'headline_error', 'emulation_numbers', 'MacroComparing', 'MacroLab', 'worlds_that_know', 'answer']
+           'headline_error', 'emulation_numbers', 'MacroComparing', 'restore_emulator', 'complete_emulator',
+           'MacroFitting', 'MacroLab', 'worlds_that_know', 'answer']
 
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #291a3219
 from collections.abc import Mapping, Sequence
@@ -333,17 +334,44 @@ class MacroComparing(LabComparing):
         index = pd.MultiIndex.from_arrays([held["world"], held["draw"]], names=["world", "draw"])
         return pd.Series(held["loss"], index, dtype=float)
 
-# %% ../../../nbs/labs/macro/20_experiment.ipynb #f033da79
-@register_lab
-class MacroLab(MacroSharing, MacroComparing, Lab):
-    "How does an economy answer a shock?"
-    name, title = "macro", "emulate economies: one network for several worlds, beside specialists and the truth"
-    schema, knobs, words = MacroConfig, MACRO_KNOBS, ELSEWHERE
-    headline, report = Headline("nrmse", "NRMSE %", scale=100), "emulate"
-    taught = "data.", "model", "training.", "evaluation."
-    may_change = "evaluation.timing_draws", "data.root"
-    evidence = EVIDENCE
+# %% ../../../nbs/labs/macro/20_experiment.ipynb #03e85cf6
+def restore_emulator(
+    emulator: Emulator,                 # rebuilt; domains and certificates are put into it
+    about: Mapping[str, Any],           # what its checkpoint says
+) -> None:
+    "Where an emulator was taught and what is certified, from its checkpoint."
+    said = about.get("domain")
+    if not isinstance(said, Mapping):
+        raise CheckpointError("it does not say where it was taught; train it again")
+    emulator.domains = {w: read_domain(known, said.get(w)) for w, known in emulator.worlds.items()}
+    emulator.certificates = read_certificates(emulator, about.get("certificate", {}))
 
+# %% ../../../nbs/labs/macro/20_experiment.ipynb #f2987fb6
+def complete_emulator(
+    config: MacroConfig,
+    store: ResponseStore,               # of the run
+    given: bool,                        # whether it is what is given away, and certified
+    model: Emulator,                    # trained; error bars, domain and certificate are put into it
+    path: Path,                         # of its checkpoint, into which they go as well
+) -> None:
+    "Calibrate error bars, certify what is given away, and put both into the checkpoint."
+    state = load_checkpoint(path)[1]
+    if state["about"].get("complete"): return restore_emulator(model, state["about"])      # bands come with weights
+    fresh, counts = fresh_store(config, store), fresh_counts(config.evaluation, config.data.worlds)
+    model.eval()
+    if state.get("epoch") == 0:          # nothing came of it: no region was taught
+        model.domains = {w: replace(d, regions=world_domain(model.worlds[w], everywhere=False).regions)
+                         for w, d in model.domains.items()}
+    calibrate_emulator(model, fresh, {w: c for w, (c, _) in counts.items()})
+    e = config.evaluation
+    if given: certify_emulator(model, fresh, counts, e.level, e.certificate_bound)
+    bands = {f"model/{k}": v for k, v in model.state_dict().items() if k.startswith("band_")}
+    domain = {w: plain_domain(d) for w, d in model.domains.items()}
+    amend_checkpoint(path, bands, dict(certificate=model.certificates, domain=domain, complete=True))
+
+# %% ../../../nbs/labs/macro/20_experiment.ipynb #4a64cc84
+class MacroFitting(MacroSharing, MacroComparing, Lab):
+    "What the macro lab loads and fits."
     def spell(self, overrides): return last_model(overrides)
 
     def settle(self, config, names): return settle_macro(config, names)
@@ -356,33 +384,9 @@ class MacroLab(MacroSharing, MacroComparing, Lab):
         given = todo[1] if todo[1:] and todo[1].name == GIVEN else todo[0]
         def part(n):
             title, kind = n.name if len(todo) > 1 else "", WarmPart if n.name == GIVEN else TorchPart
-            after = partial(self.keep_bars, config, data, n is given) if n in (todo[0], given) else None
+            after = partial(complete_emulator, config, data, n is given) if n in (todo[0], given) else None
             return kind(n.name, partial(network_training, n, config, data), after, title)
         return [part(n) for n in todo]
-
-    def keep_bars(self, config: MacroConfig, store: ResponseStore, given: bool, model: Emulator, path: Path):
-        "Calibrate error bars, certify what is given away, and put both into the checkpoint."
-        state = load_checkpoint(path)[1]
-        if state["about"].get("complete"): return self.restore(model, state["about"])      # bands come with weights
-        fresh, counts = fresh_store(config, store), fresh_counts(config.evaluation, config.data.worlds)
-        model.eval()
-        if state.get("epoch") == 0:          # nothing came of it: no region was taught
-            model.domains = {w: replace(d, regions=world_domain(model.worlds[w], everywhere=False).regions)
-                             for w, d in model.domains.items()}
-        calibrate_emulator(model, fresh, {w: c for w, (c, _) in counts.items()})
-        e = config.evaluation
-        if given: certify_emulator(model, fresh, counts, e.level, e.certificate_bound)
-        bands = {f"model/{k}": v for k, v in model.state_dict().items() if k.startswith("band_")}
-        domain = {w: plain_domain(d) for w, d in model.domains.items()}
-        amend_checkpoint(path, bands, dict(certificate=model.certificates, domain=domain, complete=True))
-
-    def restore(self, emulator: Emulator, about: Mapping[str, Any]):
-        "Where an emulator was taught and what is certified, from its checkpoint."
-        said = about.get("domain")
-        if not isinstance(said, Mapping):
-            raise CheckpointError("it does not say where it was taught; train it again")
-        emulator.domains = {w: read_domain(known, said.get(w)) for w, known in emulator.worlds.items()}
-        emulator.certificates = read_certificates(emulator, about.get("certificate", {}))
 
     def given(self, folder):
         best = "checkpoints/best.safetensors"
@@ -397,8 +401,19 @@ class MacroLab(MacroSharing, MacroComparing, Lab):
         if "band" in tensors:
             raise CheckpointError("it was trained when error bars had one level; train it again")
         emulator = KINDS[about["kind"]](**about["recipe"])
-        self.restore(emulator, about)
+        restore_emulator(emulator, about)
         return emulator
+
+# %% ../../../nbs/labs/macro/20_experiment.ipynb #f033da79
+@register_lab
+class MacroLab(MacroFitting):
+    "How does an economy answer a shock?"
+    name, title = "macro", "emulate economies: one network for several worlds, beside specialists and the truth"
+    schema, knobs, words = MacroConfig, MACRO_KNOBS, ELSEWHERE
+    headline, report = Headline("nrmse", "NRMSE %", scale=100), "emulate"
+    taught = "data.", "model", "training.", "evaluation."
+    may_change = "evaluation.timing_draws", "data.root"
+    evidence = EVIDENCE
 
     def judge(self, experiment):
         config, store = experiment.config, experiment.data

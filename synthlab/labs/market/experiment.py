@@ -6,7 +6,7 @@ resumed and tested again."""
 # %% auto #0
 __all__ = ['RAW', 'LEVELS', 'COLUMNS', 'run_experiment', 'make_objective', 'tested_simulator', 'bare_variants', 'take_out',
            'caveats_of', 'noise_note', 'drop_drifts', 'judge_model', 'empty_model', 'MarketComparing', 'drift_note',
-           'latest_bars', 'quantile_table', 'simulate_on', 'MarketLab']
+           'latest_bars', 'quantile_table', 'simulate_on', 'MarketFitting', 'MarketLab']
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #7257ff7d
 import warnings
@@ -235,19 +235,11 @@ def simulate_on(
     ends = {name: future_times(bars.index, horizon, step, bars.attrs["zone"]) for name, bars in loader.bars.items()}
     return {name: quantile_table(paths[i], ends[name], levels) for i, name in enumerate(loader.names) if fresh[i]}
 
-# %% ../../../nbs/labs/market/20_experiment.ipynb #cc4ec129
+# %% ../../../nbs/labs/market/20_experiment.ipynb #1351d2f0
 COLUMNS = Column("val_score", "validation"), Column("val_crps", "crps×10⁴", "10.2f", 1/UNIT)
 
-@register_lab
-class MarketLab(MarketSharing, MarketComparing, BarLab):
-    "Where can the price go?"
-    name, title = "market", "simulate price paths, judged by CRPS beside honest baselines"
-    schema, knobs, words = MarketConfig, KNOBS, ELSEWHERE
-    headline, report, report_goes_on = Headline("crps", "CRPS"), "evaluate", False
-    taught = *BarLab.taught, "data.past", "data.future", "data.static"
-    may_change = "training.horizon",
-    evidence = EVIDENCE
-
+class MarketFitting(MarketSharing, MarketComparing, BarLab):
+    "What the market lab loads and fits."
     def spell(self, overrides): return [part for o in overrides for part in expand_source(o)]
 
     def load(self, config, about=None, quiet=False):
@@ -271,6 +263,17 @@ class MarketLab(MarketSharing, MarketComparing, BarLab):
             config.data.source, config.data.assets, config.data.split = preset.data.source, [], preset.data.split
         if assets: config.data.assets = list(assets)
         return config
+
+# %% ../../../nbs/labs/market/20_experiment.ipynb #cc4ec129
+@register_lab
+class MarketLab(MarketFitting):
+    "Where can the price go?"
+    name, title = "market", "simulate price paths, judged by CRPS beside honest baselines"
+    schema, knobs, words = MarketConfig, KNOBS, ELSEWHERE
+    headline, report, report_goes_on = Headline("crps", "CRPS"), "evaluate", False
+    taught = *BarLab.taught, "data.past", "data.future", "data.static"
+    may_change = "training.horizon",
+    evidence = EVIDENCE
 
     def guard(self, experiment):
         notes, model = super().guard(experiment), experiment.main.model

@@ -5,7 +5,7 @@ interrupted anywhere, it goes on there, and the best checkpoint alone is enough 
 
 # %% auto #0
 __all__ = ['COSTS', 'COLUMNS', 'weight_of_buys', 'make_objective', 'keep_decision', 'check_acts', 'check_step', 'cost_note',
-           'tested_note', 'tested_again', 'SignalComparing', 'SignalLab']
+           'tested_note', 'tested_again', 'SignalComparing', 'SignalFitting', 'SignalLab']
 
 # %% ../../../nbs/labs/signal/20_experiment.ipynb #82818cb0
 from collections.abc import Mapping
@@ -135,19 +135,11 @@ class SignalComparing(LabComparing):
     def overlap(self, config, outcomes):
         return overlap(config.data.horizon + config.data.target_offset, 1, len(outcomes.index.unique("asset")))
 
-# %% ../../../nbs/labs/signal/20_experiment.ipynb #af595f8f
+# %% ../../../nbs/labs/signal/20_experiment.ipynb #3bfaceb5
 COLUMNS = Column("val_log_loss", "log loss"), Column("val_brier", "Brier")
 
-@register_lab
-class SignalLab(SignalSharing, SignalComparing, BarLab):
-    "Buy or wait?"
-    name, title = "signal", "a buy signal on candles, from labels to trades after costs"
-    schema, knobs, words = SignalConfig, SIGNAL_KNOBS, OTHER_NAMES
-    headline, report = Headline("auc", "AUC", ".3f", better="higher"), "price_action"
-    taught = (*BarLab.taught, "data.lookback", "data.label", "data.horizon", "data.atr_multiplier", "data.smoothing",
-              "data.target_offset")
-    evidence = EVIDENCE
-
+class SignalFitting(SignalSharing, SignalComparing, BarLab):
+    "What the signal lab loads and fits."
     def load(self, config, about=None, quiet=False):
         engineer = restore_engineer(about["engineer"]) if about else None
         return Market(*load_signals(config, engineer, teach=about is None), rows="candles")
@@ -165,6 +157,17 @@ class SignalLab(SignalSharing, SignalComparing, BarLab):
 
     def build(self, about, tensors):
         return create_classifier(about["recipe"], restore_engineer(about["engineer"]).feature_dim, 0)
+
+# %% ../../../nbs/labs/signal/20_experiment.ipynb #af595f8f
+@register_lab
+class SignalLab(SignalFitting):
+    "Buy or wait?"
+    name, title = "signal", "a buy signal on candles, from labels to trades after costs"
+    schema, knobs, words = SignalConfig, SIGNAL_KNOBS, OTHER_NAMES
+    headline, report = Headline("auc", "AUC", ".3f", better="higher"), "price_action"
+    taught = (*BarLab.taught, "data.lookback", "data.label", "data.horizon", "data.atr_multiplier", "data.smoothing",
+              "data.target_offset")
+    evidence = EVIDENCE
 
     def guard(self, experiment):
         market, about, config = experiment.data, experiment.about, experiment.config.evaluation
