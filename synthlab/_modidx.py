@@ -45,6 +45,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'synthlab.cli.parsers.Verb': ('cli/parsers.html#verb', 'synthlab/cli/parsers.py'),
                                       'synthlab.cli.parsers.add_verb': ('cli/parsers.html#add_verb', 'synthlab/cli/parsers.py'),
                                       'synthlab.cli.parsers.example': ('cli/parsers.html#example', 'synthlab/cli/parsers.py'),
+                                      'synthlab.cli.parsers.homes_of': ('cli/parsers.html#homes_of', 'synthlab/cli/parsers.py'),
                                       'synthlab.cli.parsers.house_labs': ('cli/parsers.html#house_labs', 'synthlab/cli/parsers.py'),
                                       'synthlab.cli.parsers.misplaced': ('cli/parsers.html#misplaced', 'synthlab/cli/parsers.py'),
                                       'synthlab.cli.parsers.option': ('cli/parsers.html#option', 'synthlab/cli/parsers.py'),

@@ -1,7 +1,6 @@
 "Figures of events: what is drawn changes no bit of a training, each picture holds the numbers it was given, and a switch means what it says."
 import random
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np

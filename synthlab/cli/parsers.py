@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS'
            'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS',
            'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS',
            'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb',
-           'house_labs', 'verbs_of', 'example', 'add_verb', 'parser', 'split_plugins', 'misplaced']
+           'house_labs', 'verbs_of', 'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -340,6 +340,16 @@ MOVED = {
     ("backtest",): "synthlab market backtest, or synthlab LAB walk",
     ("ablate",): "synthlab market ablate", ("presets",): "synthlab market presets"}
 
+def homes_of(
+    verb: str,                          # as typed
+    labs: Sequence[str],                # that there are
+) -> str:                               # "the macro lab: synthlab macro generate"; empty where no lab has it
+    "The labs that have a verb, and what to type."
+    found = [lab for lab in labs if verb in verbs_of(lab)]
+    if not found: return ""
+    one = f"the {found[0]} lab" if len(found) == 1 else f"the labs {' and '.join(found)}"
+    return f"{one}: {' or '.join(f'synthlab {lab} {verb}' for lab in found)}"
+
 def misplaced(
     words: Sequence[str],               # as typed, without plug-ins
     labs: Sequence[str],                # that there are
@@ -358,9 +368,7 @@ def misplaced(
     if first in labs:
         if not second or second in verbs_of(first): return None
         if second in free: return f"{second} finds the lab itself: synthlab {second}"
-        home = next((lab for lab in labs if second in verbs_of(lab)), None)
-        if home: return f"{second} belongs to the {home} lab: synthlab {home} {second}"
+        if homes := homes_of(second, labs): return f"{second} belongs to {homes}"
         return f"the {first} lab has no verb {second!r}; {nearest(second, verbs_of(first))}"
-    home = next((lab for lab in labs if first in verbs_of(lab)), None)
-    if home: return f"{first} belongs to the {home} lab: synthlab {home} {first}"
+    if homes := homes_of(first, labs): return f"{first} belongs to {homes}"
     return f"there is no lab and no verb {first!r}; {nearest(first, {*labs, *free})}"

@@ -106,7 +106,8 @@ def compare_folder(
         home = next((group for group in found.values() if comparable(one, group[0][1])), None)
         if home is None: found[path.name] = [(path, one)]
         else: home.append((path, one))
-    if len(labs) != 1: raise ConfigError(f"{folder} holds runs of {' and '.join(labs) or 'no lab'}; name those to compare")
+    if len(labs) != 1:
+        raise ConfigError(f"{folder} holds runs of {' and '.join(labs) or 'no lab'}; name those to compare")
     tables = {name: compare_runs({p.name: p for p, _ in group}, **options) for name, group in found.items()}
     return next(iter(labs.values())), tables
 

@@ -31,7 +31,7 @@ from ..models.registry import ConfigError
 from ..trainers.checkpoints import CheckpointError, check_shapes, load_checkpoint, read_header
 from ..trainers.facts import json_text
 from ..trainers.keeper import below
-from ..trainers.interruption import going_on
+from ..trainers.interruption import Interrupted, going_on
 from ..metrics.wording import counted
 from ..trainers.processes import launch
 from ..trainers.tracking import Tracker
@@ -297,7 +297,8 @@ def run(
     if not isinstance(config, lab.schema): config, overrides = lab.configure(config), list(config)
     get_device(config.device)
     if lab.keeps(config): return run_kept(lab, config, data, overrides, run_dir, quiet)
-    if run_dir: raise ConfigError(f"{run_dir} is to hold a run of which nothing is kept; leave the folder out, or keep it")
+    if run_dir:
+        raise ConfigError(f"{run_dir} is to hold a run of which nothing is kept; leave the folder out, or keep it")
     try:
         with tempfile.TemporaryDirectory(prefix="synthlab-") as folder:
             return run_kept(lab, config, data, overrides, Path(folder)/"run", quiet)

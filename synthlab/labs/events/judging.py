@@ -20,7 +20,7 @@ import torch
 from sklearn.decomposition import PCA
 from ...datasets.corruptions import corrupt
 from ...datasets.events import Events, leading_tokens
-from ...experiments.verdicts import counted
+from ...metrics.wording import counted
 from .baselines import (baseline_scores, event_quantities, event_table, flow_features,
                                             matched_momentum, reference_of, supervised_bound)
 from .display import shown_events

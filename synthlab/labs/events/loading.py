@@ -9,9 +9,9 @@ __all__ = ['ASKED', 'GROUPS', 'OURS', 'DEFAULT_TOKENS', 'MOST_KNOWN', 'source_se
            'unseen', 'unseen_note', 'asked_events']
 
 # %% ../../../nbs/labs/events/12_loading.ipynb #d057df02
-import base64, dataclasses, hashlib, inspect, os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+import base64, hashlib, inspect, os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 import numpy as np

@@ -88,7 +88,8 @@ def check_families(
             raise ValueError(f"logging.families.{name} is {options!r}; write logging.families.{name}.enabled=true")
         for option, value in options.items():
             known = ("enabled", "heavy") if name in HEAVY else ("enabled",)
-            if option not in known: raise ValueError(f"logging.families.{name} has no {option!r}; {nearest(option, known)}")
+            if option not in known:
+                raise ValueError(f"logging.families.{name} has no {option!r}; {nearest(option, known)}")
             if not isinstance(value, bool):
                 raise ValueError(f"logging.families.{name}.{option} is {value!r}; use true or false")
 
@@ -112,7 +113,8 @@ class EventsLogging:
             raise ValueError(f"logging.dpi is {self.dpi}, logging.every {self.every}; use 20 or more, and 0 or more")
         place = Path(self.figures_subdir)
         if place.is_absolute() or ".." in place.parts or not place.parts:
-            raise ValueError(f"logging.figures_subdir is {self.figures_subdir!r}; give the name of a folder in the run's")
+            raise ValueError(f"logging.figures_subdir is {self.figures_subdir!r}; "
+                             "give the name of a folder in the run's")
 
     def drawn(self,
         family: str,                    # one of `FAMILIES`
@@ -194,7 +196,8 @@ def loss_weights(
 # %% ../../../nbs/labs/events/10_settings.ipynb #009e9226
 ALIASES = {                             # what others call it -> here; a beginning ends in a dot
     "phase1.trainer.": "training.", "general.trainer.": "training.", "trainer.": "training.",
-    "phase1/latent_space": "latent", "phase1.latent_space": "latent", "phase1.latent_space.codebook_size": "latent.codes",
+    "phase1/latent_space": "latent", "phase1.latent_space": "latent",
+    "phase1.latent_space.codebook_size": "latent.codes",
     "phase1.latent_space.latent_dim": "latent_dim", "phase1.latent_space.": "latent.", "latent_space": "latent",
     "phase1/encoder": "encoder", "phase1.encoder": "encoder", "phase1.encoder.": "encoder.",
     "phase1/decoder": "decoder", "phase1.decoder": "decoder", "phase1.decoder.globals_beta": "losses.globals",

@@ -26,4 +26,5 @@ def show_generated(
         counts = np.bincount(part.label, minlength=len(part.classes))
         said = ", ".join(f"{n:,} {c}" for c, n in zip(part.classes, counts) if n)
         print(f"{name:<11} {said}; {part.mask.sum(1).mean():.1f} of {part.layout.tokens} tokens")
-    if data.inverse: print(f"{'inverse':<11} learns from {len(data.inverse.train):,} {', '.join(data.inverse.background)}")
+    if data.inverse:
+        print(f"{'inverse':<11} learns from {len(data.inverse.train):,} {', '.join(data.inverse.background)}")
