@@ -260,7 +260,7 @@ def table(**columns):
 
 @pytest.mark.parametrize("spoil, words", (
     (lambda d: d[["rate", "inflation", "output"]], "put them in the world's order"),
-    (lambda d: d.rename(columns={"inflation": "inflations"}), "did you mean 'inflation'"),
+    (lambda d: d.rename(columns={"inflation": "inflations"}), "did you mean inflation"),
     (lambda d: d.rename(columns={"inflation": "cpi"}), "the world tells output, inflation, rate"),
     (lambda d: d.set_axis(["output", "rate", "rate"], axis=1), "2 columns 'rate'"),
     (lambda d: d/100, "look like fractions"),

@@ -193,7 +193,7 @@ bars3 = pd.DataFrame({"high": [2., 3, 4], "low": [1., 2, 3], "close": [1.5, 2.5,
     (lambda: excursions([1., 2.], [1.], [1., 2.], 1), "low has the shape (1,)"), (lambda: forward_return(np.ones((3, 2)), 1), "one asset"),
     (lambda: first_touch([1.], [1.], [1.], 1, -.1, .1), "≥ 0"), (lambda: buy_label([1., 2.], [1.]), "atr has the shape (1,)"),
     (lambda: buy_label([1., 2.], [1., -1.]), "atr is -1 in row 1"), (lambda: buy_label([1., 2.], [1., 1.], multiplier=np.nan), "multiplier is nan"),
-    (lambda: make_label("forward-atr", bars3, np.ones(3)), "did you mean 'forward_atr'?"), (lambda: make_label("zzz", bars3, np.ones(3)), "forward_atr, first_touch"),
+    (lambda: make_label("forward-atr", bars3, np.ones(3)), "did you mean forward_atr?"), (lambda: make_label("zzz", bars3, np.ones(3)), "forward_atr, first_touch"),
     (lambda: describe_labels([0, 0, 0], [0, 0, 0]), "lower the multiplier"), (lambda: describe_labels([1, 0, 0], [0, 0]), "same bars"),
     (lambda: label_warnings([np.nan]), "no row has a label")])
 def test_errors_say_what_to_do(call, words):

@@ -40,8 +40,8 @@ TOYS = {
                        "training.step_days=60", "training.min_train_samples=100", "evaluation.n_boot=100", "evaluation.controls=2", "evaluation.trials=1"],
                   taught="training.train_days=100", wrong=("training.train_dys=100", "training.train_days"), word="data.symbols", varied="params.alpha=2,5"),
     "events": dict(toy=["data.source=toy", "data.n=120", "data.n_signal=24", "data.tokens=8", "encoder.d_model=8", "encoder.nhead=2", "encoder.layers=1", "decoder.d_model=8", "decoder.nhead=2",
-                        "decoder.layers=1", "latent.codes=16", "training.epochs=2", "training.batch_size=32", "evaluation.n_boot=100", "evaluation.samples=50", "evaluation.corruptions=[gaussian_noise]"],
-                   taught="latent.codes=8", wrong=("training.epoch=2", "training.epochs"), word="num_epochs", varied="training.lr=0.001,0.003"),
+                        "decoder.layers=1", "latent.codes=16", "training.epochs=2", "training.batch_size=32", "evaluation.n_boot=100", "evaluation.samples=50", "evaluation.corruptions=[gaussian_noise]", "logging=plots_minimal"],
+                   taught="latent.codes=8", wrong=("training.epoch=2", "training.epochs"), word="num_epochs", varied="training.lr=0.002,0.003"),
     "toy": dict(toy=["training.penalty=2"], taught="training.penalty=3", wrong=("training.penalti=3", "training.penalty"), word="alpha", varied="training.penalty=1,5"),
 }
 TIMED = "seconds", "speed", "conclusion"        # what a clock decides in a result: the macro lab says in its conclusion how fast it is

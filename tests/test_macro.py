@@ -203,7 +203,7 @@ def test_units_do_not_come_from_the_test(toy):
 
 @pytest.mark.parametrize("typed, why", [
     (["macro", "train", "data.world=[nk]"], "did you mean data.worlds?"),
-    (["macro", "train", "data.worlds=[nkk]"], "did you mean 'nk'?"),
+    (["macro", "train", "data.worlds=[nkk]"], "did you mean nk?"),
     (["macro", "train", "model=smal"], "did you mean small?"),
     (["macro", "train", "model.dmodel=3"], "did you mean d_model?"),
     (["macro", "train", "model.d_model=wide"], "model"),
@@ -213,7 +213,7 @@ def test_units_do_not_come_from_the_test(toy):
     (["macro", "train", "training.loss_fn=huber"], "rmse"),
     (["macro", "train", "data.n=0"], "whole number"),
     (["macro", "train", "data.root=nowhere"], "nowhere"),
-    (["macro", "worlds", "--worlds", "nk,rbd"], "did you mean 'rbc'?"),
+    (["macro", "worlds", "--worlds", "nk,rbd"], "did you mean rbc?"),
     (["macro", "generate", "--n", "0", "--root", "d"], "whole number"),
     (["evaluate", "nowhere"], "nowhere"),
 ], ids=lambda v: v[-1] if isinstance(v, list) else "")

@@ -370,8 +370,8 @@ def test_registry():
     with pytest.raises(AttributeError): info.name = "x"
     lab.register_block()(MyBlock)
     with pytest.raises(ValueError, match="is taken by"): lab.register_block("MYBLOCK")(type("Other", (), {}))
-    with pytest.raises(KeyError, match="did you mean 'my'"): lab.get_info("myblok")
-    with pytest.raises(UnknownName, match="did you mean 'block'"): lab.list_blocks("blok")
+    with pytest.raises(KeyError, match="did you mean my"): lab.get_info("myblok")
+    with pytest.raises(UnknownName, match="did you mean block"): lab.list_blocks("blok")
     with pytest.raises(AttributeError): lab.nothing
     lab.register_component()(type("Part", (), {}))
     assert [i.name for i in lab.list_blocks()] == ["myblock", "part"] and lab.MyBlock is MyBlock
@@ -387,7 +387,7 @@ def test_a_kind_costs_no_new_decorator(kind):
     info = own.get_info("First", kind)
     assert (info.cls, info.kind, info.description, info.facts) == (made, kind, "d", {"needs": "nothing"})
     assert own.get_info("whatever", kind) is info is own.get_info("first_" + kind, kind) and own.list_blocks(kind) == [info]
-    with pytest.raises(UnknownName, match=f"no {kind} named 'frist'; did you mean 'first'"): own.get_info("frist", kind)
+    with pytest.raises(UnknownName, match=f"no {kind} named 'frist'; did you mean first"): own.get_info("frist", kind)
     with pytest.raises(ValueError, match="is taken by"): own.register(kind, "First")(type("Other", (), {}))
     assert isinstance(create(kind, "first", registry=own), made) and kind in own.kinds and kind not in Registry().kinds
 

@@ -282,7 +282,7 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingPackage, match="The panel us20 cannot be had without skfolio; type python -m pip install"): load_panel()
 
-@pytest.mark.parametrize("features,targets,words", [("return_5_z", "xz_ret_5q", "no target|does not say|xz_ret"), ("returns_5", "fwd_ret_5d", "did you mean 'return'"),
+@pytest.mark.parametrize("features,targets,words", [("return_5_z", "xz_ret_5q", "no target|does not say|xz_ret"), ("returns_5", "fwd_ret_5d", "did you mean return"),
     (["return_5", "return_5"], "fwd_ret_5d", "two features are called"), ("rsi_14_z_rank", "fwd_ret_5d", "no feature"), ([], "fwd_ret_5d", "no feature is asked for"),
     ("return_5", [], "no target is asked for"), ("return_500", "fwd_ret_5d", "no asset has more than 500 bars"), ("return_5", "fwd_ret_90m", "give a multiple")])
 def test_what_cannot_be_made_is_said(features, targets, words):

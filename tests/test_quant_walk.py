@@ -328,7 +328,7 @@ def test_quantiles_and_importance_are_kept(tmp_path):
 
 @pytest.mark.parametrize("wrong,why", [
     (lambda: engine(target="fwd_ret_3d"), "no target is called"), (lambda: engine().run("rigde"), "did you mean ridge"),
-    (lambda: engine().run(Ridge(), metrics=["hit_ratio"]), "did you mean 'hit_rate'"), (lambda: engine(train_days=500), "make no fold"),
+    (lambda: engine().run(Ridge(), metrics=["hit_ratio"]), "did you mean hit_rate"), (lambda: engine(train_days=500), "make no fold"),
     (lambda: engine().run(Ridge(), jobs=2), "meet in a folder"), (lambda: engine(calendar=panel().calendar[9:]), "no day of the calendar")])
 def test_what_is_wrong_is_said_before_anything_is_fitted(wrong, why):
     with pytest.raises(ValueError, match=why): wrong()

@@ -326,10 +326,18 @@ def test_without_optuna(monkeypatch, tmp_path):
     with pytest.raises(MissingPackage, match="optuna"): optuna_search("straight", SPACE, X, y, PurgedFolds(4, ends_at=ends), ends, storage=tmp_path/"j")
 
 
-def test_two_families_under_two_names_are_refused():
-    "model=xgboost is family=xgboost: beside another family, one of them would be ignored."
+def test_a_family_has_one_word():
+    "family=NAME, on the command line, among the presets and in a walk; model=NAME, as other labs say, is told so."
     from synthlab.experiments.lab import get_lab
+    from synthlab.experiments.settings_page import list_presets, settings_page
     lab = get_lab("quant")
-    with pytest.raises(ValueError, match="model=xgboost and family=lightgbm contradict each other; leave one out"):
-        lab.configure(["family=lightgbm", "model=xgboost"])
-    assert lab.configure(["family=xgboost", "model=xgboost"]).family == "xgboost"
+    with pytest.raises(ConfigError, match="there is no setting model: here it is family"): lab.configure(["model=xgboost"])
+    assert list(list_presets("quant")) == [lab.variants] == ["family"] and "model=" not in settings_page("quant")
+    assert [lab.configure(typed).family for typed in (["family=xgboost"], ["family=lightgbm", "family=xgboost"], [])] == ["xgboost", "xgboost", "lightgbm"]
+    with pytest.raises(ConfigError, match="did you mean xgboost"): lab.configure(["family=xgbost"])
+
+def test_a_complaint_shows_an_override_of_its_own_lab():
+    from synthlab.experiments.lab import get_lab
+    for name in ("market", "macro", "signal", "quant"):
+        with pytest.raises(ConfigError, match="write name=value, such as ") as e: get_lab(name).configure(["training 3"])
+        get_lab(name).configure([str(e.value).rpartition(" ")[2]])

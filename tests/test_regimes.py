@@ -113,7 +113,7 @@ def test_distribution():
     assert tagger.regime_distribution([]).tolist() == [.25]*4 and np.isclose(tagger.regime_distribution([1, 2, 2]).sum(), 1)
 
 @pytest.mark.parametrize("use,says", [
-    (lambda f: RegimeTagger(clustering="kmean").fit(f), "did you mean 'kmeans'"), (lambda f: RegimeTagger(vol_features=["realised_vol"]).fit(f), "did you mean 'realized_vol'"),
+    (lambda f: RegimeTagger(clustering="kmean").fit(f), "did you mean kmeans"), (lambda f: RegimeTagger(vol_features=["realised_vol"]).fit(f), "did you mean realized_vol"),
     (lambda f: RegimeTagger().fit(f[:24]), "no train row has realized_vol and parkinson_vol"),
     (lambda f: RegimeTagger().fit(f[24:26]), "2 different values, 3 regimes need as many"),
     (lambda f: RegimeTagger.restore({"clustering": "dbscan"}), "no clustering is called 'dbscan'")])

@@ -124,7 +124,7 @@ def test_wrong_splits_are_refused(n, seed, fault):
 def test_a_world_is_left_out():
     assert split_lowo(ORDER, "rbc") == (["lss", "var", "nk", "switching", "zlb"], ["rbc"])
     for name in ORDER: assert split_lowo(ORDER, name)[0] == [w for w in ORDER if w != name]
-    with pytest.raises(ValueError, match="did you mean 'rbc'"): split_lowo(ORDER, "rcb")
+    with pytest.raises(ValueError, match="did you mean rbc"): split_lowo(ORDER, "rcb")
 
 # --- samples and collating -----------------------------------------------------------------------------------------------
 
@@ -173,8 +173,8 @@ def test_what_a_dataset_says(root):
     info = dataset.get_world_info("nk")
     assert (info["n_params"], info["n_shocks"], info["n_samples"], info["horizon"]) == (12, 3, 75, 40)
     assert info["param_names"][3] == "phi_pi" and info["param_bounds"][3] == (1.05, 3.5) and info["observable_names"] == ["output", "inflation", "rate"]
-    with pytest.raises(ValueError, match="no world 'mk'; did you mean 'nk'"): dataset.get_world_info("mk")
-    for bad, says in (({"split": "test"}, "no split 'test'; did you mean 'test_interpolation'|no split 'test'"), ({"world_ids": ["nk", "hank"]}, "no world 'hank'"), ({"world_ids": []}, "no worlds")):
+    with pytest.raises(ValueError, match="no world 'mk'; did you mean nk"): dataset.get_world_info("mk")
+    for bad, says in (({"split": "test"}, "no split 'test'; did you mean test_interpolation|no split 'test'"), ({"world_ids": ["nk", "hank"]}, "no world 'hank'"), ({"world_ids": []}, "no worlds")):
         with pytest.raises(ValueError, match=says): IRFDataset(root, **{"world_ids": ["nk"], "split": "train", **bad})
     with pytest.raises(FileNotFoundError, match="there is no store at"): IRFDataset(root/"nothing", ["nk"], "train")
     assert split_name("val") == "validation"

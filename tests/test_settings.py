@@ -47,7 +47,7 @@ OTHERS = {
     "data.level": ("objects",), "events data.features": ("[0, 1]",), "data.background": ("[two_prong]",), "data.signal": ("[two_prong]",), "data.label_groups": ("{{a: one_prong, b: two_prong}}",),
     "data.signal_vs_background": ("{{background: one_prong, signal: two_prong}}",), "data.selected_labels": ("[one_prong, two_prong]",), "data.options": ("{{mass: 3}}",),
     "events training.warmup_epochs": ("0.25",), "evaluation.backgrounds": ("[0.2]", "data.n=1200"), "evaluation.corruptions": ("[drop_tokens]",), "evaluation.how": ("again",),
-    "evaluation.samples": ("60", "data.n=900"), "logging.figures_subdir": ("pictures",), "logging.fig_format": ("svg",), "logging.families": ("{{codebook: {{enabled: false}}}}",),
+    "evaluation.samples": ("60", "data.n=900"), "logging.figures_subdir": ("pictures",), "logging.fig_format": ("svg",), "logging.families": ("{{losses: {{enabled: false}}}}",),
 }
 
 def other(name, setting, kind, default, places):

@@ -39,7 +39,7 @@ def pulse(world, shock, quarters, size=1.):
 def test_the_worlds_are_six_in_their_order():
     assert world_names()[:6] == ("lss", "var", "nk", "rbc", "switching", "zlb")
     assert [len(get_world(n).parameters) for n in ("lss", "var", "switching")] == [36, 27, 41]
-    with pytest.raises(ValueError, match="there is no world 'nkk'; did you mean 'nk'?"): get_world("nkk")
+    with pytest.raises(ValueError, match="there is no world 'nkk'; did you mean nk?"): get_world("nkk")
     with pytest.raises(ValueError, match="there are lss, var"): get_world("???")
 
 @every
@@ -419,7 +419,7 @@ def test_parameters_come_in_any_form_of_table():
         assert torch.equal(nk.parameters.tensor(told), by_hand)
     assert torch.equal(nk.parameters.tensor(pd.Series({"kappa": .1})), nk.parameters.tensor())
     for bad, words in (([[.1]*12, [.1]*11], "theta is not an array of numbers"), ({"kappa": "much"}, "kappa is not an array"),
-                       ({"kappa": [.1, .2], "beta": [.99]*3}, "as many values of each"), (pd.Series({"kapa": .1}), "did you mean 'kappa'")):
+                       ({"kappa": [.1, .2], "beta": [.99]*3}, "as many values of each"), (pd.Series({"kapa": .1}), "did you mean kappa")):
         with pytest.raises(ValueError, match=words): nk.parameters.tensor(bad)
 
 def test_whole_numbers_of_numpy_are_whole_and_nan_is_no_size():

@@ -6,10 +6,10 @@
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NAME', 'NO_REPORT',
            'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'MODE', 'WHICH', 'LAB_VERBS',
            'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET',
-           'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS',
-           'REPORTED', 'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'AS_TABLE',
-           'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'house_labs',
-           'verbs_of', 'example', 'add_verb', 'parser', 'split_plugins', 'misplaced']
+           'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS',
+           'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS',
+           'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb',
+           'house_labs', 'verbs_of', 'example', 'add_verb', 'parser', 'split_plugins', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -97,7 +97,7 @@ LAB_VERBS = (
          "synthlab {lab} walk {names} --folds 4",
          (VARIANTS, FOLDS, *MANY), "variants", True),
     Verb("settings", "list every setting with type, default and meaning",
-         "synthlab {lab} settings training.lr",
+         "synthlab {lab} settings training",
          (WHICH,)),
     Verb("presets", "list the presets, each with what it is",
          "synthlab {lab} presets"),
@@ -131,6 +131,7 @@ VARIANT = option("--variant", metavar="NAME", help="of the settings: conservativ
 ROWS = option("source", metavar="SOURCE", help="us20, a table of bars or of labelled rows, or a folder of tables")
 UNTIL = option("--until", metavar="DATE", help="learn from what was known before this day (default: everything)")
 FAMILY = option("--family", metavar="NAME", default="lightgbm", help="which family (default: lightgbm)")
+COLUMN = option("name", nargs="?", metavar="NAME", help="a column, or a part of its name (default: all)")
 PHASE_OPTIONS = (
     option("--phase", choices=["features", "core", "sequential"], required=True, help="which of the three"),
     option("--input-dir", metavar="DIR", required=True,
@@ -194,7 +195,10 @@ OWN_VERBS = dict(
              SELECTION_OPTIONS),
         Verb("search", "settings by a grid or by Optuna over purged folds, every trial counted",
              "synthlab quant search us20 --target xdm_ret_5d --grid learning_rate=.01,.03 max_depth=3,5",
-             SEARCH_OPTIONS)),
+             SEARCH_OPTIONS),
+        Verb("columns", "list features and targets, each with its formula",
+             "synthlab quant columns momentum",
+             (COLUMN,))),
 )
 
 # %% ../../nbs/cli/00_parsers.ipynb #e367febb
@@ -341,7 +345,7 @@ def misplaced(
     labs: Sequence[str],                # that there are
 ) -> str | None:                        # a sentence; None where lab and verb exist
     "What to type instead."
-    from synthlab.models.registry import nearest
+    from synthlab.metrics.wording import nearest
     first, second = ([w if not w.startswith("-") else "" for w in words[:2]] + ["", ""])[:2]
     free = {v.name for v in FREE_VERBS} | {"train"}
     for old, new in MOVED.items():
@@ -356,7 +360,7 @@ def misplaced(
         if second in free: return f"{second} finds the lab itself: synthlab {second}"
         home = next((lab for lab in labs if second in verbs_of(lab)), None)
         if home: return f"{second} belongs to the {home} lab: synthlab {home} {second}"
-        return f"the {first} lab has no verb {second!r}{nearest(second, verbs_of(first))}"
+        return f"the {first} lab has no verb {second!r}; {nearest(second, verbs_of(first))}"
     home = next((lab for lab in labs if first in verbs_of(lab)), None)
     if home: return f"{first} belongs to the {home} lab: synthlab {home} {first}"
-    return f"there is no lab and no verb {first!r}{nearest(first, {*labs, *free})}"
+    return f"there is no lab and no verb {first!r}; {nearest(first, {*labs, *free})}"

@@ -20,6 +20,7 @@ import pandas as pd
 from .bars import (BarError, SPIKE, check_values, find_columns, find_jump, is_volume, put_in_order,
                                     take_clock, take_values, tell_splits)
 from .tables import further_column
+from ..metrics.wording import counted
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #dd19a735
 HEADER = 128                # bytes before the numbers in a file
@@ -84,7 +85,8 @@ class AssetWriter:
         values, repairs = take_values(frame, parts, rest, self.name, fail)
         if (values[:, 4] > 0).any(): self.volume = parts["volume"]
         if (np.isnan(values[:, :4]).all(1) & ~(values[:, 4] > 0)).all():
-            return self.note([f"{len(values)} rows without any price were dropped"])
+            return self.note([
+                counted(len(values), "row without any price was dropped", "rows without any price were dropped")])
         keep, more = check_values(values, self.name, fail)
         self.note(repairs + more)
         further = [further_column(frame, c, times, self.name, rows) for c in self.columns]

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'SPELLINGS', 'QUOTES', 'THOUSANDS', 'TOLERANCE', 'SPIKE', 'FACTORS', 'ELSEWHERE', 'BarWarning', 'BarError',
-           'nearest', 'plain', 'find_columns', 'take_clock', 'take_times', 'plain_numbers', 'is_volume', 'find_volume',
+           'plain', 'find_columns', 'take_clock', 'take_times', 'plain_numbers', 'is_volume', 'find_volume',
            'take_values', 'check_values', 'put_in_order', 'split_factor', 'find_jump', 'tell_splits', 'check_bars',
            'validate_bars']
 
 # %% ../../nbs/datasets/00_bars.ipynb #6cd78859
-import difflib
 import importlib
 import re
 import warnings
@@ -17,6 +16,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 from .times import TimeError, to_times, zone_of
+from ..metrics.wording import counted
 
 # %% ../../nbs/datasets/00_bars.ipynb #68c34bb1
 class BarWarning(UserWarning):
@@ -43,19 +43,6 @@ def _again(message, facts):
     error = BarError(message)
     error.__dict__.update(facts)
     return error
-
-# %% ../../nbs/datasets/00_bars.ipynb #0a050026
-def nearest(
-    word: str,          # what was typed
-    known,              # names that exist
-) -> str:               # to end a sentence with
-    "The known name most like `word`, and those there are."
-    known = [str(k) for k in known]
-    lower = {k.casefold(): k for k in known}
-    close = difflib.get_close_matches(str(word).casefold(), lower, 1, .5)
-    meant = f"did you mean {lower[close[0]]!r}? " if close else ""
-    more = f" and {len(known) - 8} more" if len(known) > 8 else ""
-    return f"{meant}(there are: {', '.join(known[:8]) or 'none'}{more})"
 
 # %% ../../nbs/datasets/00_bars.ipynb #b0ca28d8
 FIELDS = ("open", "high", "low", "close", "volume")
@@ -118,8 +105,9 @@ def take_clock(
     elif "time" in parts: values, column = frame[parts["time"]], str(parts["time"])
     elif not isinstance(index, pd.RangeIndex): values, column = index, "index"
     else:
-        raise BarError(f"no column is called time (there are: {', '.join(map(str, frame))}); "
-            "rename one", name, column="time")
+        others = [str(c) for c in frame if c not in parts.values()]
+        hint = f"rename one of {', '.join(others)}" if others else "add one, as without times nothing can be tested"
+        raise BarError(f"no column is called time; {hint}", name, column="time")
     try: times = to_times(values)
     except TimeError as e: raise BarError(e.what, name, int(rows[e.row]), column=column) from None
     zone = zone_of(values, times)
@@ -207,8 +195,9 @@ def take_values(
             repairs.append("only one price a bar: open, high and low were set to it")
     else: lost = next((f for f in FIELDS[:4] if f not in parts), None)
     if lost:
-        raise BarError(f"no column is called {lost} (there are: {', '.join(map(str, frame))}); "
-            "rename one" + ("" if lost == "close" else ", or keep close alone"), name, column=lost)
+        hint = f"rename one of {', '.join(map(str, rest))}" if rest else "add it"
+        raise BarError(f"no column is called {lost}; {hint}" + ("" if lost == "close" else ", or keep close alone"),
+            name, column=lost)
     repairs += find_volume(frame, parts, rest)
     values = np.full((len(frame), 5), np.nan)
     for i, field in enumerate(FIELDS):
@@ -237,7 +226,8 @@ def check_values(
     prices, volume, repairs, drop = values[:, :4], values[:, 4], [], "drop the row or mend it"
     empty = np.isnan(prices).all(1) & ~(volume > 0)
     if empty.all(): raise BarError("no row has a price; give bars", name)
-    if empty.any(): repairs.append(f"{empty.sum()} rows without any price were dropped")
+    if empty.any():
+        repairs.append(counted(empty.sum(), "row without any price was dropped", "rows without any price were dropped"))
     prices[empty] = 1.
     for field, v in zip(FIELDS, prices.T):
         refuse(field, (np.isnan(v), f"is a missing price, but the row has others; {drop}"),
@@ -245,7 +235,8 @@ def check_values(
     refuse("volume", (np.isinf(volume), f"is infinite; {drop}"),
         (volume < 0, f"is below 0; {drop}"))
     unknown = np.isnan(volume) & ~empty
-    if unknown.any(): repairs.append(f"{unknown.sum()} unknown volumes were set to 0")
+    if unknown.any():
+        repairs.append(counted(unknown.sum(), "unknown volume was set to 0", "unknown volumes were set to 0"))
     volume[np.isnan(volume)] = 0.
 
     o, h, l, c = prices.T
@@ -255,7 +246,9 @@ def check_values(
         (above > far, f"is a high below {beyond}"))
     refuse("low", (below > far, f"is a low above {beyond}"))
     narrow = int(((above > 0) | (below > 0)).sum())
-    if narrow: repairs.append(f"{narrow} bars were widened to hold their open and close")
+    if narrow:
+        repairs.append(counted(narrow, "bar was widened to hold its open and close",
+                               "bars were widened to hold their open and close"))
     prices[:, 1], prices[:, 2] = prices.max(1), prices.min(1)
     return ~empty, repairs
 
@@ -267,7 +260,7 @@ def put_in_order(
 ) -> tuple[pd.DatetimeIndex, np.ndarray, list]: # the same in order, each time once; repairs
     "Rows in order of time, exact repetitions dropped."
     repairs, back = [], int((np.diff(times.asi8) < 0).sum())
-    if back: repairs.append(f"rows were put in order of time ({back} steps went back)")
+    if back: repairs.append(f"rows were put in order of time ({counted(back, 'step')} went back)")
     order = np.argsort(times.asi8, kind="stable")
     times, values = times[order], values[order]
     again = np.append(False, np.diff(times.asi8) == 0)

@@ -10,7 +10,7 @@ __all__ = ['SESSIONS', 'CYCLES', 'GROUPS', 'CALENDAR', 'EVENTS', 'WEEK', 'calend
 # %% ../../nbs/datasets/12_calendar.ipynb #63cb81bc
 import numpy as np
 import pandas as pd
-from .bars import nearest
+from ..metrics.wording import nearest
 from .gaps import MONTH, bar_step, by_the_wall
 from .times import from_wall, to_length, wall_clock
 

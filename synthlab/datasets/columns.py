@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
-from .bars import nearest
+from ..metrics.wording import closest, counted, nearest
 from .channels import (donchian, garman_klass, hull, ichimoku, keltner, parabolic_sar, parkinson,
     rogers_satchell, vwap, yang_zhang)
 from .indicators import (Lag, Live, Trailing, adx, as_columns, atr, bollinger, cci, macd, recall, rsi,
@@ -295,12 +295,17 @@ def _taken_apart(name):
     suffix = next((s for s in SUFFIXES if name.endswith(s)), "")
     found = _NAME.fullmatch(name.removesuffix(suffix))
     kind = found["kind"] if found else name
-    if kind not in KINDS: raise ValueError(f"no feature is called {name!r}; {nearest(kind, KINDS)}")
-    lengths = tuple(int(n) for n in found["lengths"].split("_")[1:])
+    lengths = tuple(int(n) for n in found["lengths"].split("_")[1:]) if found else ()
+    if kind not in KINDS:
+        meant, hint = closest(kind, KINDS), f"{nearest(kind, KINDS)}; synthlab quant columns explains them"
+        if meant:
+            given = lengths if len(lengths) == len(KINDS[meant].lengths) else KINDS[meant].usual
+            hint = f"did you mean {'_'.join([meant, *map(str, given)])}{suffix}?"
+        raise ValueError(f"no feature is called {name!r}; {hint}")
     wanted = KINDS[kind].lengths
     if len(lengths) != len(wanted):
-        like = "_".join([kind, *map(str, KINDS[kind].usual)])
-        raise ValueError(f"{name!r} has {len(lengths)} lengths; {kind} takes {len(wanted)}"
+        like = "_".join([kind, *map(str, KINDS[kind].usual)]) + suffix
+        raise ValueError(f"{name!r} has {counted(len(lengths), 'length')}; {kind} takes {len(wanted)}"
                          + (f" ({', '.join(wanted)})" if wanted else "") + f", such as {like}")
     return kind, lengths, SUFFIXES.get(suffix, "")
 

@@ -9,10 +9,10 @@ __all__ = ['OBJECTS', 'CONSTITUENTS', 'HARDNESS', 'SPLITS', 'EVENT_SOURCES', 'Ev
 
 # %% ../../nbs/datasets/80_events.ipynb #9383f586
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 import numpy as np
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/80_events.ipynb #1f400824
 class EventError(ValueError):
@@ -26,9 +26,7 @@ def find_name(
     "A known name, however it is capitalised."
     lower = {str(k).casefold(): k for k in known}
     if (found := lower.get(str(name).casefold())) is not None: return found
-    close = difflib.get_close_matches(str(name).casefold(), lower, 1, .4)
-    hint = f"did you mean {lower[close[0]]!r}?" if close else f"there are {', '.join(map(str, known)) or 'none'}"
-    raise EventError(f"there is no {what} {name!r}; {hint}")
+    raise EventError(f"there is no {what} {name!r}; {nearest(name, known)}")
 
 # %% ../../nbs/datasets/80_events.ipynb #486e1836
 @dataclass(frozen=True, kw_only=True)

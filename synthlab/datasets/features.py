@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 from .ranges import PRICES, USUAL, clip_wicks, cut_wicks, doubtful_ranges
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/10_features.ipynb #a092a76a
 def trailing_sum(
@@ -135,7 +136,7 @@ def create_engineer(
     "A new engineer, not fitted yet."
     if name not in ENGINEERS and name in ELSEWHERE: importlib.import_module(f"synthlab.datasets.{ELSEWHERE[name]}")
     if name in ENGINEERS: return ENGINEERS[name](**options).take(past)
-    raise ValueError(f"no engineer is called {name!r}; there are {', '.join(sorted({*ENGINEERS, *ELSEWHERE}))}")
+    raise ValueError(f"no engineer is called {name!r}; {nearest(name, {*ENGINEERS, *ELSEWHERE})}")
 
 # %% ../../nbs/datasets/10_features.ipynb #78e1a704
 class FeatureEngineer:

@@ -9,8 +9,9 @@ __all__ = ['FIRST', 'DAY', 'MONTH', 'POLICIES', 'MOST_FILLED', 'NOTHING', 'bar_s
 # %% ../../nbs/datasets/04_gaps.ipynb #185d83e0
 import numpy as np
 import pandas as pd
-from .bars import FIELDS, BarError, nearest
+from .bars import FIELDS, BarError
 from .times import from_wall, to_length, wall_clock
+from ..metrics.wording import counted, nearest
 
 # %% ../../nbs/datasets/04_gaps.ipynb #0af6b102
 FIRST = 1001            # bars that decide what the step is: later ones must not change earlier windows
@@ -130,13 +131,13 @@ def fill_gaps(
     if policy == "error":
         g = gaps.iloc[0]
         raise BarError(f"no bars for {g.end - g.start} until {g.end} ({g.missing} missing), the "
-            f"first of {len(gaps)} gaps with {total} bars; choose gaps ffill, nan or segment",
+            f"first of {counted(len(gaps), 'gap')} with {counted(total, 'bar')}; choose gaps ffill, nan or segment",
             name, int(g.row) - 1, g.start)
     if policy == "segment":
         segment[gaps.row] = 1
         return bars, segment.cumsum()
     if total > MOST_FILLED:
-        raise BarError(f"{total} bars are missing in {len(gaps)} gaps, too many to fill; "
+        raise BarError(f"{counted(total, 'bar')} are missing in {counted(len(gaps), 'gap')}, too many to fill; "
             "mend a wrong time, or choose gaps segment", name)
     start, end = pd.DatetimeIndex(gaps.start), pd.DatetimeIndex(gaps.end)
     zone = bars.attrs.get("zone", "UTC")

@@ -10,7 +10,7 @@ __all__ = ['LABELS', 'FEW', 'SEVERE', 'MODERATE', 'STRETCH', 'forward_return', '
 # %% ../../nbs/datasets/20_labels.ipynb #86c1c9a6
 import numpy as np
 import pandas as pd
-from .bars import nearest
+from ..metrics.wording import counted, nearest
 from .splits import whole_windows
 from ..metrics.trades import first_after_gap
 
@@ -234,7 +234,9 @@ def label_warnings(
     "What is wrong with labels before a model has seen them."
     rows, y, kinds, counts = _classes(label)
     n, rare, found = len(y), counts.min()/len(y), []
-    if n < FEW: found.append(f"only {n} rows have a label; with fewer than {FEW} every score is a rough guess")
+    if n < FEW:
+        found.append(f"only {counted(n, 'row has', 'rows have')} a label; with fewer than {FEW} every score is a rough "
+                     "guess")
     if rare < MODERATE:
         found.append(f"the imbalance is {'severe' if rare < SEVERE else 'moderate'}: {rare:.1%} of the labels are "
                      f"{kinds[counts.argmin()]:g}; weight that class in the loss, and do not read the accuracy")

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from .gaps import bar_step, fill_gaps
-from .bars import BarWarning, SPIKE, nearest
+from .bars import BarWarning, SPIKE
 from .gaps import stretches
 from .calendar import calendar_features, calendar_names, future_times
 from .features import FeatureEngineer, create_engineer, judge_ranges
@@ -27,6 +27,7 @@ from .times import to_time
 from .splits import (Split, SplitError, Windows, describe_split, find_windows, hybrid_nested,
                                       show_stamp, static_holdout, thin, to_boundary, walk_forward, whole_windows)
 from .windows import Batches, WindowGather
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/50_market.ipynb #a3449c59
 class Fold(tuple):

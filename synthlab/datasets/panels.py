@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow.dataset
-from .bars import (BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, nearest, plain)
+from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, plain
 from .fingerprint import fingerprint
 from .gaps import bar_step
 from .packages import MissingPackage, missing
@@ -30,6 +30,7 @@ from .sources import FrameDataSource, get_source
 from .tables import DataSource, read_csv
 from .targets import ACROSS, horizon_bars, make_target, parse_target
 from .times import LATEST, TimeError, to_times
+from ..metrics.wording import counted, nearest
 
 # %% ../../nbs/datasets/22_panels.ipynb #30a0cb12
 EMBEDDED = "us20"
@@ -86,8 +87,8 @@ def read_members(
     asset = next((called[w] for w in SPELLINGS["symbol"] if w in called), None)
     lost = [w for w, c in (("asset", asset), ("from", called.get("from")), ("to", called.get("to"))) if c is None]
     if lost:
-        raise BarError(f"no column is called {lost[0]} (there are: {', '.join(map(str, table))}); memberships have "
-                       "the columns asset, from and to", "members", column=lost[0])
+        raise BarError(f"no column is called {lost[0]}; memberships have the columns asset, from and to, these have "
+                       f"{', '.join(map(str, table))}", "members", column=lost[0])
     given = table[called["to"]]
     known = given.notna().to_numpy() & (given.astype(str).str.strip() != "").to_numpy()
     ends = np.full(len(table), (LATEST - pd.Timedelta("1ns")).as_unit("ns").value)
@@ -204,8 +205,8 @@ def load_panel(
         members = read_members(members)
         absent = sorted(set(members["asset"]) - set(bars))
         if absent and not assets:
-            notes.append(f"{len(absent)} members have no bars, {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}"
-                         ": if they failed, the panel is one of survivors")
+            notes.append(f"{counted(len(absent), 'member has', 'members have')} no bars, {', '.join(absent[:5])}"
+                         f"{' …' if len(absent) > 5 else ''}: if they failed, the panel is one of survivors")
         never = [a for a in bars if a not in set(members["asset"])]
         if len(never) == len(bars):
             near = nearest(never[0], sorted(set(members["asset"])))
@@ -414,7 +415,7 @@ def make_rows(
     keep = row >= first
     if not keep.any():
         raise ValueError(f"no asset has more than {first} bars, which "
-                         f"{max(features, key=lambda c: c.first).name} looks back; give longer bars or other features")
+                         f"{max(features, key=lambda c: c.first).name} looks back; give more bars or other features")
     index = pd.MultiIndex.from_arrays([pd.DatetimeIndex(stamps[keep], tz="UTC"),
                                        pd.Index(sorted(panel.assets)).take(asset[keep])], names=["decided_at", "asset"])
     x = np.where(np.isfinite(x[keep]), x[keep], np.nan).astype(np.float32)
@@ -453,7 +454,7 @@ def arrow_batches(
     data = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
     parts, _ = find_columns(data.schema.names, str(path))
     if "symbol" not in parts:
-        raise BarError(f"no column tells the assets apart (there are: {', '.join(data.schema.names)}); call one asset",
+        raise BarError(f"no column tells the assets apart; call one of {', '.join(data.schema.names)} asset",
                        str(path))
     lost = next((c for c in columns if c not in data.schema.names), None)
     if lost: raise BarError(f"no column is called {lost!r}; {nearest(lost, data.schema.names)}", str(path))
@@ -479,8 +480,8 @@ class StreamedBars(Mapping):
         data = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
         self.parts, rest = find_columns(data.schema.names, str(path))
         if "symbol" not in self.parts:
-            raise BarError(f"no column tells the assets apart (there are: {', '.join(data.schema.names)}); call one "
-                           "asset", str(path))
+            raise BarError(f"no column tells the assets apart; call one of {', '.join(data.schema.names)} asset",
+                           str(path))
         self.names, self.data = {}, data
         for batch in data.to_batches(columns=[self.parts["symbol"]], batch_size=self.rows, use_threads=False):
             self.names.update((str(n), n) for n in batch.column(0).unique().to_pylist())

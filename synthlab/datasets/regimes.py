@@ -10,11 +10,12 @@ __all__ = ['HOURLY_FEATURE_NAMES', 'STRATEGIES', 'OHLCVFeatureStep', 'Clustering
 import copy
 import numpy as np
 import pandas as pd
-from .bars import FIELDS, nearest
+from .bars import FIELDS
 from .drift import shares
 from .features import log_return, range_variance, trailing_mean, trailing_sum
 from .gaps import fill_gaps
 from .ohlcv import INTRABAR, trailing_moments
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/55_regimes.ipynb #4e00a8bd
 HOURLY_FEATURE_NAMES = (*FIELDS, "realized_vol", "skew", "kurtosis", "parkinson_vol", "log_ret", *INTRABAR)

@@ -19,10 +19,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from tqdm.auto import tqdm
-from .bars import BarError, FIELDS, SPELLINGS, nearest, plain
+from .bars import BarError, FIELDS, SPELLINGS, plain
 from .packages import need
 from .tables import DataSource, read_table, split_table
 from .times import to_length, to_time
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/06_remote.ipynb #7982b394
 def _first(error):

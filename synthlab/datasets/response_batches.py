@@ -9,7 +9,6 @@ __all__ = ['IN_MEMORY', 'split_name', 'read_rows', 'load_split', 'bytes_of', 'ch
 
 # %% ../../nbs/datasets/76_response_batches.ipynb #47db6258
 import hashlib
-import difflib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from .responses import SPLIT_NAMES
 from .store import ResponseStore, open_store
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/76_response_batches.ipynb #aab1d4d9
 def split_name(
@@ -27,9 +27,7 @@ def split_name(
     "The full name of a part."
     name, there = {"val": "validation"}.get(name, name), list(there)
     if name in there: return name
-    close = difflib.get_close_matches(str(name), there, 1, .4)
-    raise ValueError(f"there is no split {name!r}; "
-                     + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(there)}"))
+    raise ValueError(f"there is no split {name!r}; {nearest(name, there)}")
 
 def read_rows(
     store: ResponseStore,

@@ -8,7 +8,6 @@ __all__ = ['REGION_RULES', 'REGION_NAMES', 'SPLIT_NAMES', 'DEALT', 'Condition', 
            'construct_all_splits', 'validate_splits', 'split_lowo']
 
 # %% ../../nbs/datasets/70_responses.ipynb #23c54eb4
-import difflib
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from .world import World
 from .worlds import get_world
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/70_responses.ipynb #86f46da9
 class Condition(NamedTuple):
@@ -128,8 +128,5 @@ def split_lowo(
 ) -> tuple[list[str], list[str]]:   # the others in their order, and the one
     "Leave one world out."
     worlds = list(worlds)
-    if held_out not in worlds:
-        close = difflib.get_close_matches(str(held_out), worlds, 1, .4)
-        raise ValueError(f"{held_out!r} cannot be held out; "
-                         + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(worlds)}"))
+    if held_out not in worlds: raise ValueError(f"{held_out!r} cannot be held out; {nearest(held_out, worlds)}")
     return [w for w in worlds if w != held_out], [held_out]

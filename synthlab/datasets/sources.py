@@ -15,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .bars import SPELLINGS, BarError, find_columns, nearest, plain, take_times
+from .bars import SPELLINGS, BarError, find_columns, plain, take_times
 from .remote import parse_source
 from .tables import CSV, PARQUET, DataSource, line_of, read_table, split_table
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/07_sources.ipynb #b24fbec0
 class FrameDataSource(DataSource):

@@ -6,24 +6,24 @@ read as if it were."""
 # %% auto #0
 __all__ = ['ARRAYS', 'ARRAY_UNITS', 'MANIFEST', 'SPLITS', 'VERSION', 'VERIFY', 'SMALL', 'EMPTY', 'StoreError', 'array_shapes',
            'create_arrays', 'shard_file', 'canonical', 'config_hash', 'file_facts', 'files_in', 'sync', 'write_json',
-           'seal', 'read_manifest', 'verify_store', 'exchange', 'away', 'publish', 'shard_index', 'read_shard', 'near',
+           'seal', 'read_manifest', 'verify_store', 'exchange', 'away', 'publish', 'shard_index', 'read_shard',
            'ResponseStore', 'open_store']
 
 # %% ../../nbs/datasets/72_store.ipynb #8b2d523f
 import ctypes
-import difflib
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/72_store.ipynb #6557abc6
 class StoreError(ValueError):
@@ -259,11 +259,6 @@ def read_shard(
         raise ValueError(str(error) if str(error).startswith("has ") else "is not what was written") from error
 
 # %% ../../nbs/datasets/72_store.ipynb #d0953887
-def near(name, names: Iterable[str]) -> str:
-    "A hint at the name that may have been meant."
-    close = difflib.get_close_matches(str(name), list(names), 1, .4)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
-
 class ResponseStore:
     "A store of simulated responses, open for reading."
     def __init__(self,
@@ -296,7 +291,7 @@ class ResponseStore:
     def info(self, world: str) -> dict:
         "What the manifest says of a world."
         if world not in self.manifest["worlds"]:
-            raise StoreError(f"there is no world {world!r}; {near(world, self.manifest['worlds'])}", self.root)
+            raise StoreError(f"there is no world {world!r}; {nearest(world, self.manifest['worlds'])}", self.root)
         return self.manifest["worlds"][world]
 
     def same(self, cause=None):
@@ -317,7 +312,7 @@ class ResponseStore:
     ) -> np.ndarray:                    # (stop-start, …)
         "Some neighbouring draws of an array."
         n, block = self.info(world)["n"], self.manifest["block"]
-        if name not in ARRAYS: raise StoreError(f"there is no array {name!r}; {near(name, ARRAYS)}", self.root)
+        if name not in ARRAYS: raise StoreError(f"there is no array {name!r}; {nearest(name, ARRAYS)}", self.root)
         start, stop, _ = slice(start, stop).indices(n)
         shape, dtype = self.info(world)["shapes"][name], "float64" if name == "theta" else "float32"
         out = np.empty((max(0, stop - start), *shape), dtype)

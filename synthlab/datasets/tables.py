@@ -18,8 +18,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from .bars import (BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, check_bars,
-    find_columns, nearest, plain, take_times)
+from synthlab.datasets.bars import (BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, check_bars, find_columns, plain,
+    take_times)
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/05_tables.ipynb #56cee77b
 CSV, PARQUET = (".csv", ".csv.gz", ".tsv", ".txt"), (".parquet", ".pq")

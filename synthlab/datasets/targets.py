@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
-from .bars import nearest
+from ..metrics.wording import closest, counted, nearest
 from .labels import _ahead, _fill, excursions, first_touch, forward_return
 from .times import to_length
 
@@ -178,6 +178,16 @@ class Target(NamedTuple):
     distances: tuple        # numbers behind it
     question: Question
 
+def _hint(
+    kind,                   # as typed, without its length
+    tail="_5d",             # the length and what follows it
+):
+    "What to type for a kind that nobody knows: others write return or forward_return where it is fwd_ret here."
+    plain = re.sub(r"(?<![a-z])returns?(?![a-z])", "ret", re.sub(r"(?<![a-z])(forward|future)(?![a-z])", "fwd", kind))
+    meant = "fwd_ret" if plain == "ret" else closest(plain, QUESTIONS)
+    if meant: return f"did you mean {meant}{tail}?"
+    return f"{nearest(plain, QUESTIONS)}; synthlab quant columns explains them"
+
 _NAME = re.compile(r"(?:y_)?(?P<kind>[a-z_]+?)_(?P<length>[1-9]\d*[bmhd])(?P<rest>(?:_\d+(?:\.\d+)?)*)")
 
 def parse_target(
@@ -194,12 +204,12 @@ def parse_target(
                              "in minutes (m), hours (h), days (d) or bars (b)")
         return Target(name, "", "", (), Question("regression"))
     kind, rest = found["kind"], tuple(float(x) for x in found["rest"].split("_")[1:])
-    if kind not in QUESTIONS: raise ValueError(f"no target is called {kind!r} ({name}); {nearest(kind, QUESTIONS)}")
+    if kind not in QUESTIONS: raise ValueError(f"no target is called {name!r}; {_hint(kind, name[found.end('kind'):])}")
     question = QUESTIONS[kind]
     optional = kind in ("mfe", "mdd", "mfe_share") and len(rest) == 1       # a threshold that says nothing here
     if len(rest) != question.distances and not optional:
-        raise ValueError(f"{name!r} has {len(rest)} numbers behind its length; {kind} takes {question.distances}"
-                         + (f", such as {kind}_60m" + "_1.0_0.5"[:4*question.distances] if question.distances else ""))
+        raise ValueError(f"{name!r} has {counted(len(rest), 'number')} behind its length; {kind} takes "
+                         f"{question.distances}" + (f", such as {kind}_60m" + "_1.0_0.5"[:4*question.distances] if question.distances else ""))
     if any(d <= 0 for d in rest): raise ValueError(f"{name!r}: a distance is above 0")
     return Target(name, kind, found["length"], rest[:question.distances], question)
 
@@ -237,7 +247,7 @@ def make_target(
 ) -> tuple:                 # values (T,), NaN where unknown; reach: bars after the decision until they are known
     "A target by its name."
     kind, length, far = (target := parse_target(name)).kind, target.horizon, target.distances
-    if not kind: raise ValueError(f"{name!r} is no target that bars give; {nearest(name, QUESTIONS)}")
+    if not kind: raise ValueError(f"{name!r} is no target that bars give; {_hint(name)}")
     horizon, close = horizon_bars(length, bar), bars["close"]
     high, low = (bars[k] if k in bars else close for k in ("high", "low"))
     if kind == "fwd_ret" or kind in ACROSS: return forward_return(close, horizon, segment), horizon

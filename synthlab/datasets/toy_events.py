@@ -14,6 +14,7 @@ import numpy as np
 from .events import CONSTITUENTS, OBJECTS, EventError, Events, register_event_source, split_events
 from .four_vectors import cartesian, cylindrical, two_body
 from .jets import constituent_tokens, object_tokens
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/86_toy_events.ipynb #122eb131
 def falling_pt(
@@ -134,7 +135,7 @@ def simulate_toys(
     seed: int = 0,
 ) -> Events:
     "Toy events, class after class; a class depends on its own count and the seed alone."
-    if level not in LEVELS: raise EventError(f"there is no level {level!r}; there are {' and '.join(LEVELS)}")
+    if level not in LEVELS: raise EventError(f"there is no level {level!r}; {nearest(level, LEVELS)}")
     classes, label, parts = LEVELS[level], [], []
     for k, name in enumerate(classes):
         n, rng = counts.get(name, 0), np.random.default_rng([seed, len(classes), k])

@@ -9,7 +9,7 @@ __all__ = ['wavelet_filters', 'WaveletEngineer']
 # %% ../../nbs/datasets/16_wavelets.ipynb #83abcb31
 import warnings
 import numpy as np
-from .bars import nearest
+from ..metrics.wording import nearest
 from .features import FeatureEngineer, log_return, register_engineer, trailing_sum
 from .ohlcv import trailing_moments
 from .packages import need

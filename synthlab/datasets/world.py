@@ -7,7 +7,6 @@ __all__ = ['VARIABLES', 'PERCENT', 'UNITS', 'MEASURES', 'PURPOSES', 'WORLDS', 'a
            'StateSpace', 'state_responses', 'MatrixForm', 'IndeterminateError', 'Trajectory', 'World', 'register_world']
 
 # %% ../../nbs/datasets/60_world.ipynb #c30b0030
-import difflib
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/60_world.ipynb #4de29e63
 VARIABLES = ("output", "inflation", "rate")     # what a world tells unless it says otherwise, in this order
@@ -64,10 +64,7 @@ class Parameters:
         if isinstance(theta, Mapping):
             for name in theta:
                 if name not in self.names:
-                    close = difflib.get_close_matches(str(name), self.names, 1, .4)
-                    raise ValueError(f"there is no parameter {name!r}"
-                                     + (f"; did you mean {close[0]!r}?" if close
-                                        else f"; there are {', '.join(self.names)}"))
+                    raise ValueError(f"there is no parameter {name!r}; {nearest(name, self.names)}")
             values = [as_numbers(theta.get(n, d), n) for n, d in zip(self.names, self.default)]
             try: theta = torch.stack(torch.broadcast_tensors(*values), -1)
             except RuntimeError:

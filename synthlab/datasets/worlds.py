@@ -6,9 +6,9 @@
 __all__ = ['ORDER', 'world_names', 'get_world', 'variables_of']
 
 # %% ../../nbs/datasets/66_worlds.ipynb #91ccc6b6
-import difflib
 from . import bound, linear_worlds, structural      # registers the worlds
 from .world import VARIABLES, WORLDS, World
+from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/66_worlds.ipynb #72f2b2dc
 ORDER = ("lss", "var", "nk", "rbc", "switching", "zlb")     # of tables, columns and embeddings
@@ -23,10 +23,7 @@ def get_world(
     **options,                  # of the world, such as start=0 for switching
 ) -> World:
     "A world by its name."
-    if name not in WORLDS:
-        close = difflib.get_close_matches(str(name).casefold(), world_names(), 1, .4)
-        raise ValueError(f"there is no world {name!r}; "
-                         + (f"did you mean {close[0]!r}?" if close else f"there are {', '.join(world_names())}"))
+    if name not in WORLDS: raise ValueError(f"there is no world {name!r}; {nearest(name, world_names())}")
     return WORLDS[name](**options)
 
 # %% ../../nbs/datasets/66_worlds.ipynb #33a4a33a

@@ -120,7 +120,7 @@ def walk(
     progress: bool | None = None,           # a bar; default where there is a terminal
 ) -> AblationExperiment:                    # its `table` and `conclusion` are what came out
     "A champion and its challengers, trained anew before each stretch that they are tested on."
-    configs = names if isinstance(names, Mapping) else {n: [f"model={n}"] for n in names}
+    configs = names if isinstance(names, Mapping) else {n: [f"{get_lab(lab).variants}={n}"] for n in names}
     found = AblationExperiment(lab, configs, "walk", overrides, folds, folder, jobs, cluster)
     found.run(progress)
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
-from .config import nearest
+from ..metrics.wording import nearest
 from .experiment import open_run, run_config
 from .lab import Lab
 from .runs import list_runs

@@ -31,7 +31,8 @@ from ..models.registry import ConfigError
 from ..trainers.checkpoints import CheckpointError, check_shapes, load_checkpoint, read_header
 from ..trainers.facts import json_text
 from ..trainers.keeper import below
-from ..trainers.interruption import Interrupted
+from ..trainers.interruption import going_on
+from ..metrics.wording import counted
 from ..trainers.processes import launch
 from ..trainers.tracking import Tracker
 
@@ -71,13 +72,11 @@ def goes_on(
     raise ConfigError(f"{run_dir} holds a run with other settings; choose another run_dir")
 
 # %% ../../nbs/experiments/24_experiment.ipynb #60775943
-@contextmanager
-def hint(run: Run):
+def hint(
+    run: Run,
+):                          # a context
     "Tell whoever interrupts a run how to go on with it."
-    try: yield
-    except (KeyboardInterrupt, Interrupted) as e:
-        e.args = (f"{e}; go on with: synthlab resume {run.folder}",)
-        raise
+    return going_on(f"go on with: synthlab resume {run.folder}")
 
 # %% ../../nbs/experiments/24_experiment.ipynb #a303dbfc
 def data_change(
@@ -202,9 +201,9 @@ def deal_parts(
     if len(left) < 2 or (jobs == 1 and cluster is None): return
     count = min(len(left), jobs*HANDFULS)
     hands = [Task(f"hand-{k:02d}", "parts", str(experiment.run.folder), tuple(left[k::count])) for k in range(count)]
-    said = lambda name: f"{name}: {len(left[int(name[-2:])::count])} parts"
+    said = lambda name: f"{name}: {counted(len(left[int(name[-2:])::count]), 'part')}"
     failed = run_tasks(hands, experiment.run.folder/"parts", jobs, cluster, False if experiment.quiet else None, said,
-                       "parts", f"synthlab resume {experiment.run.folder}")
+                       "parts", f"go on with: synthlab resume {experiment.run.folder}")
     for name, why in failed.items(): raise ConfigError(f"{name} of {experiment.run.folder} failed: {why}")
 
 # %% ../../nbs/experiments/24_experiment.ipynb #45f211bf

@@ -16,13 +16,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
-from .config import CONF, compose, in_open, nearest, override, settings
+from .config import CONF, compose, in_open, override, settings
 from .parts import Fitted, Part
 from .profiles import with_profile
 from .runs import Run
 from .settings import ExperimentConfig, runs_folder, typed_knobs
 from .setup import threads_here
 from ..models.registry import ConfigError
+from ..metrics.wording import nearest
 
 # %% ../../nbs/experiments/22_lab.ipynb #bc0c11bb
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ class LabComparing:
         return 1
 
     unit: str = ""                      # of the outcomes, for sentences
+    variants: str = "model"             # the presets that are compared by their names alone
 
     def shared(self, config: Any) -> Any:   # text, numbers, and lists of them
         "What two configurations have in common that are pinned together."
@@ -369,5 +371,5 @@ def get_lab(
     if isinstance(name, Lab): return name
     if name not in _labs and name in lab_names(): importlib.import_module(f"synthlab.labs.{name}.experiment")
     if name in _labs: return _labs[name]
-    raise ConfigError(f"there is no lab {name!r}; {nearest(str(name), lab_names())} "
-                      "A lab of your own comes with --plugin FILE")
+    raise ConfigError(f"there is no lab {name!r} (one of your own comes with --plugin FILE); "
+                      f"{nearest(name, lab_names())}")

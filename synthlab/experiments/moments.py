@@ -18,6 +18,7 @@ from .reports import typed
 from .runs import RunFolder
 from ..models.registry import ConfigError
 from ..trainers.facts import json_text, plain, read_table
+from ..metrics.wording import nearest
 
 # %% ../../nbs/experiments/44_moments.ipynb #d9acd49c
 MOMENTS = "on_start", "on_epoch_end", "on_train_end", "on_test_end", "on_exception"
@@ -33,7 +34,7 @@ def moment_payload(
     **values: Any,                  # `PLACES`, epoch_time_s, total_time_s, throughput; whatever else is passed through
 ) -> dict[str, Any]:
     "An event of a training in fixed places."
-    if moment not in MOMENTS: raise ConfigError(f"there is no moment {moment!r}; there are {', '.join(MOMENTS)}")
+    if moment not in MOMENTS: raise ConfigError(f"there is no moment {moment!r}; {nearest(moment, MOMENTS)}")
     fixed = {k: values.pop(k, None) for k in (*PLACES, "epoch_time_s", "total_time_s", "throughput")}
     for k in ("epoch", "step"):
         if fixed[k] is not None: fixed[k] = int(fixed[k])

@@ -14,7 +14,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
-from .config import as_override, nearest
+from .config import as_override
+from ..metrics.wording import nearest
 from ..models.registry import ConfigError
 
 # %% ../../nbs/experiments/13_profiles.ipynb #974b5444

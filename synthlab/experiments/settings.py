@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 from ..datasets.sources import ARCH_SERIES
-from .config import as_override, nearest, settings
+from .config import as_override, settings
 from ..models.registry import ConfigError
 from ..trainers.tracking import MODES
+from ..metrics.wording import nearest
 
 # %% ../../nbs/experiments/12_settings.ipynb #cd19525e
 @dataclass

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
 import pandas as pd
-from .config import CONF, as_override, compose, is_open, nearest, preset_names
+from .config import CONF, as_override, compose, is_open, preset_names
 from .lab import Lab, get_lab
 from ..models.registry import ConfigError
+from ..metrics.wording import nearest
 
 # %% ../../nbs/experiments/27_settings_page.ipynb #d82f5cf4
 def field_comments(

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from tqdm.auto import tqdm
 from ..datasets.packages import missing, packages_of
-from .config import nearest
+from ..metrics.wording import nearest
 from .plugins import load_plugin, loaded_plugins
 from .runs import Lock
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
-from ..trainers.interruption import Interrupted, StopSignals
+from ..trainers.interruption import StopSignals, going_on
 
 # %% ../../nbs/experiments/30_tasks.ipynb #029c6c81
 @dataclass(frozen=True)
@@ -317,7 +317,7 @@ def run_tasks(
     shown = sys.stderr.isatty() if progress is None else progress
     bar = tqdm(total=len(tasks), desc=title, disable=not shown)
     try:
-        with contextlib.ExitStack() as stack:
+        with going_on(hint), contextlib.ExitStack() as stack:
             if jobs == 1 and cluster is None: ended = run_here(tasks, folder)
             else:
                 stop = stack.enter_context(StopSignals())
@@ -328,10 +328,6 @@ def run_tasks(
                     said = told(name) if told else name
                     bar.set_postfix_str(said, refresh=False); bar.update()
                     if not shown and progress is None: print(f"{time.monotonic() - began:6.0f} s  {said}", flush=True)
-    except (KeyboardInterrupt, Interrupted) as e:
-        why = str(e).partition("; go on with")[0].rstrip("; ")
-        e.args = ("; ".join(filter(None, (why, hint))),)
-        raise
     finally: bar.close(); lock.release()
     errors = {n: Path(error_of(folder, n)) for n in names}
     return {n: path.read_text().strip() for n, path in errors.items() if path.exists()}

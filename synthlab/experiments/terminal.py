@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
-from .config import nearest
+from ..metrics.wording import nearest
 from .experiment import load_model
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run

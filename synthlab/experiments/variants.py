@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from .config import CONF, nearest, preset_names
+from .config import CONF, preset_names
 from .lab import Lab, get_lab
 from .runs import folder_name
+from ..metrics.wording import nearest
 from ..models.registry import ConfigError
 from ..trainers.facts import json_text
 

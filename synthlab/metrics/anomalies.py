@@ -15,6 +15,7 @@ from scipy.spatial.distance import jensenshannon
 from .classification import _area, _ranked, auc
 from .crps import as_array
 from .skill import percentile_interval
+from .wording import nearest
 
 # %% ../../nbs/metrics/60_anomalies.ipynb #8168965e
 def _classes(score, signal, weights=None):
@@ -116,7 +117,7 @@ def anomaly_table(
 ) -> pd.DataFrame:          # a row a score and number; columns value, low, high, ahead, ahead_low, ahead_high
     "AUROC and efficiencies of anomaly scores with bootstrap intervals over events, and their lead over a reference."
     if reference is not None and reference not in scores:
-        raise ValueError(f"there is no score {reference!r}; there are {', '.join(scores)}")
+        raise ValueError(f"there is no score {reference!r}; {nearest(reference, scores)}")
     n, (_, y, w) = len(signal), _classes(np.zeros(len(signal)), signal, weights)
     places = [_classes(score, signal)[0] for score in scores.values()]
     allowed = [b for b in backgrounds if b*(y == 0).sum() >= FEWEST]

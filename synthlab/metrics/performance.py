@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 from .skill import _block_length, block_bootstrap, percentile_interval
+from .wording import nearest
 
 # %% ../../nbs/metrics/50_performance.ipynb #2104334c
 def _returns(returns):
@@ -179,7 +180,7 @@ METHODS = ("historical", "normal")
 
 def _tail(returns, level, method):
     if not 0 < level < 1: raise ValueError(f"level is {level}; give the share of bars in the tail, between 0 and 1")
-    if method not in METHODS: raise ValueError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
+    if method not in METHODS: raise ValueError(f"there is no method {method!r}; {nearest(method, METHODS)}")
     return _returns(returns)
 
 def _quantile(r, q): return np.quantile(r, q, axis=-1) if r.shape[-1] else np.full(np.shape(q) + r.shape[:-1], np.nan)

@@ -9,13 +9,13 @@ __all__ = ['KINDS', 'STRATEGY', 'CALLED', 'rank_weights', 'known_volatility', 'v
            'strategy_metrics', 'minimum_track_record']
 
 # %% ../../nbs/metrics/54_positions.ipynb #33856890
-import difflib
 from dataclasses import dataclass
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 from .performance import ANNUAL, PLAIN, _ratio, _returns, _uncertainty, payoff_ratio, sharpe, win_rate
+from .wording import nearest
 
 # %% ../../nbs/metrics/54_positions.ipynb #57cee5c0
 def rank_weights(
@@ -134,7 +134,7 @@ class PositionRule:
     periods: float = 252        # days a year
 
     def __post_init__(self):
-        if self.kind not in KINDS: raise ValueError(f"kind is {self.kind!r}; there are {' and '.join(KINDS)}")
+        if self.kind not in KINDS: raise ValueError(f"kind is {self.kind!r}; {nearest(self.kind, KINDS)}")
         if not (self.every >= 1 and self.every == int(self.every)):
             raise ValueError(f"every is {self.every}; give a number of days, 1 or more")
 
@@ -278,9 +278,7 @@ def strategy_metrics(
     found = {}
     for name in [names] if isinstance(names, str) else names:
         if name not in known:
-            near = difflib.get_close_matches(str(name).lower().replace(" ", "_"), known, 1, .4)
-            raise ValueError(f"no metric is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else
-                                                                f"; there are {', '.join(STRATEGY)}"))
+            raise ValueError(f"no metric is called {name!r}; {nearest(name, known)}")
         if name != "turnover":
             found[name] = ANNUAL[name](returns, periods) if name in ANNUAL else known[name](returns)
             continue

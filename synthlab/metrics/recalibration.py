@@ -15,6 +15,7 @@ from scipy import optimize, special
 from torch import Tensor
 from .classification import _binary
 from .crps import as_array
+from .wording import nearest
 
 # %% ../../nbs/metrics/42_recalibration.ipynb #15720e39
 def _logits(
@@ -157,7 +158,7 @@ def create_recalibration(
 ) -> Recalibration:         # not fitted yet
     "The recalibration that a configuration names."
     if kind not in RECALIBRATION_KINDS:
-        raise ValueError(f"no recalibration is called {kind!r}; there are {', '.join(RECALIBRATION_KINDS)}")
+        raise ValueError(f"no recalibration is called {kind!r}; {nearest(kind, RECALIBRATION_KINDS)}")
     return RECALIBRATION_KINDS[kind](pos_weight)
 
 def restore_recalibration(

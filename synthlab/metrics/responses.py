@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from .wording import nearest
 
 # %% ../../nbs/metrics/30_responses.ipynb #a391efa8
 def _floating(x):
@@ -70,7 +71,7 @@ def horizon_weights(
     elif scheme == "exponential": w = torch.exp(-h/tau)
     elif scheme == "impact": w = torch.full_like(h, (1 - impact)/max(H, 1)); w[0] = impact
     elif scheme == "early": w = 1. + (h < length).double()
-    else: raise ValueError(f"there is no scheme {scheme!r}; there are {', '.join(SCHEMES)}")
+    else: raise ValueError(f"there is no scheme {scheme!r}; {nearest(scheme, SCHEMES)}")
     return w/w.sum()
 
 # %% ../../nbs/metrics/30_responses.ipynb #ef1dc8d8

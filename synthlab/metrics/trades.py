@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import inf, nan
 import numpy as np
 import pandas as pd
+from .wording import nearest
 
 # %% ../../nbs/metrics/52_trades.ipynb #ae3334f0
 RULES = ("one", "extend", "slots")
@@ -55,7 +56,7 @@ class TradeBook:
             if not 0 <= share < 1:
                 raise ValueError(f"{name} is {share}; give a share a side, from 0 to less than 1: a tenth of a "
                                  "percent is .001")
-        if rule not in RULES: raise ValueError(f"there is no rule {rule!r}; there are {', '.join(RULES)}")
+        if rule not in RULES: raise ValueError(f"there is no rule {rule!r}; {nearest(rule, RULES)}")
         self.holding, self.fee, self.slippage, self.rule = int(holding), fee, slippage, rule
         self.slots = self.holding if rule == "slots" else 1
         self.cash = self.equity = self.before = 1.              # `before`: wealth at the close before the last

@@ -16,7 +16,8 @@ from . import event_decoders, event_encoders, event_latents    # noqa: F401 (the
 from .denoising import event_noise
 from .event_latents import LatentOutput
 from .event_scaler import HEAVY, EventScaler, Scaled
-from .registry import ConfigError, create, nearest, plain_config
+from .registry import ConfigError, create, plain_config
+from ..metrics.wording import nearest
 
 # %% ../../nbs/models/85_autoencoder.ipynb #f01b367d
 class Reconstruction(NamedTuple):
@@ -115,7 +116,7 @@ def create_autoencoder(
     "The autoencoder that a recipe describes, as a checkpoint keeps it."
     known = ("layout", "encoder", "latent", "decoder", "latent_dim", "heavy")
     for name in recipe:
-        if name not in known: raise ConfigError(f"an autoencoder has no {name!r}{nearest(name, known)}")
+        if name not in known: raise ConfigError(f"an autoencoder has no {name!r}; {nearest(name, known)}")
     if "layout" not in recipe: raise ConfigError("the recipe of an autoencoder has no layout; say what an event is")
     if seed is None: return Autoencoder(**recipe)
     with torch.random.fork_rng(devices=[]):

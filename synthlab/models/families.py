@@ -23,7 +23,8 @@ from torch import Tensor
 from ..datasets.purged import PurgedFolds, apart, index_times, row_times
 from ..datasets.splits import SplitError
 from ..datasets.targets import parse_target
-from .registry import check_options, nearest, plain_config, registry
+from .registry import check_options, plain_config, registry
+from ..metrics.wording import nearest
 
 # %% ../../nbs/models/70_families.ipynb #c3f19fd9
 TASKS = ("auto", "regression", "binary", "multiclass")
@@ -296,7 +297,7 @@ class FamilyBase(BaseEstimator):
                 gone = [k for k in known if k not in names]
                 if gone:
                     raise ValueError("The feature names should match those that were passed during fit: "
-                                     f"{gone[0]!r} is missing{nearest(gone[0], names)}")
+                                     f"{gone[0]!r} is missing; {nearest(gone[0], names)}")
                 X = X.set_axis(names, axis=1)[list(known)]
         elif learning and hasattr(self, "feature_names_in_"): del self.feature_names_in_
         found = rows_of(X, self.sequence)
@@ -566,7 +567,7 @@ class FamilyPredict(FamilyFit):
         if not self.__sklearn_is_fitted__(): raise NotFittedError(f"this {type(self).__name__} is not fitted yet")
         names, found = [a.target for a in self.answers_], self._all_importance()
         if target is not None and self._named and target not in names:
-            raise ValueError(f"it was not trained on {target!r}{nearest(target, names)}")
+            raise ValueError(f"it was not trained on {target!r}; {nearest(target, names)}")
         row = found[names.index(target)] if target in names and len(found) > 1 else found.mean(0)
         return pd.Series(row, self.features_, name="importance").sort_values(ascending=False, kind="stable")
 

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import stats
 from .families import Family, FormulaDistribution
 from .linear_families import checked_numbers
-from .registry import nearest, registry
+from .registry import registry
+from ..metrics.wording import nearest
 
 # %% ../../nbs/models/74_ngboost.ipynb #0e8c38d2
 WIDEST = 6.                     # log of a width in units of the spread, either way
@@ -206,7 +207,7 @@ class NGBoost(Family):
         if K: return Classes(K)
         known = str(self.distribution).lower()
         if known not in DISTRIBUTIONS:
-            raise ValueError(f"no distribution {self.distribution!r}{nearest(known, DISTRIBUTIONS)}")
+            raise ValueError(f"no distribution {self.distribution!r}; {nearest(known, DISTRIBUTIONS)}")
         return DISTRIBUTIONS[known]()
 
     def _positive(self, y):

@@ -15,7 +15,8 @@ from sklearn.mixture import GaussianMixture
 from ..datasets.purged import index_times, row_times
 from .families import Family
 from .linear_families import AsColumns, ClockedFamily, checked_numbers, ridge_line, row_series
-from .registry import nearest, registry
+from .registry import registry
+from ..metrics.wording import nearest
 
 # %% ../../nbs/models/76_regime_families.ipynb #44fdcb4d
 def mixture_shares(
@@ -91,7 +92,7 @@ class GMMRegime(AsColumns, Family):
         "Place of a column among those in use."
         used = [n for n, use in zip(self.features_, self.preprocessing_.used) if use]
         if name not in used:
-            raise ValueError(f"order_by is {name!r}, and no column is called so{nearest(name, used)}")
+            raise ValueError(f"order_by is {name!r}, and no column is called so; {nearest(name, used)}")
         return used.index(name)
 
     def _memberships(self, X): return mixture_shares(X @ self.axes_, self.shares_, self.means_, self.factors_)
@@ -155,7 +156,7 @@ def piece_costs(
     gamma: float = 1.,      # of the kernel exp(-gamma (x - y)²)
 ):                          # function (s, t), (S,) or numbers → (B, S): costs of the pieces s … t - 1
     "Costs of pieces by running sums."
-    if cost not in COSTS: raise ValueError(f"no cost {cost!r}{nearest(str(cost), COSTS)}")
+    if cost not in COSTS: raise ValueError(f"no cost {cost!r}; {nearest(str(cost), COSTS)}")
     B, W = x.shape
     x = x - x.mean(1, keepdims=True)
     if cost == "rbf":
@@ -184,7 +185,7 @@ def break_penalty(
     known = {"bic": np.log(length), "aic": 2.}
     if isinstance(penalty, str):
         if penalty.lower() not in known:
-            raise ValueError(f"no penalty {penalty!r}{nearest(penalty, known)}, or a number")
+            raise ValueError(f"no penalty {penalty!r}; give a number or a name: {nearest(penalty, known)}")
         return COSTS[cost]*known[penalty.lower()]
     if not 0 <= penalty < np.inf: raise ValueError(f"penalty is {penalty}; give bic, aic, or a number of 0 or more")
     return float(penalty)
@@ -223,7 +224,7 @@ def partition(
 ) -> list:                      # B lists of cuts, rising, each the first row of a piece
     "Where windows break."
     if method not in ("pelt", "binseg"):
-        raise ValueError(f"no method {method!r}{nearest(str(method), ['pelt', 'binseg'])}")
+        raise ValueError(f"no method {method!r}; {nearest(str(method), ['pelt', 'binseg'])}")
     (B, W), price = x.shape, break_penalty(penalty, cost, x.shape[1])
     if method == "binseg":
         return [_binseg(piece_costs(row[None], cost, gamma), W, price, min_size, jump, most or W) for row in x]
@@ -331,7 +332,7 @@ class ChangePoint(AsColumns, ClockedFamily):
 
     def _check(self):
         if self.method not in ("pelt", "binseg", "online"):
-            raise ValueError(f"no method {self.method!r}{nearest(str(self.method), ['pelt', 'binseg', 'online'])}")
+            raise ValueError(f"no method {self.method!r}; {nearest(str(self.method), ['pelt', 'binseg', 'online'])}")
         for name, least in dict(min_size=2, jump=1, n_bkps=1, window=2*self.min_size, every=1, online_window=2).items():
             value = getattr(self, name)
             if isinstance(value, bool) or int(value) != value or value < least:
@@ -343,7 +344,7 @@ class ChangePoint(AsColumns, ClockedFamily):
         "The signal of each row, in units of its spread."
         used = [n for n, use in zip(self.features_, self.preprocessing_.used) if use]
         if self.signal and self.signal not in used:
-            raise ValueError(f"signal is {self.signal!r}, and no column is called so{nearest(self.signal, used)}")
+            raise ValueError(f"signal is {self.signal!r}, and no column is called so; {nearest(self.signal, used)}")
         x = X.astype(np.float64)
         return x[:, used.index(self.signal)] if self.signal else x.mean(1)
 

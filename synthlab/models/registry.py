@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['FLAGS', 'KINDS', 'MAX_DEPTH', 'MAX_NODES', 'MAX_NUMBER', 'MAX_TEXT', 'registry', 'BlockInfo', 'UnknownName',
-           'ConfigError', 'nearest', 'plain_config', 'Registry', 'check_options', 'check_targets', 'create']
+           'ConfigError', 'plain_config', 'Registry', 'check_options', 'check_targets', 'create']
 
 # %% ../../nbs/models/00_registry.ipynb #13844d08
-import difflib
 import inspect
 import re
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin
+from ..metrics.wording import nearest
 
 # %% ../../nbs/models/00_registry.ipynb #36923ed2
 FLAGS = ("preserves_seq_len", "preserves_d_model", "min_seq_len")
@@ -41,16 +41,6 @@ class UnknownName(KeyError):
 
 class ConfigError(ValueError):
     "A configuration that cannot become an object; the message says where and what to write instead."
-
-def nearest(
-    name: str,      # what was typed
-    known,          # what could have been typed
-) -> str:           # `; did you mean 'x'?`, or the whole list when nothing is close
-    "The end of an error message: the nearest known name."
-    known = sorted(known)
-    close = difflib.get_close_matches(str(name).lower()[:100], known, 1, .5)
-    if close: return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known) or 'nothing yet'}"
 
 # %% ../../nbs/models/00_registry.ipynb #5af12b07
 MAX_DEPTH, MAX_NODES, MAX_NUMBER, MAX_TEXT = 16, 10_000, 1_000_000, 1_000
@@ -210,10 +200,10 @@ class Registry:
                 for info in store.values():
                     if _short(last, info.kind) in _spellings(info): return info
         known = {_stem(key, info.kind) for store in stores for key, info in store.items()}
-        raise UnknownName(f"no {what} named {name[:200]!r}{nearest(_stem(last, kinds[0]), known)}")
+        raise UnknownName(f"no {what} named {name[:200]!r}; {nearest(_stem(last, kinds[0]), known)}")
 
     def _check(self, kind):
-        if kind not in self.kinds: raise UnknownName(f"no kind {kind!r}{nearest(kind, self.kinds)}")
+        if kind not in self.kinds: raise UnknownName(f"no kind {kind!r}; {nearest(kind, self.kinds)}")
 
     def __getattr__(self, name):
         if name.startswith("_"): raise AttributeError(name)
@@ -296,7 +286,7 @@ def check_options(
     "Refuse an option that it has not, or of another type than its annotation or its default says."
     known, name = _options(cls), name or cls.__name__
     for k, v in options.items():
-        if k not in known: raise ConfigError(f"{where}: {name} has no option {k!r}{nearest(k, known)}")
+        if k not in known: raise ConfigError(f"{where}: {name} has no option {k!r}; {nearest(k, known)}")
         _check_type(v, known[k], where)
 
 # %% ../../nbs/models/00_registry.ipynb #52640ee0

@@ -21,7 +21,8 @@ from ..datasets.targets import parse_target
 from ..metrics.recalibration import RECALIBRATION_KINDS, create_recalibration, restore_recalibration
 from .families import Family, restore_family
 from .out_of_fold import out_of_fold
-from .registry import ConfigError, check_options, create, nearest, plain_config
+from .registry import ConfigError, check_options, create, plain_config
+from ..metrics.wording import nearest
 
 # %% ../../nbs/models/78_strategies.ipynb #b25080ea
 _makers: list[Callable] = []        # (name, settings or None) -> family, the newest last
@@ -131,7 +132,7 @@ def restore_strategy(
     "A strategy from words and numbers, each of them checked."
     try:
         kind, told, order = about["strategy"], about["families"], about["order"]
-        if kind not in STRATEGIES: raise ValueError(f"there is no strategy {kind!r}{nearest(str(kind), STRATEGIES)}")
+        if kind not in STRATEGIES: raise ValueError(f"there is no strategy {kind!r}; {nearest(str(kind), STRATEGIES)}")
         if sorted(order) != sorted(told): raise ValueError(f"families are {sorted(told)}, and their order {order}")
         parts = {label: {} for label in order}
         for name, tensor in tensors.items():
@@ -202,7 +203,7 @@ class SingleTaskStrategy(Strategy):
         fitted = {}
         for name, y in targets.items():
             if held and name not in held and not self._one:
-                raise ValueError(f"y_val has no column {name}{nearest(name, held)}")
+                raise ValueError(f"y_val has no column {name}; {nearest(name, held)}")
             val = next(iter(held.values())) if held and self._one else held.get(name)
             family = self._fresh(self.model_name, self.model_config)
             fitted[name] = family.fit(X_train, y, X_val, val, **beside_of(beside, name))
@@ -262,7 +263,7 @@ class MultiTaskStrategy(Strategy):
             y.columns = list(self.target_names or (f"y{k}" for k in range(y.shape[1])))
         names = list(self.target_names or map(str, y.columns))
         for name in names:
-            if name not in y: raise ValueError(f"y has no column {name}{nearest(name, map(str, y.columns))}")
+            if name not in y: raise ValueError(f"y has no column {name}; {nearest(name, map(str, y.columns))}")
         return y[names]
 
     def train(self,
@@ -360,7 +361,7 @@ class CascadeStrategy(Strategy):
         name = self.target_names[k] if self.target_names else next(iter(found))
         if not self.target_names and len(found) > 1:
             raise ValueError(f"y has {len(found)} columns; say by target_names which stage learns which")
-        if name not in found: raise ValueError(f"y has no column {name}{nearest(name, found)}")
+        if name not in found: raise ValueError(f"y has no column {name}; {nearest(name, found)}")
         return name, found[name]
 
     def train(self,
@@ -496,7 +497,7 @@ class Gate:
         calibration: str = "none",      # none: as given | temperature | platt | isotonic, learnt by `fit`
     ):
         if calibration not in RECALIBRATION_KINDS:
-            raise ValueError(f"calibration is {calibration!r}{nearest(calibration, RECALIBRATION_KINDS)}")
+            raise ValueError(f"calibration is {calibration!r}; {nearest(calibration, RECALIBRATION_KINDS)}")
         self.rules = [Rule(**r) if isinstance(r, Mapping) else Rule(*r) for r in rules]
         for r in self.rules:
             said = f"the rule on {r.target}"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from . import heads
 from .backbone import HybridBackbone, ParallelFusion, discover_components, without_trace
-from .registry import (ConfigError, check_targets, create, nearest, plain_config,
-                                      registry)
+from .registry import ConfigError, check_targets, create, plain_config, registry
 from .simulate import chosen_steps
+from ..metrics.wording import nearest
 
 # %% ../../nbs/models/40_synth.ipynb #212b2a5c
 def recipe_hash(
@@ -175,7 +175,7 @@ def build_model(
     parts = {k: v for k, v in config.items() if k not in ("name", "_target_")}
     for k in parts:
         if k not in ("backbone", "head", "drift"):
-            raise ConfigError(f"{where} has no option {k!r}{nearest(k, ('backbone', 'head', 'drift'))}")
+            raise ConfigError(f"{where} has no option {k!r}; {nearest(k, ('backbone', 'head', 'drift'))}")
     missing = [k for k in ("backbone", "head") if k not in parts]
     if missing: raise ConfigError(f"{where} needs {' and '.join(missing)}")
     backbone = parts["backbone"]

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 from ..models.families import targets_of
-from ..models.registry import nearest, registry
+from ..models.registry import registry
 from ..models.table_networks import RowBody
 from .network_families import NetworkFamily, in_range
+from ..metrics.wording import nearest
 
 # %% ../../nbs/trainers/71_multi_task.ipynb #561b51c6
 PRESETS = dict(equal=dict(), return_focused=dict(fwd=2., mfe=1., mdd=1., tth=.5),
@@ -28,13 +29,13 @@ def target_shares(
     if weights is None: return [1.]*len(targets)
     if isinstance(weights, str):
         if weights not in PRESETS:
-            raise ValueError(f"loss_weights: no preset is called {weights!r}{nearest(weights, PRESETS)}")
+            raise ValueError(f"loss_weights: no preset is called {weights!r}; {nearest(weights, PRESETS)}")
         words, preset = [t.lower().split("_") for t in targets], PRESETS[weights]
         return [next((preset[w] for w in split if w in preset), 1.) for split in words]
     if isinstance(weights, Mapping):
         for name in weights:
             if name not in targets:
-                raise ValueError(f"loss_weights: no target is called {name!r}{nearest(name, targets)}")
+                raise ValueError(f"loss_weights: no target is called {name!r}; {nearest(name, targets)}")
         weights = [weights.get(name, 1.) for name in targets]
     found = np.asarray(weights, np.float64)
     if found.shape != (len(targets),):
@@ -77,7 +78,7 @@ class MultiTask(NetworkFamily):
         names = list(self.target_names)
         if isinstance(y, pd.DataFrame):
             for name in names:
-                if name not in y: raise ValueError(f"y has no column {name!r}{nearest(name, map(str, y.columns))}")
+                if name not in y: raise ValueError(f"y has no column {name!r}; {nearest(name, map(str, y.columns))}")
             return y[names]
         values = targets_of(y, len(y))[0]
         if values.shape[1] != len(names):

@@ -15,6 +15,7 @@ from ..metrics.crps import afcrps_ensemble, crps_ensemble, log_likelihood, sharp
 from ..metrics.joint import energy_score, variogram_score
 from ..models.mixtures import stratified_crps
 from ..models.synth import covariates
+from ..metrics.wording import nearest
 
 # %% ../../nbs/trainers/20_objectives.ipynb #494aea63
 class Objective:
@@ -150,7 +151,7 @@ class PathObjective(Objective):
             raise ValueError(f"intervals {bad} do not fit into a horizon of {horizon} steps")
         terms = dict(terms) if terms else {"levels": 1., "returns": 1.} if intervals else {"levels": 1.}
         for name, weight in terms.items():
-            if name not in TERMS: raise ValueError(f"there is no term {name!r}; there are {', '.join(TERMS)}")
+            if name not in TERMS: raise ValueError(f"there is no term {name!r}; {nearest(name, TERMS)}")
             if not weight > 0:
                 raise ValueError(f"the term {name} has the weight {weight}; give a positive one, or leave it out")
         if ("returns" in terms) != bool(intervals):

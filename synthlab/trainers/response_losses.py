@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from ..metrics.responses import half_width, horizon_weights, nrmse
 from .objectives import Objective
+from ..metrics.wording import nearest
 
 # %% ../../nbs/trainers/22_response_losses.ipynb #0645d615
 def masked_mean(
@@ -52,7 +53,7 @@ class MultiHorizonLoss(nn.Module):
         loss_fn: str = "mse",           # mse | mae | rmse
     ):
         super().__init__()
-        if loss_fn not in LOSSES: raise ValueError(f"there is no loss_fn {loss_fn!r}; there are {', '.join(LOSSES)}")
+        if loss_fn not in LOSSES: raise ValueError(f"there is no loss_fn {loss_fn!r}; {nearest(loss_fn, LOSSES)}")
         u = (torch.ones(3) if per_variable_weights is None
              else torch.as_tensor(per_variable_weights, dtype=torch.float32))
         if u.ndim != 1 or not (u > 0).all():
@@ -147,7 +148,7 @@ def spread_loss(
 ) -> Tensor:                    # the same shape, in nats
     "Negative log-likelihood of errors that are taken as given."
     if likelihood not in LIKELIHOODS:
-        raise ValueError(f"there is no likelihood {likelihood!r}; there are {', '.join(LIKELIHOODS)}")
+        raise ValueError(f"there is no likelihood {likelihood!r}; {nearest(likelihood, LIKELIHOODS)}")
     ratio = error.detach().abs()*torch.exp(-log_spread)
     return log_spread + (math.log(2) + ratio if likelihood == "laplace" else .5*math.log(2*math.pi) + ratio.square()/2)
 
@@ -169,7 +170,7 @@ class ResponseObjective(Objective):
     ):
         super().__init__(model)
         if likelihood not in LIKELIHOODS:
-            raise ValueError(f"there is no likelihood {likelihood!r}; there are {', '.join(LIKELIHOODS)}")
+            raise ValueError(f"there is no likelihood {likelihood!r}; {nearest(likelihood, LIKELIHOODS)}")
         self.options = dict(weight_scheme=horizon_weights, per_variable_weights=per_variable_weights, tau=tau,
                             loss_fn=loss, lambda_smooth=smoothness)
         self.likelihood, self.criteria = likelihood, {}

@@ -12,7 +12,8 @@ __all__ = ['HEALTHY', 'VERDICTS', 'FAR', 'EVIDENCE', 'listed', 'say_events', 'sa
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
-from ...experiments.verdicts import ENOUGH, counted, percent, with_interval
+from ...experiments.verdicts import ENOUGH, percent, with_interval
+from ...metrics.wording import counted
 
 # %% ../../../nbs/labs/events/15_conclusion.ipynb #cb89c07e
 def listed(names: Sequence[str]) -> str:

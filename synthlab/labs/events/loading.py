@@ -18,8 +18,8 @@ import numpy as np
 from ...datasets.event_classes import find_source, group_labels, load_events
 from ...datasets.events import EventError, Events, find_name, join_events
 from ...experiments.blocks import blocks_by_tasks
-from ...experiments.verdicts import counted
 from .settings import EventsConfig, EventsData
+from ...metrics.wording import counted
 from ...models.registry import ConfigError
 
 # %% ../../../nbs/labs/events/12_loading.ipynb #17cbb8e1

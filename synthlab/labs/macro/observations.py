@@ -9,7 +9,6 @@ __all__ = ['TAIL', 'Model', 'from_world', 'solved_law', 'series_covariance', 'ta
            'fit_var', 'compare_fits']
 
 # %% ../../../nbs/labs/macro/30_observations.ipynb #5e73b27c
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from numbers import Integral
@@ -23,6 +22,7 @@ from statsmodels.tsa.filters.hp_filter import hpfilter
 from torch import Tensor
 from ...datasets.world import MEASURES, VARIABLES, IndeterminateError, StateSpace, World, draw_rng
 from ...trainers.kalman import kalman_filter
+from ...metrics.wording import closest
 
 # %% ../../../nbs/labs/macro/30_observations.ipynb #1b9ddf1e
 class Model(NamedTuple):
@@ -115,9 +115,9 @@ def check_frame(
     if twice: raise ValueError(f"the data have {found.count(twice[0])} columns {twice[0]!r}; give {wanted}, each once")
     for name in found:
         if name in names: continue
-        close = difflib.get_close_matches(name, names, 1, .6)
+        meant = closest(name, names)
         raise ValueError(f"the data have a column {name!r}; "
-                         + (f"did you mean {close[0]!r}?" if close else f"the world tells {wanted}"))
+                         + (f"did you mean {meant}?" if meant else f"the world tells {wanted}"))
     if set(found) == set(names) and found != list(names):
         raise ValueError(f"the columns are {', '.join(found)}; put them in the world's order, data[{list(names)}]")
     for name, unit in dict(data.attrs.get("units", {})).items():

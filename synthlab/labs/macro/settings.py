@@ -20,9 +20,9 @@ from ...datasets.generate import BLOCK, Plan, generate_dataset, planned
 from ...datasets.store import ResponseStore, open_store
 from ...datasets.worlds import ORDER, get_world
 from ...experiments.blocks import blocks_by_tasks
-from ...experiments.config import nearest
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig
+from ...metrics.wording import nearest
 from ...models.emulators import Emulator
 from ...models.registry import ConfigError
 from ...models.specialists import LinearBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline

@@ -22,6 +22,7 @@ from ...metrics.calibration import pit
 from ...metrics.paths import CRPSMultiIntervalScorer, multi_interval_crps
 from ...metrics.prompts import interval_steps
 from ...trainers.objectives import path_crps
+from ...metrics.wording import nearest
 
 # %% ../../../nbs/labs/market/30_contest.ipynb #9c8d1ad4
 def interval_scores(
@@ -112,7 +113,7 @@ def paired_scores(
 ) -> pd.DataFrame:                  # index decided_at and asset; a column a forecaster, in the order of `scores`
     "One measure, a row a window."
     if measure not in scores:
-        raise ValueError(f"there is no score {measure!r}; there are {', '.join(scores.columns[3:])}")
+        raise ValueError(f"there is no score {measure!r}; {nearest(measure, scores.columns[3:])}")
     names = scores["simulator"].unique()
     windows = scores.pivot(index=["decided_at", "asset"], columns="simulator", values=measure)[names]
     if windows.isna().any(axis=None):
@@ -131,7 +132,7 @@ def standings(
 ) -> pd.DataFrame:                  # index simulator, the best first: score, rank, won, skill, low, high, p_value
     "Mean scores, ranks, and skill over a reference."
     known = list(scores["simulator"].unique())
-    if reference not in known: raise ValueError(f"nobody is called {reference!r}; there are {', '.join(known)}")
+    if reference not in known: raise ValueError(f"nobody is called {reference!r}; {nearest(reference, known)}")
     windows = paired_scores(scores, measure)
     times = windows.groupby(level="decided_at").mean().sort_index()
     place, base, rows = windows.rank(axis=1), times[reference].to_numpy(), {}

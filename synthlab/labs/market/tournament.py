@@ -17,6 +17,7 @@ from .backtest import Backtest, asset_code
 from ...metrics.paths import subnet_prompt_scores, subnet_smoothed_scores, subnet_softmax
 from ...metrics.prompts import Prompt, get_prompt
 from ...models.registry import ConfigError
+from ...metrics.wording import nearest
 
 # %% ../../../nbs/labs/market/36_tournament.ipynb #095043f2
 def prompt_scores(
@@ -24,7 +25,7 @@ def prompt_scores(
     measure: str = "total",         # what is paid for, lower is better
 ) -> pd.DataFrame:                  # a row a prompt and miner: time, asset, miner, score (0: the best), p90, low
     "Every prompt's scores by the subnet's rule."
-    if measure not in scores: raise ValueError(f"there is no score {measure!r}; there are {', '.join(scores.columns)}")
+    if measure not in scores: raise ValueError(f"there is no score {measure!r}; {nearest(measure, scores.columns)}")
     raw = scores.pivot(index=["decided_at", "asset"], columns="simulator", values=measure)[scores["simulator"].unique()]
     rows = []
     for (time, asset), totals in zip(raw.index, raw.to_numpy()):        # no answer is an invalid answer

@@ -11,7 +11,8 @@ __all__ = ['with_ends', 'NOTHING', 'SAID', 'KNOWN', 'WORSE', 'ROOM', 'GAP', 'LEA
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
-from ...experiments.verdicts import ENOUGH, counted, enough, percent, with_interval, write_p_value
+from ...experiments.verdicts import ENOUGH, enough, percent, with_interval, write_p_value
+from ...metrics.wording import counted
 
 # %% ../../../nbs/labs/quant/18_conclusion.ipynb #7bf45750
 with_ends = partial(with_interval, nothing="undefined")      # value, low, high as a sentence says them

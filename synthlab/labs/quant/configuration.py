@@ -27,10 +27,11 @@ import yaml
 from sklearn.base import clone
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from ...experiments.config import CONF, nearest
+from ...experiments.config import CONF
 from ...models.registry import ConfigError, check_options, create, plain_config, registry
 from ...models.strategies import STRATEGIES, Strategy, use_maker
 from ...trainers.family_files import family_class
+from ...metrics.wording import nearest
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #352f8ff0
 HOUSE = dict(       # family -> its name as a trainer

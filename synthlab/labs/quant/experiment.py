@@ -17,7 +17,7 @@ from ...experiments.lab import Headline, Lab, register_lab
 from ...experiments.parts import EstimatorPart, Part
 from ...experiments.settings import whole_path
 from ...experiments.setup import not_learnt
-from ...experiments.verdicts import counted
+from ...metrics.wording import counted
 from .conclusion import EVIDENCE, conclude_walk
 from .configuration import family_name, get_variant_from_env
 from .figures import walk_figures
@@ -157,7 +157,7 @@ class QuantLab(QuantJudging):
     schema, knobs, words = QuantConfig, QUANT_KNOBS, QUANT_WORDS
     taught = ("family", "variant", "params", "others", "training.", "data.")
     tags = "trading", "tabular", "walk-forward"
-    unit = "of the squared error"
+    unit, variants = "of the squared error", "family"
 
     def row(self, result):
         first = result["asked"][0]

@@ -17,6 +17,7 @@ from ...datasets.splits import SplitError
 from ...datasets.times import to_length
 from ...models.registry import ConfigError
 from ...trainers.facts import json_text
+from ...metrics.wording import counted, nearest
 
 # %% ../../../nbs/labs/quant/14_folds.ipynb #930cd821
 class Fold(NamedTuple):
@@ -78,7 +79,7 @@ class Table:
         calendar=None,              # all trading days; None: those of the rows
     ):
         for name in targets:
-            if name not in rows.y: raise ConfigError(f"no target is called {name!r}; there are {', '.join(rows.y)}")
+            if name not in rows.y: raise ConfigError(f"no target is called {name!r}; {nearest(name, rows.y)}")
         decided = rows.X.index.get_level_values("decided_at")
         self.X, self.index, self.targets = rows.X, rows.X.index, list(targets)
         self.decided = _stamps(decided)
@@ -165,5 +166,5 @@ def fold_rows(
     inside = (table.day >= at[0]) & (table.day <= at[1])
     train = np.flatnonzero(inside & (table.ends < before).any(1))
     known = int((table.ends[train, 0] < before).sum())
-    why = f"{known} rows to learn from, fewer than {least}" if known < least else ""
+    why = f"{counted(known, 'row')} to learn from, fewer than {least}" if known < least else ""
     return Cut(fold.name, train, test, before, dates, fold, why)

@@ -10,10 +10,11 @@ __all__ = ['ROLES', 'PRICES', 'find_roles', 'find_targets', 'labelled_rows']
 from collections.abc import Sequence
 import numpy as np
 import pandas as pd
-from ...datasets.bars import FIELDS, SPELLINGS, nearest, plain
+from ...datasets.bars import FIELDS, SPELLINGS, plain
 from ...datasets.panels import Rows
 from ...datasets.targets import ACROSS, horizon_bars, parse_target
 from ...datasets.times import to_times
+from ...metrics.wording import nearest
 
 # %% ../../../nbs/labs/quant/13_labelled.ipynb #b96f9360
 ROLES = dict(time=("decided_at", *SPELLINGS["time"]), asset=("asset", *SPELLINGS["symbol"]))
@@ -27,7 +28,7 @@ def find_roles(
     found = {role: next((called[w] for w in words if w in called), None) for role, words in ROLES.items()}
     for role, column in found.items():
         if column is None:
-            raise ValueError(f"no column is called {ROLES[role][0]} or {ROLES[role][1]}: {nearest(role, called)}")
+            raise ValueError(f"no column is called {ROLES[role][0]} or {ROLES[role][1]}; {nearest(role, called)}")
     return found
 
 def find_targets(

@@ -17,7 +17,7 @@ import pandas as pd
 from torch import Tensor
 from ...datasets.panels import Panel, Rows, load_panel, make_rows
 from ...datasets.targets import horizon_bars, parse_target
-from ...experiments.verdicts import counted
+from ...metrics.wording import counted
 from .configuration import family_name, find_family, load_model_config
 from .folds import NEVER, Cut
 from .settings import QuantConfig
@@ -63,6 +63,17 @@ class Walks:
 
     @cached_property
     def cuts(self) -> dict[str, list[Cut]]: return {target: engine.cuts() for target, engine in self.engines.items()}
+
+    def describe(self) -> str:
+        "What is walked, in a sentence; folds are those that are fitted."
+        first, rows = next(iter(self.cuts.values())), self.rows
+        fitted, skipped = ([c for c in first if bool(c.why) == which] for which in (False, True))
+        said = [counted(len(self.panel.assets), "asset") + ", " + counted(len(rows), "row")
+                + f", {rows.decided_at[0]:%Y-%m-%d} to {rows.decided_at[-1]:%Y-%m-%d}",
+                counted(rows.X.shape[1], "feature"),
+                counted(len(fitted), "fold") + (f", tested from {fitted[0].name}" if fitted else "")]
+        if skipped: said[-1] += f", and {len(skipped)} skipped ({skipped[0].why})"
+        return "; ".join(said)
 
     def overlap(self, target: str) -> int:
         "Days that share what happened, the day itself included."

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
-from ...datasets.bars import SPELLINGS, nearest, plain
+from ...datasets.bars import SPELLINGS, plain
 from ...datasets.panels import EMBEDDED, TARGETS, Rows, load_panel, make_rows
 from ...datasets.targets import parse_target
 from ...experiments.ledger import digest
@@ -26,6 +26,7 @@ from .selection import importance_report, leaky_names, select_top_features
 from ...models.registry import ConfigError
 from ...trainers.facts import atomic_write, json_text
 from ...trainers.family_files import file_name, save_family
+from ...metrics.wording import counted, nearest
 
 # %% ../../../nbs/labs/quant/30_phases.ipynb #796e5fa8
 def _columns(path):
@@ -154,7 +155,8 @@ def symbol_features(
                         data=_data_digest(X, y, ends)))
     if kept := _kept(folder/"phase1_summary.json", asked): return kept | dict(status="kept")
     part = part_in_time(rows.decided_at, ends, y.to_numpy())
-    if part.learnt.sum() < LEAST: return dict(status=f"skipped: {part.learnt.sum()} rows to learn from, {LEAST} needed")
+    if part.learnt.sum() < LEAST:
+        return dict(status=f"skipped: {counted(part.learnt.sum(), 'row')} to learn from, {LEAST} needed")
     left_out = leaky_names(X)
     X, judge = X.drop(columns=list(left_out)), next(iter(settings))
     model = _fitted(judge, settings[judge], X, y, ends, part)

@@ -20,7 +20,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import get_scorer
 from ...datasets.purged import PurgedFolds, index_times, row_times
 from ...datasets.targets import parse_target
-from ...experiments.config import nearest
+from ...metrics.wording import nearest
 from ...models.families import Family, check_cv_in_time
 from ...models.strategies import fresh
 

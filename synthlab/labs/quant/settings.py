@@ -23,7 +23,7 @@ class QuantData:
     assets: list[str] = field(default_factory=list)     # which of the panel's assets; none means all
     start: str | None = None            # first day that is learnt from; default the first that has features; us20: 2013
     end: str | None = None              # rows are decided before; default the end of the panel
-    features: list[str] = field(default_factory=list)   # names of columns; none means all that the panel's bars allow
+    features: list[str] = field(default_factory=list)   # synthlab quant columns lists them; none: all that bars allow
     targets: list[str] = field(default_factory=lambda: list(TARGETS))   # what is asked, by name; the first one decides
 
     def __post_init__(self):
@@ -125,7 +125,7 @@ QUANT_KNOBS = dict(    # everyday name -> setting
 
 QUANT_WORDS = {name: f"here it is {ours}" for name, ours in {       # what other systems call a setting
     "symbols": "data.assets", "tickers": "data.assets", "symbol": "data.assets", "target": "data.targets",
-    "label": "data.targets", "model_name": "family", "families": "family and others",
+    "label": "data.targets", "model_name": "family", "model": "family", "families": "family and others",
     "model_config": "params", "config": "params", "train_window": "training.train_days",
     "test_window": "training.test_days", "step_size": "training.step_days", "fold_length": "training.train_days",
     "costs": "evaluation.fee and evaluation.slippage", "commission": "evaluation.fee",

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ...experiments.verdicts import counted, percent, write_p_value
+from ...experiments.verdicts import percent, write_p_value
 from .conclusion import with_ends
+from ...metrics.wording import counted
 
 # %% ../../../nbs/labs/quant/21_tables.ipynb #7944ed97
 COLUMNS = dict(rank_ic=("rank IC", ".3f", 1), r2=("R², %", ".2f", 100), mae=("mean error", ".4f", 1),
@@ -104,7 +105,8 @@ def checklist(
         ("after", "models saved", len(files) > 0, f"{counted(len(files), 'fold')}, and the newest in {folder.name}"),
         ("after", "metrics saved", (folder/"result.json").exists(), "result.json"),
         ("after", "configuration saved with them", (folder/"config.yaml").exists(), "config.yaml"),
-        ("after", "predictions validated", told["rows"] > 0, f"{told['rows']:,} rows answered, all finite, each once"),
+        ("after", "predictions validated", told["rows"] > 0,
+         f"{counted(told['rows'], 'row')} answered, all finite, each once"),
         ("after", "trials counted", trials > 0, f"{trials} on these data and this target"),
         ("after", "random labels tried", bool(drawn := told.get("controls")),
          f"{drawn['as_good']} of {drawn['seeds']} scored as high" if drawn else ""),

@@ -33,7 +33,7 @@ from ...experiments.runs import Lock
 from ...experiments.setup import computing_threads
 from ...experiments.sweeps import new_folder
 from ...experiments.tasks import Task, run_tasks
-from ...experiments.verdicts import counted
+from ...metrics.wording import counted
 from .configuration import family_name, find_family, make_family, make_strategy, settled, strategy_class
 from .folds import NEVER, Cut, Table, calendar_folds, fold_rows
 from .labelled import labelled_rows
@@ -44,7 +44,7 @@ from ...models.registry import ConfigError
 from ...models.strategies import Strategy, restore_model
 from ...trainers.checkpoints import load_checkpoint
 from ...trainers.facts import atomic_write, json_text
-from ...trainers.interruption import Interrupted
+from ...trainers.interruption import going_on
 from ...trainers.keeper import below
 
 # %% ../../../nbs/labs/quant/15_walk.ipynb #3d97b389
@@ -283,12 +283,13 @@ class WalkFits(WalkCuts):
             if lock: lock.acquire()
             try:
                 for cut in todo:
-                    if folder is None: found[cut.name] = self.fit(cut, recipe, levels)[1]
-                    else: found[cut.name] = self.part(cut, recipe, levels).train(Path(folder)/"parts"/cut.name, True)
+                    how = f"interrupted at {cut.name}; the same call with folder={str(folder)!r} goes on"
+                    with going_on(how if folder else ""):
+                        if folder is None: found[cut.name] = self.fit(cut, recipe, levels)[1]
+                        else:
+                            part = self.part(cut, recipe, levels)
+                            found[cut.name] = part.train(Path(folder)/"parts"/cut.name, True)
                     bar.set_postfix_str(cut.name, refresh=False); bar.update()
-            except (KeyboardInterrupt, Interrupted) as e:
-                if folder: e.args = (f"interrupted at {cut.name}; the same call with folder={str(folder)!r} goes on",)
-                raise
             finally:
                 bar.close()
                 if lock: lock.release()
@@ -425,7 +426,8 @@ class WalkPaths(WalkEarnings):
         usable, cuts = (table.ends < NEVER).any(1), []
         for number, (train, test) in enumerate(blocks.split(len(table.decided))):
             train = train[usable[train]]
-            why = f"{len(train)} rows to learn from, fewer than {self.least}" if len(train) < self.least else ""
+            few = len(train) < self.least
+            why = f"{counted(len(train), 'row')} to learn from, fewer than {self.least}" if few else ""
             dates = [f"{pd.Timestamp(t):%Y-%m-%d}" for t in table.decided[test[[0, -1]]]]
             cuts.append(Cut(f"path-{number:03d}", train, test, NEVER, (*dates, str(number)), None, why))
         return cuts, blocks.paths()

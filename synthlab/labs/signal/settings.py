@@ -17,7 +17,7 @@ from ...datasets.gaps import POLICIES
 from ...datasets.labels import LABELS
 from ...datasets.market import Fold
 from ...datasets.signals import SignalLoader
-from ...experiments.config import nearest
+from ...metrics.wording import nearest
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig, SplitConfig
 from ...experiments.setup import get_device, split_by
