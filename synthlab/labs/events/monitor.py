@@ -23,7 +23,7 @@ from ...experiments.figures import log_axis, new_figure
 from ...experiments.moments import epoch_table
 from ...experiments.runs import RunFolder
 from .display import draw_display, plane_of, shown_events
-from .figures import FEATURES, draw_curves
+from .figures import FEATURES, LOSSES, draw_curves
 from .judging import ask_events
 from .settings import FAMILIES, EventsLogging
 from ...models.registry import registry
@@ -76,7 +76,7 @@ def losses_figures(
     parts = [k.removeprefix("train_") for k in h if k.startswith("train_")]
     parts = [p for p in parts if f"val_{p}" in h and p not in ELSEWHERE]
     fig, axes = new_figure(7.4 if parts else 4, 2.5, columns=2 if parts else 1, squeeze=False)
-    draw_curves(axes[0, 0], h, dict(train_loss="training", val_loss="validation"), "loss")
+    draw_curves(axes[0, 0], h, LOSSES, "loss")
     if parts: draw_curves(axes[0, 1], h, {f"val_{p}": p for p in parts}, "parts, on validation")
     yield fig
 
@@ -165,7 +165,7 @@ def adversarial_figures(
 ) -> Iterator[Figure]:
     "Critic and autoencoder."
     said = dict(train_critic_real="real", train_critic_made="made")
-    game = dict(train_fooled="passing for real", train_r1="steepness of the critic")
+    game = dict(train_critic_loss="critic", train_fooled="passing for real", train_r1="steepness of the critic")
     yield from panels(record.history, ("what the critic says", said, 1),
                       ("preference for the real", dict(val_margin="validation"), 1), ("losses of the game", game, 1))
 
