@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NAME', 'NO_REPORT',
-           'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'MODE', 'WHICH', 'LAB_VERBS',
-           'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET',
-           'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS',
-           'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS',
-           'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb',
-           'house_labs', 'verbs_of', 'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
+           'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'TRIALS', 'SEARCH_SEED', 'MODE',
+           'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES',
+           'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS',
+           'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY',
+           'FACTS', 'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option',
+           'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -79,6 +79,8 @@ SUBMIT = option("--submit", action="store_true",
                 help="run nothing: write what sbatch and condor_submit take, one job a run")
 FIRST = option("--first", metavar="NAME",
                help="the variant that the others are compared with (default: the first)")
+TRIALS = option("--trials", type=int, default=20, metavar="N", help="how many in all (default: 20)")
+SEARCH_SEED = option("--seed", type=int, default=7, metavar="SEED", help="of what is proposed (default: 7)")
 MODE = option("--mode", choices=["train", "walk"], default="train",
               help="train once, or anew in each of several stretches (default: train)")
 WHICH = option("name", nargs="?", metavar="NAME", help="one setting, or the beginning of several (default: all)")
@@ -90,6 +92,9 @@ LAB_VERBS = (
     Verb("sweep", "train every combination of several values",
          "synthlab {lab} sweep {many} --jobs 2",
          (SETTINGS, NAME, *MANY, SUBMIT), "overrides"),
+    Verb("search", "let what was found decide what is tried next, by the score on validation",
+         "synthlab {lab} search training.lr=interval(1e-4,1e-2) --trials 20",
+         (SETTINGS, NAME, RUN_DIR, TRIALS, SEARCH_SEED), "overrides", call="search_settings"),
     Verb("ablate", "compare variants pair by pair on the same held-out data",
          "synthlab {lab} ablate {variants}",
          (VARIANTS, FIRST, MODE, FOLDS, *MANY), "variants", True),

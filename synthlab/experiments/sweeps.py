@@ -49,6 +49,13 @@ class Sweep:
             if (old := cls(folder)).variants == list(variants) and old.lab is lab: return old
             raise ConfigError(f"{folder} holds another sweep; choose another folder, "
                               f"or go on with it: synthlab resume {folder}")
+        return cls.write(lab, variants, folder)
+
+    @classmethod
+    def write(cls,
+        lab: Lab, variants: Sequence[Variant], folder: Path,    # as for `create`
+    ) -> "Sweep":
+        "Write a sweep down, in place of what was there."
         said = dict(lab=lab.name, **(dict(plugins=found) if (found := recorded_plugins()) else {}))
         said |= dict(variants=[vars(v) for v in variants], created=now())
         atomic_write(folder/"sweep.json", json_text(said, indent=1) + "\n")
