@@ -86,6 +86,7 @@ def records(
     return {"p": p[stable], "pdg": pdg[stable], "event": event[stable], "bottom": p[bottom],
             "bottom_event": event[bottom], "events": len(rows)}, len(rows)
 
+# %% ../../nbs/datasets/85_collisions.ipynb #61a1a305
 def chunk_seed(
     process: str,
     collider: Collider,
@@ -158,6 +159,7 @@ def create_processes(
     for name, about in facts["processes"].items():
         create_arrays(store/name, about["n"], facts["block"], chunk_arrays(), units)
 
+# %% ../../nbs/datasets/85_collisions.ipynb #6bdcfe04
 def do_chunk(
     folder: Path,           # of the work in progress
     process: str,
@@ -168,6 +170,7 @@ def do_chunk(
     keep_arrays(folder, work, simulate_chunk(process, collider, work.block, work.stop - work.start))
     return work
 
+# %% ../../nbs/datasets/85_collisions.ipynb #edb5534a
 def generate_collisions(
     counts: Mapping[str, int],          # events of each process, by name
     collider: Collider = Collider(),
