@@ -11,7 +11,7 @@ from synthlab.datasets.worlds import get_world
 from synthlab.experiments.config import settings
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.runs import Run
-from synthlab.experiments.settings_page import settings_table
+from synthlab.experiments.settings_page import list_presets, settings_table
 
 TOY = '''
 import torch, pandas as pd
@@ -105,7 +105,9 @@ def test_every_verb_has_a_help_with_an_example_that_is_understood(lab, verb, cap
     ("predict nowhere --source sp500 --output said.txt", "CSV file"), ("predict nowhere --source bars.csv --output bars.csv", "the very file"),
     ("predict nowhere --source sp500 --output no/where/said.csv", "make it first"), ("macro estimate nowhere", "is not a run"),
     ("signal paper nowhere --source sp500", "nowhere"), ("signal export nowhere", "nowhere"), ("macro worlds --worlds nkk", "did you mean nk?"),
-    ("line train --plugin nowhere.py", "there is no plug-in"),
+    ("line train --plugin nowhere.py", "there is no plug-in"), ("quant train model=ridge", "here it is family"),
+    ("quant train training", "such as training.train_days=252"), ("quant train data.targets=return_5d", "did you mean fwd_ret_5d?"),
+    ("quant columns return_5d", "did you mean fwd_ret_5d?"), ("quant columns returns_5_rank", "did you mean return_5_rank?"),
     *((" ".join(old), new) for old, new in MOVED.items())])
 def test_a_mistake_gets_one_sentence(line, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -192,7 +194,15 @@ def test_settings_lists_everything_with_its_meaning(lab, capsys):
     assert main([lab, "settings", "training"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == sum(n.startswith("training.") for n in table.index) and all(line.startswith("training.") for line in lines)
-    assert main([lab, "presets"]) == 0 and {"quant": "family=", "events": "logging="}.get(lab, "model=") in capsys.readouterr().out
+    assert main([lab, "presets"]) == 0 and f"{next(iter(list_presets(lab)))}=" in capsys.readouterr().out
+
+def test_columns_are_listed_and_found_by_a_part_of_their_names(capsys):
+    assert main(["quant", "columns"]) == 0
+    whole = capsys.readouterr().out
+    assert all(f"  {name} " in whole for name in ("return_5", "momentum_252_21", "xdm_ret_5d", "will_valley_mdd_5d_0.03"))
+    assert main(["quant", "columns", "momentum"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")] == ["momentum_252_21"]
+    assert main(["quant", "columns", "return_7_z"]) == 0 and "close[t]/close[t-7] - 1, in deviations" in capsys.readouterr().out
 
 # --- runs ------------------------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from synthlab.experiments.runs import Run
 from synthlab.experiments.search import Between, Choice, proposal, read_space, run_search, validation_score
 from synthlab.experiments.sweeps import Sweep
 from synthlab.models.registry import ConfigError
-from test_labs import TOYS, only, settings
+from test_labs import only, settings
 
 SPACE = ["training.lr=interval(1e-3,1e-2)", "latent=none,fsq"]
 

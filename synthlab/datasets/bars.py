@@ -151,6 +151,7 @@ def plain_numbers(
     found = column.astype(object).mask(text.isin(["-", "\u2014", "\u2013"]))
     return found.mask(short, pd.to_numeric(parts[0])*times)
 
+# %% ../../nbs/datasets/00_bars.ipynb #83b2d0fc
 def is_volume(
     column,                 # its name
 ) -> bool:
@@ -177,6 +178,7 @@ def find_volume(
     if not ignored: return []
     return [f"the volume is {parts['volume']}; {', '.join(ignored)} {'were' if many else 'was'} ignored"]
 
+# %% ../../nbs/datasets/00_bars.ipynb #a8bd4172
 def take_values(
     frame: pd.DataFrame,    # a table
     parts: dict,            # its columns, from `find_columns`; completed in place
@@ -327,6 +329,7 @@ def find_jump(
     return at, "close", (f"{close[at]:g} follows {close[at-1]:g}{alone}: if a split or another unit, multiply the "
                          f"prices of the rows before by {factor}; else correct it, or allow it with jump_limit=inf")
 
+# %% ../../nbs/datasets/00_bars.ipynb #93a356dc
 def tell_splits(
     times: pd.DatetimeIndex,    # (T,)
     close: np.ndarray,          # (T,), > 0
@@ -344,7 +347,6 @@ def tell_splits(
         return [f"the close goes from {close[at-1]:g} to {close[at]:g} on {times[at]}: if that is a split, "
                 f"multiply the prices of the rows before by {split_factor(ratio)}"]
     return []
-
 
 # %% ../../nbs/datasets/00_bars.ipynb #323d709a
 def check_bars(
@@ -398,6 +400,7 @@ def check_bars(
     bars.attrs.update(name=name, zone=zone, repairs=repairs + more + last)
     return bars, bars.attrs["repairs"]
 
+# %% ../../nbs/datasets/00_bars.ipynb #ea986876
 def validate_bars(
     frame: pd.DataFrame,    # one asset, times in index or column; or a series of prices
     name: str = "bars",     # for errors

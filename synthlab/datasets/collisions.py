@@ -87,6 +87,7 @@ def records(
     return {"p": p[stable], "pdg": pdg[stable], "event": event[stable], "bottom": p[bottom],
             "bottom_event": event[bottom], "events": len(rows)}, len(rows)
 
+# %% ../../nbs/datasets/85_collisions.ipynb #61a1a305
 def chunk_seed(
     process: str,
     collider: Collider,
@@ -159,6 +160,7 @@ def create_processes(
     for name, about in facts["processes"].items():
         create_arrays(store/name, about["n"], facts["block"], chunk_arrays(), units)
 
+# %% ../../nbs/datasets/85_collisions.ipynb #6bdcfe04
 def do_chunk(
     folder: Path,           # of the work in progress
     process: str,
@@ -169,6 +171,7 @@ def do_chunk(
     keep_arrays(folder, work, simulate_chunk(process, collider, work.block, work.stop - work.start))
     return work
 
+# %% ../../nbs/datasets/85_collisions.ipynb #27808cd4
 def do_named(
     folder: str,            # of the work in progress, with its `plan.json`
     process: str,
@@ -186,6 +189,7 @@ def do_named(
         work = Work(process, k, k*CHUNK, min((k + 1)*CHUNK, about["n"]))
         if done_block(Path(folder), work, about["shapes"]) is None: do_chunk(Path(folder), process, collider, work)
 
+# %% ../../nbs/datasets/85_collisions.ipynb #edb5534a
 def generate_collisions(
     counts: Mapping[str, int],          # events of each process, by name
     collider: Collider = Collider(),

@@ -222,10 +222,10 @@ class Kind(NamedTuple):
     fades: bool = False     # made, ever less, of all bars before
     reach: Callable | None = None   # lengths -> bars before the row that it is made of; None: as many as `first`
 
+# %% ../../nbs/datasets/26_columns.ipynb #4d0df658
 SUFFIXES = {"_rank": "rank", "_z": "z", "_less_mean": "less_mean"}
 COMPARED = {"rank": "its rank among the assets of its time, 0 to 1", "z": "in deviations from the mean of its time",
             "less_mean": "less the mean of its time"}
-
 KINDS = {
     "return": Kind(price_change, ("n",), (5,), lambda n: n, "close[t]/close[t-{n}] - 1"),
     "momentum": Kind(skipped_change, ("n", "skip"), (252, 21), lambda n, skip: n, "close[t-{skip}]/close[t-{n}] - 1"),
@@ -288,6 +288,7 @@ KINDS = {
     "vwap_distance": Kind(vwap_distance, ("n",), (20,), lambda n: n - 1,
                           "close/average price by volume of {n} rows - 1")}
 
+# %% ../../nbs/datasets/26_columns.ipynb #f5fd7b5e
 _NAME = re.compile(r"(?P<kind>[a-z][a-z_]*?)(?P<lengths>(?:_[1-9]\d*)*)")
 
 def _taken_apart(name):

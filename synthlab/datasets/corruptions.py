@@ -49,6 +49,7 @@ def feature_scale(
     apart = np.where(turns, wrap_angle(values - middle), values - middle)
     return np.sqrt((apart**2).mean(0))
 
+# %% ../../nbs/datasets/83_corruptions.ipynb #405d0a69
 @register_corruption
 def gaussian_noise(
     events: Events,
@@ -70,6 +71,7 @@ def gaussian_noise(
         after[..., e] = np.sqrt(momentum(after)**2 + mass2)
     return dataclasses.replace(events, continuous=after)
 
+# %% ../../nbs/datasets/83_corruptions.ipynb #90eeab0f
 def some_slots(
     mask: np.ndarray,       # (T,) which slots hold a particle
     share: float,           # of them
@@ -92,6 +94,7 @@ def exchanged(
         row[some] = np.roll(some, 1)
     return where
 
+# %% ../../nbs/datasets/83_corruptions.ipynb #55ab1f11
 @register_corruption
 def token_shuffle(
     events: Events,
@@ -112,6 +115,7 @@ def swap_kinds(
     "Some particles exchange what they are."
     return dataclasses.replace(events, kind=np.take_along_axis(events.kind, exchanged(events, rngs, share), 1))
 
+# %% ../../nbs/datasets/83_corruptions.ipynb #3f19411f
 @register_corruption
 def drop_tokens(
     events: Events,
@@ -135,6 +139,7 @@ def scramble_globals(
     other = np.array([(i + rng.integers(1, n)) % n for i, rng in enumerate(rngs)])
     return dataclasses.replace(events, globals=events.globals[other])
 
+# %% ../../nbs/datasets/83_corruptions.ipynb #4988f68e
 def corrupt(
     events: Events,
     name: str,              # one of `CORRUPTIONS`

@@ -334,6 +334,7 @@ def create_worlds(
         create_arrays(store/name, about["n"], facts["block"],
                       array_shapes(sizes["theta"][0], sizes["irfs"][0], facts["T"], facts["horizon"]))
 
+# %% ../../nbs/datasets/74_generate.ipynb #66d10a98
 def prepare(
     folder: Path,           # of the work in progress, ours
     facts: Mapping,         # of the data set to be
@@ -370,6 +371,7 @@ def finish(
         write_json(folder/"store"/name/SPLITS, {k: v.tolist() for k, v in splits.items()})
     seal(folder/"store", facts, known)
 
+# %% ../../nbs/datasets/74_generate.ipynb #f419d4e7
 def generate_dataset(
     root: Path | str,           # folder of the store to be
     worlds: Iterable = ORDER,   # names, or worlds of one's own

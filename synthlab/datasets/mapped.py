@@ -201,6 +201,7 @@ def feature_chunks(
                                  f"after a warm-up of {engineer.warmup} rows; mend the engineer or raise its warmup")
         yield a, x, scale
 
+# %% ../../nbs/datasets/52_mapped.ipynb #c3f64da1
 def map_features(
     mapped: MappedParquet,
     engineer: FeatureEngineer,  # fitted
@@ -239,6 +240,7 @@ def map_features(
     finally: shutil.rmtree(part, ignore_errors=True)
     return folder
 
+# %% ../../nbs/datasets/52_mapped.ipynb #d5571200
 def mapped_gather(
     mapped: MappedParquet,
     engineer: FeatureEngineer,  # fitted
@@ -279,6 +281,7 @@ def mapped_windows(
     found = np.concatenate(parts, 1)
     return Windows(*found[:, np.lexsort((found[0], found[3]))])
 
+# %% ../../nbs/datasets/52_mapped.ipynb #005726cb
 def fit_mapped(
     mapped: MappedParquet,
     engineer,                   # to copy
@@ -301,6 +304,7 @@ def fit_mapped(
         raise ValueError(f"no stretch of the train rows is longer than the warm-up, {engineer.warmup} rows; raise rows")
     return copy.deepcopy(engineer).fit(pieces)
 
+# %% ../../nbs/datasets/52_mapped.ipynb #8a41de74
 def mapped_fold(
     mapped: MappedParquet,
     engineer="range_volatility",# name, or a `FeatureEngineer` to copy

@@ -260,6 +260,25 @@ class FoldLoaders(Fold):
     sampler = property(lambda self: self.train.sampler)
     tagger = property(lambda self: self.fold.tagger)
 
+# %% ../../nbs/datasets/56_regime_folds.ipynb #d83c2a76
+def _fold_loaders(loader, fold, c):
+    "The batches of one fold."
+    row, known = loader.windows.row, fold.labels[loader.windows.row] >= 0
+    inside = lambda part, back: known & (row - back >= fold.rows[part][0]) & (row + c.pred_len < fold.rows[part][1])
+    split = Split(*(np.flatnonzero(inside(k, c.seq_len - 1 if k == "train" else 0)) for k in ("train", "val", "test")))
+    for part, index in split._asdict().items():
+        if not len(index):
+            raise ValueError(f"fold {fold.number} has no {part} window of {c.seq_len}+{c.pred_len} rows (history, "
+                             "target) without a gap; give a longer part, a shorter seq_len or pred_len, or gap_limit")
+    engineer = copy.deepcopy(loader.pattern).fit(loader.train_bars(split.train))
+    rows, seed = loader.rows(engineer), c.seed + fold.number
+    parts = [RegimeBatches(rows, loader.windows, index, c.batch_size, fold.labels[row[index]],
+        c.balance_strength if part == "train" else None, seed) for part, index in split._asdict().items()]
+    made = FoldLoaders(parts, loader.windows, split, engineer)
+    made.fold = fold
+    made.monitor = RegimeDriftMonitor(fold.tagger, fold.distribution, c.kl_threshold, c.drift_window)
+    return made
+
 def run_pipeline(
     bars,                           # a frame of one asset, or whatever `get_source` takes with one asset
     config: PipelineConfig | None = None,   # None: the defaults
@@ -279,24 +298,7 @@ def run_pipeline(
         lookback=c.seq_len, horizon=c.pred_len, batch_size=c.batch_size, gap_limit=c.gap_limit, device=device)
     return [_fold_loaders(loader, fold, c) for fold in folds]
 
-def _fold_loaders(loader, fold, c):
-    "The batches of one fold."
-    row, known = loader.windows.row, fold.labels[loader.windows.row] >= 0
-    inside = lambda part, back: known & (row - back >= fold.rows[part][0]) & (row + c.pred_len < fold.rows[part][1])
-    split = Split(*(np.flatnonzero(inside(k, c.seq_len - 1 if k == "train" else 0)) for k in ("train", "val", "test")))
-    for part, index in split._asdict().items():
-        if not len(index):
-            raise ValueError(f"fold {fold.number} has no {part} window of {c.seq_len}+{c.pred_len} rows (history, "
-                             "target) without a gap; give a longer part, a shorter seq_len or pred_len, or gap_limit")
-    engineer = copy.deepcopy(loader.pattern).fit(loader.train_bars(split.train))
-    rows, seed = loader.rows(engineer), c.seed + fold.number
-    parts = [RegimeBatches(rows, loader.windows, index, c.batch_size, fold.labels[row[index]],
-        c.balance_strength if part == "train" else None, seed) for part, index in split._asdict().items()]
-    made = FoldLoaders(parts, loader.windows, split, engineer)
-    made.fold = fold
-    made.monitor = RegimeDriftMonitor(fold.tagger, fold.distribution, c.kl_threshold, c.drift_window)
-    return made
-
+# %% ../../nbs/datasets/56_regime_folds.ipynb #f5118609
 def run_pipeline_from_source(
     source,                         # whatever `get_source` takes
     assets=None,                    # names; None: all

@@ -77,6 +77,7 @@ def chosen_worlds(store: ResponseStore, worlds) -> list[str]:
     if len(set(worlds)) < len(worlds): raise ValueError(f"a world is named twice in {', '.join(worlds)}; name it once")
     return worlds
 
+# %% ../../nbs/datasets/76_response_batches.ipynb #e1a92c8a
 class IRFDataset(torch.utils.data.Dataset):
     "Samples of a store, worlds one after the other."
     def __init__(self,

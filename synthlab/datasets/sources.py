@@ -97,6 +97,7 @@ def files_of(
     for below in sorted(p for p in folder.iterdir() if p.is_dir() and "=" in p.name): found += files_of(below, known)
     return found
 
+# %% ../../nbs/datasets/07_sources.ipynb #d7722bd4
 class Joined:
     "Which row of an asset is which row of which file."
     def __init__(self,

@@ -90,6 +90,7 @@ def config_hash(
     "A short name for a configuration."
     return hashlib.sha256(canonical(config).encode()).hexdigest()[:16]
 
+# %% ../../nbs/datasets/72_store.ipynb #cf0ec523
 def file_facts(path: Path) -> dict:
     "Size and SHA-256 of a file."
     with open(path, "rb") as file:
@@ -100,6 +101,7 @@ def files_in(root: Path) -> list[str]:
     found = (Path(d, f).relative_to(root).as_posix() for d, _, files in os.walk(root) for f in files)
     return sorted(f for f in found if f != MANIFEST)
 
+# %% ../../nbs/datasets/72_store.ipynb #a21ce127
 def sync(
     path: Path,             # a file or a folder
 ) -> None:
@@ -115,6 +117,7 @@ def write_json(path: Path, value) -> None:
         json.dump(value, file, indent=1, allow_nan=False); file.flush(); os.fsync(file.fileno())
     os.replace(part, path)
 
+# %% ../../nbs/datasets/72_store.ipynb #51a56be3
 def seal(
     folder: Path,           # with everything in it but the manifest
     facts: Mapping,         # worlds, seeds, …

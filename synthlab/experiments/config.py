@@ -147,6 +147,7 @@ def to_schema(
     except ConfigError: raise
     except ValueError as e: raise ConfigError(str(e)) from None
 
+# %% ../../nbs/experiments/00_config.ipynb #e7c518ab
 @lru_cache(maxsize=256)
 def _composed(
     folder: str,                    # of presets

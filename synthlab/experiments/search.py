@@ -73,7 +73,7 @@ def validation_score(
 # %% ../../nbs/experiments/35_search.ipynb #e87f1461
 def proposal(
     space: Mapping[str, Choice | Between],
-    done: Sequence[tuple[Mapping[str, Any], float | None]],     # values as Optuna knows them, and scores; None: it failed
+    done: Sequence[tuple[Mapping[str, Any], float | None]],     # values as Optuna knows them; scores, None: it failed
     seed: int,
 ) -> tuple[dict[str, Any], dict[str, str]]:     # values as Optuna knows them, and as text
     "What to try next."
@@ -117,7 +117,7 @@ def run_search(
         raise ConfigError(f"{folder} holds another search; choose another folder, or type what it was begun with: "
                           f"{' '.join(known['asked']['space'])}")
     found = Sweep(folder).variants if (folder/"sweep.json").exists() else []
-    tried = known.get("tried", [])[:len(found)]         # values of each trial; one that nobody wrote down is asked again
+    tried = known.get("tried", [])[:len(found)]     # values of each trial; what nobody wrote down is asked again
     check_begun(folder, [folder/v.name for v in found])
     for k in range(trials):
         if k == len(tried):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ATTEMPTS', 'PATIENCE', 'ONE_THREAD', 'SLURM', 'HTCONDOR', 'Task', 'register_task', 'task_kinds', 'get_task',
            'command', 'sentence', 'perform', 'follow_driver', 'main', 'run_process', 'carry_out', 'log_of', 'error_of',
-           'run_here', 'run_in_processes', 'missing_packages', 'need_cluster', 'on_worker', 'cluster_client',
-           'queue_options', 'run_on_cluster', 'lost', 'run_tasks', 'condor_word', 'submit_files']
+           'run_here', 'run_in_processes', 'missing_packages', 'need_cluster', 'on_worker', 'queue_options',
+           'cluster_client', 'run_on_cluster', 'lost', 'run_tasks', 'condor_word', 'submit_files']
 
 # %% ../../nbs/experiments/30_tasks.ipynb #9fd209f0
 import argparse, contextlib, importlib, logging
@@ -230,6 +230,15 @@ def on_worker(
         return task is None or task.state == "cancelled"
     carry_out(words, log, error, cwd, released)
 
+# %% ../../nbs/experiments/30_tasks.ipynb #5e6189cc
+def queue_options(
+    cluster: str,                   # slurm | htcondor
+) -> dict[str, Any]:                # what Dask's own configuration does not say
+    "A worker of a batch queue: one core, one process, four GB, unless `jobqueue.yaml` says otherwise."
+    import dask
+    usual = dict(cores=1, processes=1, memory="4GB") | (dict(disk="4GB") if cluster == "htcondor" else {})
+    return {k: v for k, v in usual.items() if dask.config.get(f"jobqueue.{cluster}.{k}", None) is None}
+
 @contextlib.contextmanager
 def cluster_client(
     cluster: str,                   # local, slurm, htcondor, or the address of a scheduler
@@ -257,14 +266,7 @@ def cluster_client(
             yield client
     except OSError as e: raise ConfigError(f"the cluster {cluster} does not answer: {e}") from None
 
-def queue_options(
-    cluster: str,                   # slurm | htcondor
-) -> dict[str, Any]:                # what Dask's own configuration does not say
-    "A worker of a batch queue: one core, one process, four GB, unless `jobqueue.yaml` says otherwise."
-    import dask
-    usual = dict(cores=1, processes=1, memory="4GB") | (dict(disk="4GB") if cluster == "htcondor" else {})
-    return {k: v for k, v in usual.items() if dask.config.get(f"jobqueue.{cluster}.{k}", None) is None}
-
+# %% ../../nbs/experiments/30_tasks.ipynb #887b4320
 def run_on_cluster(
     tasks: Sequence[Task],
     folder: Path,                   # whose `logs` takes what they print; every worker must see it

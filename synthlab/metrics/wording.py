@@ -28,7 +28,10 @@ def closest(
     if asked in whole: return whole[asked]
     if len(same := ends.get(end(asked), ())) == 1: return same[0]
     for typed, names in ((asked, whole), (end(asked), {e: there[0] for e, there in ends.items()})):
-        if found := difflib.get_close_matches(typed, names, 1, .5): return names[found[0]]
+        least = .6 if len(typed) > 4 else .5
+        if found := difflib.get_close_matches(typed, names, 1, least): return names[found[0]]
+    begun = [k for k in whole if min(len(k), len(asked)) > 1 and (asked.startswith(k) or k.startswith(asked))]
+    return whole[max(begun, key=len)] if begun else None
 
 # %% ../../nbs/metrics/02_wording.ipynb #de2eab0c
 SHOWN = 20      # names that a complaint lists

@@ -59,6 +59,7 @@ def plain_setting(
     if isinstance(value, Mapping): return {str(k): plain_setting(v) for k, v in value.items()}
     return [plain_setting(v) for v in value] if isinstance(value, tuple | list) else value
 
+# %% ../../nbs/models/78_strategies.ipynb #0485c1c2
 class Strategy(BaseEstimator):
     "Families, and the way in which they are asked."
     kind: ClassVar[str] = ""
@@ -117,6 +118,7 @@ class Strategy(BaseEstimator):
         found = [family.get_feature_importance(target) for family in families.values()]
         return pd.concat(found, axis=1).mean(axis=1).sort_values(ascending=False, kind="stable").rename("importance")
 
+# %% ../../nbs/models/78_strategies.ipynb #1bf0359b
 STRATEGIES: dict[str, type] = {}            # kind -> class
 
 def known_strategy(cls):

@@ -190,6 +190,7 @@ def build_model(
     head = create("head", parts["head"], f"{where}.head", latent_size=backbone.output_dim)
     return SynthModel(backbone, head, drift)
 
+# %% ../../nbs/models/40_synth.ipynb #f1b789c8
 def try_model(
     model: SynthModel,          # returned as it came, or an error in one sentence
 ) -> SynthModel:
@@ -213,6 +214,7 @@ def try_model(
                           "check input_size, d_model and latent_size") from e
     return model
 
+# %% ../../nbs/models/40_synth.ipynb #78bf2025
 def create_model(
     config,                     # mapping with `backbone` and `head`, or with `model`; or a `SynthModel`
     seed: int | None = None,    # of the weights; None draws them from the global random state

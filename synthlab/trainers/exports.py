@@ -160,6 +160,7 @@ def plain_program(
                          "without pickles or not at all")
     return sorted(records)
 
+# %% ../../nbs/trainers/50_exports.ipynb #cf539eb4
 def export_program(
     model: nn.Module,           # (B, window, features) float32 to a probability, (B,) or (B,1)
     path: str | Path,           # file to write or replace, ends in .pt2

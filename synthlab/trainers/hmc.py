@@ -92,6 +92,7 @@ def shape_factor(
     covariance = apart.mT @ apart/max(n - 1, 1)*(n/(n + 5)) + 1e-3*5/(n + 5)*eye
     return torch.linalg.cholesky_ex(covariance)[0]
 
+# %% ../../nbs/trainers/60_hmc.ipynb #04256576
 def sample_hmc(
     log_density: Callable,      # (…, C, P) -> (…, C), differentiable; -inf or nan where there is none
     start: Tensor,              # (…, C, P), a first draw of each chain

@@ -135,6 +135,7 @@ def check_frame(
             raise ValueError(f"{name} has a mean of {mean[name]:.2g} and varies by {sd[name]:.2g} about it; the mean "
                              "of the model is zero: give data - data.mean()")
 
+# %% ../../../nbs/labs/macro/30_observations.ipynb #0756e131
 def check_noise(
     noise,                      # sd of the measurement error: a number, or one a variable
 ) -> float | Tensor:

@@ -163,6 +163,7 @@ def walk_outputs(
         add(f"stage {name}", said.to_numpy(), said.index, sparse=True)
     return found
 
+# %% ../../../nbs/labs/quant/16_controls.ipynb #47dc6da7
 def stages_told(
     engine: WalkForwardEngine,
     recipe: Recipe,                 # of a cascade
@@ -176,6 +177,7 @@ def stages_told(
                 told |= {f"{cut.name} {label} {k}": said[k] for k in said}
     return told
 
+# %% ../../../nbs/labs/quant/16_controls.ipynb #8fdc2770
 def audit_walk(
     pipeline: Callable[[Any], Mapping[str, Output]],    # bars -> what `walk_outputs` gave
     frames: Mapping[str, pd.DataFrame],     # bars by asset, in time order

@@ -242,6 +242,15 @@ def _study(optuna, path, name):
     for trial in study.get_trials(deepcopy=False, states=(state.RUNNING,)): study.tell(trial.number, state=state.FAIL)
     return study, study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED))
 
+def _from_journal(number, name, base, trial, seed):
+    "A trial of an earlier start."
+    said = trial.user_attrs
+    value = math.nan if trial.value is None or said.get("error") else float(trial.value)
+    config, scores = dict(base) | trial.params | {"seed": seed}, tuple(said.get("scores", ()))
+    seconds, error = float(said.get("seconds", math.nan)), said.get("error", "")
+    return SearchTrial(number, name, config, dict(trial.params), scores, value, seed, seconds, None, error)
+
+# %% ../../../nbs/labs/quant/27_search.ipynb #c0135f12
 def optuna_search(
     family: str,                    # any spelling of its name
     space: Mapping[str, Any]|None,  # see `read_space`; None: the family's own
@@ -277,11 +286,3 @@ def optuna_search(
         study.tell(asked, None if failed else trial.score, state=optuna.trial.TrialState.PRUNED if failed else None)
         trials.append(trial)
     return Search(name, trials[:n_trials], space, seed, base)
-
-def _from_journal(number, name, base, trial, seed):
-    "A trial of an earlier start."
-    said = trial.user_attrs
-    value = math.nan if trial.value is None or said.get("error") else float(trial.value)
-    config, scores = dict(base) | trial.params | {"seed": seed}, tuple(said.get("scores", ()))
-    seconds, error = float(said.get("seconds", math.nan)), said.get("error", "")
-    return SearchTrial(number, name, config, dict(trial.params), scores, value, seed, seconds, None, error)

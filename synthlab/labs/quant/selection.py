@@ -217,6 +217,30 @@ def _weakest(family, names, drop):
     found = family.get_feature_importance().reindex(names)
     return found.sort_values(kind="stable").index[:drop]
 
+# %% ../../../nbs/labs/quant/26_selection.ipynb #332c16dc
+class _Given:
+    "Folds that are known already."
+    def __init__(self, pairs): self.pairs = pairs
+    def split(self, X, y=None, groups=None): return iter(self.pairs)
+    def get_n_splits(self, X=None, y=None, groups=None): return len(self.pairs)
+
+def _scores_down(family, X, y, folds, ends_at, scoring, sizes):
+    "Scores of every size in every fold."
+    splits = [pair for pair in timed_folds(folds, X, ends_at).split(X)]
+    found = {}
+    for number, pair in enumerate(splits):
+        names, column = list(X), {}
+        for size, after in zip(sizes, [*sizes[1:], 0]):
+            one = next(fitted_folds(family, X[names], y, _Given([pair]), ends_at), None)
+            if one is None: break
+            model, rows, answer, _ = one
+            column[size] = scorer_of(scoring, model)(model, rows, answer)
+            if after: names = [n for n in names if n not in set(_weakest(model, names, size - after))]
+        if column: found[f"fold_{number}"] = column
+    table = pd.DataFrame(found).reindex(sizes).rename_axis("columns")
+    table.insert(0, "mean", table.mean(axis=1))
+    return table
+
 def recursive_elimination(
     family: str|Family,             # a name, or a family that is copied
     X: pd.DataFrame, y,             # training rows, (R,F), and their outcomes, (R,)
@@ -241,29 +265,6 @@ def recursive_elimination(
         names = [n for n in names if n not in gone]
         ranking[[n for n in X if n not in names]] += 1
     return Elimination(names, ranking, scores)
-
-def _scores_down(family, X, y, folds, ends_at, scoring, sizes):
-    "Scores of every size in every fold."
-    splits = [pair for pair in timed_folds(folds, X, ends_at).split(X)]
-    found = {}
-    for number, pair in enumerate(splits):
-        names, column = list(X), {}
-        for size, after in zip(sizes, [*sizes[1:], 0]):
-            one = next(fitted_folds(family, X[names], y, _Given([pair]), ends_at), None)
-            if one is None: break
-            model, rows, answer, _ = one
-            column[size] = scorer_of(scoring, model)(model, rows, answer)
-            if after: names = [n for n in names if n not in set(_weakest(model, names, size - after))]
-        if column: found[f"fold_{number}"] = column
-    table = pd.DataFrame(found).reindex(sizes).rename_axis("columns")
-    table.insert(0, "mean", table.mean(axis=1))
-    return table
-
-class _Given:
-    "Folds that are known already."
-    def __init__(self, pairs): self.pairs = pairs
-    def split(self, X, y=None, groups=None): return iter(self.pairs)
-    def get_n_splits(self, X=None, y=None, groups=None): return len(self.pairs)
 
 # %% ../../../nbs/labs/quant/26_selection.ipynb #bff86c39
 WEIGHTS = dict(lightgbm=1., xgboost=1., random_forest=.8, mlp=1.2)

@@ -122,6 +122,7 @@ class FoldFit:
             setattr(self, name, tensors[name].numpy() if name in tensors else None)
         self.numbers = below("family/", tensors)
 
+# %% ../../../nbs/labs/quant/15_walk.ipynb #056675ea
 def said_by(
     model,                      # fitted
     X,                          # rows as it was fitted on
@@ -136,6 +137,7 @@ def said_by(
     several = len(getattr(model, "answers_", ())) > 1           # a column a target, then, and not a class
     return p@classes if classes.shape == (p.shape[1],) and not several else p[:, 0]
 
+# %% ../../../nbs/labs/quant/15_walk.ipynb #953eaf52
 def fit_rows(
     table: Table,
     cut: Cut,
