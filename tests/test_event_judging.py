@@ -9,18 +9,16 @@ from sklearn.metrics import roc_auc_score
 
 from synthlab.datasets.events import EventLayout, Events
 from synthlab.datasets.toy_events import toy_events
-from synthlab.labs.events.baselines import (principal_errors, supervised_bound)
+from synthlab.labs.events.baselines import principal_errors, supervised_bound
 from synthlab.labs.events.conclusion import EVIDENCE, conclude_events, say_beaten, verdict_of
 from synthlab.labs.events.judging import (ask_events, event_scores, judge_events, linear_errors, numbers_kept, paired_auroc,
                                           particle_mean)
+from synthlab.labs.events.loading import EventData
 from synthlab.labs.events.searches import hide_signal, robustness, weakly_supervised
 from synthlab.metrics.anomalies import mass_sculpting
 from synthlab.trainers.event_objectives import autoencoder_for
 from synthlab.trainers.facts import json_text
 
-@dataclasses.dataclass
-class Data:
-    train: Events; validation: Events; test: Events; background: tuple; signal: tuple; inverse: object = None
 
 def asked(**given):
     usual = dict(n_boot=40, level=.9, backgrounds=[.1], corruptions=["gaussian_noise", "token_shuffle"], how="others", samples=100, seed=7)
@@ -33,10 +31,10 @@ def model_of(events, latent="none", dim=2, **parts):
     return model.eval()
 
 @pytest.fixture(scope="module")
-def jets(): return Data(*toy_events(n=400, n_signal=40, tokens=10).values(), ("one_prong",), ("two_prong", "three_prong"))
+def jets(): return EventData(*toy_events(n=400, n_signal=40, tokens=10).values(), ("one_prong",), ("two_prong", "three_prong"))
 
 @pytest.fixture(scope="module")
-def objects(): return Data(*toy_events("objects", n=300, n_signal=60).values(), ("dijets",), ("top_pair",))
+def objects(): return EventData(*toy_events("objects", n=300, n_signal=60).values(), ("dijets",), ("top_pair",))
 
 @pytest.fixture(scope="module")
 def model(jets): return model_of(jets.train, dict(name="vq", codes=16, start="normal"))
@@ -180,7 +178,7 @@ def test_a_layout_that_nobody_knows_is_judged(jets):
     layout = EventLayout(level="hits", tokens=3, features=("charge", "time"), kinds=("padding", "hit"))
     rng = np.random.default_rng(0)
     events = Events(layout, rng.standard_normal((300, 3, 2)), rng.integers(0, 2, (300, 3)), label=np.arange(300) % 2, classes=("quiet", "loud"))
-    data = Data(events.take(np.arange(200)[np.arange(200) % 2 == 0]), events.take([298]), events.take(slice(200, 298)), ("quiet",), ("loud",))
+    data = EventData(events.take(np.arange(200)[np.arange(200) % 2 == 0]), events.take([298]), events.take(slice(200, 298)), ("quiet",), ("loud",))
     metrics = judge_events(model_of(data.train), data, asked(n_boot=10))["metrics"]
     assert (metrics["reference"], metrics["matched_on"], metrics["sculpting"]) == ("multiplicity", None, {})
     assert any("say no momentum" in n for n in metrics["notes"]) and "(momentum not matched)" in conclude_events(metrics)
@@ -190,7 +188,7 @@ def test_what_cannot_be_drawn_is_said(jets):
     assert "No events were drawn: latent none" in metrics["notes"][-1] and {d["sample"] for d in metrics["distances"]} == {"reconstructions", "train"}
 
 def test_the_other_way_round_has_its_own_data(jets, model):
-    other = Data(*toy_events(n=160, n_signal=30, tokens=10, background="two_prong", signal="one_prong", seed=2).values(), ("two_prong",), ("one_prong",))
+    other = EventData(*toy_events(n=160, n_signal=30, tokens=10, background="two_prong", signal="one_prong", seed=2).values(), ("two_prong",), ("one_prong",))
     metrics = judge_events(model, dataclasses.replace(jets, inverse=other), asked(n_boot=10), inverse=model_of(other.train))["metrics"]
     assert {r["signal"] for r in metrics["inverse"]} == {"one_prong"} and metrics["inverse_background"] == ["two_prong"]
     assert "Taught two_prong and asked for one_prong" in conclude_events(metrics)
@@ -199,7 +197,7 @@ def test_the_other_way_round_has_its_own_data(jets, model):
 
 def test_what_is_hidden_is_in_one_sample_alone():
     "No event twice; labels that are chance teach nothing about the events themselves, in the mixture or in the test."
-    data = Data(*toy_events(n=900, n_signal=60, tokens=8).values(), ("one_prong",), ("two_prong", "three_prong"))
+    data = EventData(*toy_events(n=900, n_signal=60, tokens=8).values(), ("one_prong",), ("two_prong", "three_prong"))
     for share in 0., .05:
         mixed = hide_signal(data, "two_prong", share, 3)
         numbers = np.concatenate([e.number for e in mixed])
@@ -211,16 +209,16 @@ def test_what_is_hidden_is_in_one_sample_alone():
 
 def test_differences_of_variants_are_brute_force_s():
     "Two independent samples drawn anew side by side give the interval that is put together from their own."
-    jets = [Data(*toy_events(n=900, n_signal=100, tokens=6, seed=s).values(), ("one_prong",), ("three_prong",)) for s in (0, 1)]
+    jets = [EventData(*toy_events(n=600, n_signal=80, tokens=5, seed=s).values(), ("one_prong",), ("three_prong",)) for s in (0, 1)]
     model = model_of(jets[0].train)
-    row = robustness(model, dict(zip("ab", jets)), asked(n_boot=400)).set_index(["variant", "score"]).loc[("b", "model")]
+    row = robustness(model, dict(zip("ab", jets)), asked(n_boot=200)).set_index(["variant", "score"]).loc[("b", "model")]
     drawn = []
     for data, seed in zip(jets, (5, 6)):
         some, rng = data.test.take(np.isin(data.test.label, [0, 2])), np.random.default_rng(seed)
         score, y = ask_events(model, some).errors["reconstruction"], some.label > 0
-        drawn.append([roc_auc_score(y, score, sample_weight=rng.multinomial(len(y), np.full(len(y), 1/len(y)))) for _ in range(200)])
+        drawn.append([roc_auc_score(y, score, sample_weight=rng.multinomial(len(y), np.full(len(y), 1/len(y)))) for _ in range(120)])
     low, high = np.quantile(np.subtract(drawn[1], drawn[0]), [.05, .95])
-    assert row.apart_low == pytest.approx(low, abs=.02) and row.apart_high == pytest.approx(high, abs=.02)
+    assert row.apart_low == pytest.approx(low, abs=.03) and row.apart_high == pytest.approx(high, abs=.03)
 
 # words
 

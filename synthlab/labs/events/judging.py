@@ -20,13 +20,15 @@ import torch
 from sklearn.decomposition import PCA
 from ...datasets.corruptions import corrupt
 from ...datasets.events import Events, leading_tokens
-from ...metrics.wording import counted
 from .baselines import (baseline_scores, event_quantities, event_table, flow_features,
                                             matched_momentum, reference_of, supervised_bound)
 from .display import shown_events
+from .loading import EventData
+from .settings import EventsEvaluation
 from ...metrics.anomalies import anomaly_table, auroc, mass_sculpting, matching_weights
 from ...metrics.event_samples import frechet_physics_distance, kernel_physics_distance, wasserstein
 from ...metrics.skill import percentile_interval
+from ...metrics.wording import counted
 from ...models.autoencoder import Autoencoder, sample_events
 from ...models.event_latents import count_codes, perplexity, usage
 from ...models.event_scaler import EventScaler
@@ -179,7 +181,7 @@ def signal_records(
     events: Events,             # those events
     odd: np.ndarray,            # 1 signal, 0 background, (n,)
     table: np.ndarray,          # from which the bound learns, (n, F)
-    evaluation: Any,            # n_boot, level, backgrounds, seed: see `EventsEvaluation`
+    evaluation: EventsEvaluation, # n_boot, level, backgrounds, seed
 ) -> list[dict]:                # signal, matched, score, number, value, low, high, ahead, ahead_low, ahead_high
     "What the scores find of one signal, unmatched and matched."
     e, momentum, found = evaluation, matched_momentum(events), []
@@ -212,7 +214,7 @@ def paired_auroc(
     before: np.ndarray,         # scores of events as they are, (n,)
     after: np.ndarray,          # and harmed, (n,)
     weights: np.ndarray,        # of the events, (n,), ≥ 0
-    evaluation: Any,            # n_boot, level, seed
+    evaluation: EventsEvaluation, # n_boot, level, seed
 ) -> tuple[float, float, float]:    # value, low, high
     "How often a harmed event looks odder than an event as it is, with an interval from drawing events."
     n, rng, e = len(before), np.random.default_rng(evaluation.seed), evaluation
@@ -227,7 +229,7 @@ def corruption_records(
     model: Autoencoder,
     events: Events,             # background
     scores: Answers,        # of them
-    evaluation: Any,            # corruptions, samples, n_boot, level, seed
+    evaluation: EventsEvaluation, # corruptions, samples, n_boot, level, seed
     device: str | torch.device = "cpu",
 ) -> list[dict]:                # corruption, auroc, low, high, and total…: of the score with all parts
     "What a model notices of harm that is known."
@@ -300,8 +302,8 @@ class Judged(NamedTuple):
 
 def judged_events(
     model: Autoencoder,
-    data: Any,                  # train, test, background: see `EventData`
-    evaluation: Any,            # seed
+    data: EventData,            # train, test, background
+    evaluation: EventsEvaluation, # seed
     device: str | torch.device = "cpu",
 ) -> Judged:
     "Every event of the test, scored by the model and by its baselines; events without particles are left out."
@@ -317,7 +319,7 @@ def judged_events(
 def anomaly_records(
     judged: Judged,
     signal: Sequence[str],      # names of classes
-    evaluation: Any,            # n_boot, level, backgrounds, seed
+    evaluation: EventsEvaluation, # n_boot, level, backgrounds, seed
 ) -> list[dict]:                # see `signal_records`; empty where there is no signal
     "What the scores find, signal by signal."
     found = []
@@ -333,7 +335,7 @@ def anomaly_records(
 # %% ../../../nbs/labs/events/14_judging.ipynb #177d27ca
 def missing_notes(
     judged: Judged,
-    data: Any,                  # signal: see `EventData`
+    data: EventData,            # signal
     records: Sequence[Mapping], # of `anomaly_records`
     distances: Sequence[Mapping],   # of `distance_records`
     left_out: int,              # events without particles
@@ -362,9 +364,9 @@ def missing_notes(
 
 def judged_samples(
     model: Autoencoder,
-    data: Any,                  # train: see `EventData`
+    data: EventData,            # train
     judged: Judged,
-    evaluation: Any,            # how, samples, seed
+    evaluation: EventsEvaluation, # how, samples, seed
     device: str | torch.device = "cpu",
 ) -> dict[str, Any]:            # measured, samples, sampled; without samples, why in `refused`
     "Reconstructions, samples and training events, measured as the test is."
@@ -397,7 +399,7 @@ def matching_of(
     return found or None
 
 def class_counts(
-    data: Any,                  # train, validation, test: see `EventData`
+    data: EventData,            # train, validation, test
 ) -> dict[str, dict[str, int]]: # split → class → events, without classes that have none
     "How many events there are."
     count = lambda e: {c: int((e.label == k).sum()) for k, c in enumerate(e.classes) if (e.label == k).any()}
@@ -416,8 +418,8 @@ def codebook_of(
 # %% ../../../nbs/labs/events/14_judging.ipynb #4d289c6f
 def judge_events(
     model: Autoencoder,
-    data: Any,                          # train, validation, test, background, signal, inverse: see `EventData`
-    evaluation: Any,                    # see `EventsEvaluation`
+    data: EventData,                    # train, validation, test, background, signal, inverse
+    evaluation: EventsEvaluation,       # how
     device: str | torch.device = "cpu",
     inverse: Autoencoder | None = None, # taught on `data.inverse`, whose background is a signal class
     progress: Callable[[str], None] | None = None,  # told what is being done

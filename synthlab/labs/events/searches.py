@@ -9,7 +9,7 @@ __all__ = ['Mixed', 'hide_signal', 'WeakScores', 'weakly_supervised', 'weak_scan
 # %% ../../../nbs/labs/events/17_searches.ipynb #193be25c
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
@@ -21,6 +21,8 @@ from ...experiments.moments import discover_runs
 from ...experiments.runs import RunFolder
 from .baselines import (FOLDS, baseline_scores, create_boosting, event_table, known_scores,
                                             reference_of, rounded)
+from .loading import EventData
+from .settings import EventsEvaluation
 from .judging import Judged, anomaly_records, ask_events, particle_mean
 from ...metrics.anomalies import anomaly_table
 from ...models.autoencoder import Autoencoder
@@ -34,7 +36,7 @@ class Mixed(NamedTuple):
     test: Events            # as before, without what was hidden
 
 def hide_signal(
-    data: Any,              # train, test, background: see `EventData`
+    data: EventData,        # train, test, background
     signal: str,            # one of its classes
     share: float,           # of the mixture, in [0, 1)
     seed: int = 0,          # of who goes where
@@ -84,10 +86,10 @@ def weakly_supervised(
 
 # %% ../../../nbs/labs/events/17_searches.ipynb #ca571aac
 def weak_scan(
-    data: Any,                      # train, test, background: see `EventData`
+    data: EventData,                # train, test, background
     signal: str,                    # one of its classes
     shares: Sequence[float],        # of signal in the mixture
-    evaluation: Any,                # n_boot, level, backgrounds, seed: see `EventsEvaluation`
+    evaluation: EventsEvaluation,   # n_boot, level, backgrounds, seed
 ) -> pd.DataFrame:                  # share, hidden, and the columns of `signal_records`
     "What a weak search and its baselines find, by how much signal hides."
     found = []
@@ -128,8 +130,8 @@ def signal_scan(
 def variant_rows(
     model: Autoencoder,
     name: str,
-    data: Any,                      # test, background, signal: see `EventData`
-    evaluation: Any,                # n_boot, level, seed
+    data: EventData,                # test, background, signal
+    evaluation: EventsEvaluation,   # n_boot, level, seed
     device: str | torch.device = "cpu",
 ) -> list[dict]:                    # variant, signal, score, value, low, high; the error of background has signal ""
     "What a model says of one variant of the events."
@@ -156,8 +158,8 @@ def variant_rows(
 
 def robustness(
     model: Autoencoder,
-    variants: Mapping[str, Any],    # name → data with test, background, signal; the first is nominal
-    evaluation: Any,                # n_boot, level, seed: see `EventsEvaluation`
+    variants: Mapping[str, EventData],  # name → data with test, background, signal; the first is nominal
+    evaluation: EventsEvaluation,   # n_boot, level, seed
     device: str | torch.device = "cpu",
 ) -> pd.DataFrame:      # variant, signal, score, value, low, high, and apart, apart_low, apart_high from the nominal
     "The same numbers for variants of the events, beside the nominal ones."
