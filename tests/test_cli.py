@@ -106,7 +106,7 @@ def test_every_verb_has_a_help_with_an_example_that_is_understood(lab, verb, cap
     ("predict nowhere --source sp500 --output no/where/said.csv", "make it first"), ("macro estimate nowhere", "is not a run"),
     ("signal paper nowhere --source sp500", "nowhere"), ("signal export nowhere", "nowhere"), ("macro worlds --worlds nkk", "did you mean nk?"),
     ("line train --plugin nowhere.py", "there is no plug-in"), ("quant train model=ridge", "here it is family"),
-    ("quant train training", "such as training.train_days=252"), ("quant train data.targets=return_5d", "did you mean fwd_ret_5d?"),
+    ("quant walk ridge lightgbm", "is a walk already"), ("quant train training", "such as training.train_days=252"), ("quant train data.targets=return_5d", "did you mean fwd_ret_5d?"),
     ("quant columns return_5d", "did you mean fwd_ret_5d?"), ("quant columns returns_5_rank", "did you mean return_5_rank?"),
     *((" ".join(old), new) for old, new in MOVED.items())])
 def test_a_mistake_gets_one_sentence(line, says, tmp_path, monkeypatch, capsys):
@@ -203,6 +203,14 @@ def test_columns_are_listed_and_found_by_a_part_of_their_names(capsys):
     assert main(["quant", "columns", "momentum"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")] == ["momentum_252_21"]
     assert main(["quant", "columns", "return_7_z"]) == 0 and "close[t]/close[t-7] - 1, in deviations" in capsys.readouterr().out
+
+def test_nobody_has_to_read_to_the_end(monkeypatch, capsys):
+    "`synthlab settings quant | head -1`: no error, and no sentence about a pipe."
+    read, write = os.pipe(); os.close(read)
+    with open(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["settings", "quant"]) == 141
+    assert capsys.readouterr().err == ""
 
 # --- runs ------------------------------------------------------------------------------------------------------------------------
 

@@ -266,6 +266,7 @@ def _splits(result, name="split"):
     else: return []
     return [found for key, value in result for found in _splits(value, f"{name} {key}")]
 
+# %% ../../nbs/datasets/35_audit.ipynb #45c65923
 def audit_leaks(
     pipeline,                   # a function from bars to outputs, or a `FeatureEngineer`
     frame,                      # bars of one asset, or a dictionary of such

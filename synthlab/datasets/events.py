@@ -99,6 +99,7 @@ def as_numbers(
         raise EventError(f"{name}: {values[bad][0]:g} is no whole number; give whole numbers")
     return values.astype(np.int64, copy=False)
 
+# %% ../../nbs/datasets/80_events.ipynb #cfcb4875
 @dataclass(repr=False, eq=False)
 class Events:
     "Events as arrays, with what they mean; made once, read by all."

@@ -54,6 +54,7 @@ def _first_seen(index, zone):
     for d in np.unique(day): first[d] = index.asi8[np.argmax(day == d)]
     return first
 
+# %% ../../nbs/datasets/04_gaps.ipynb #fa1af918
 def by_the_wall(
     step: pd.Timedelta,     # how long a bar lasts
     zone: str,              # such as Europe/Paris
@@ -92,6 +93,7 @@ def _between(start, end, step, first_seen, zone):
         times, count = times[trades], np.bincount(pair[trades], minlength=len(count))
     return times, count
 
+# %% ../../nbs/datasets/04_gaps.ipynb #f65561d2
 def find_gaps(
     bars: pd.DataFrame,     # validated
     limit: pd.Timedelta | str | None = None,    # a longer step is a gap; `gap_limit` unless told

@@ -277,6 +277,7 @@ def one_by_one(F, G, H, M):
     back = lambda found, like: torch.from_numpy(np.stack(found)).reshape(like.shape)
     return (back(laws, F), back(effects, M)) if laws else None
 
+# %% ../../nbs/datasets/62_rational.ipynb #aba9d679
 class RationalLaw(torch.autograd.Function):
     "The law P, Q of equations F, G, H, M."
     @staticmethod

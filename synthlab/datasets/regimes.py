@@ -89,6 +89,7 @@ class ClusteringStrategy:
     @property
     def centres(self) -> np.ndarray: return self.known("centres")
 
+# %% ../../nbs/datasets/55_regimes.ipynb #8a021092
 class KMeansStrategy(ClusteringStrategy):
     "K-means (Lloyd 1982), best of several starts."
     def __init__(self, n_clusters: int = 3, random_state: int = 42, n_init: int = 10):

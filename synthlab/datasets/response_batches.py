@@ -183,6 +183,7 @@ def order_seed(*what) -> int:
     "A seed in [0, 2⁶³) as a pure function of what is drawn."
     return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:8], "little") >> 1
 
+# %% ../../nbs/datasets/76_response_batches.ipynb #586e3da8
 class ResponseBatches:
     "Batches of all worlds mixed; each is a pure function of (seed, epoch, position)."
     def __init__(self,

@@ -173,6 +173,7 @@ class Trajectory(NamedTuple):
     observables: Tensor         # (…, T, 3): as the world names them
     extra: dict[str, Tensor]    # whatever else the world tells, each (…, T) or (…, T, k)
 
+# %% ../../nbs/datasets/60_world.ipynb #d5a6866e
 class World:
     "An economy with parameters, shocks and exact impulse responses."
     name: str = ""                      # how `get_world` knows it

@@ -193,6 +193,7 @@ class LineMember:
         self.coef_, self.constant_ = numbers["coef"], numbers["constant"]
         return self
 
+# %% ../../nbs/models/73_linear_families.ipynb #9009cc76
 class ForestMember:
     "A random forest."
     def __init__(self, **settings): self.settings = settings

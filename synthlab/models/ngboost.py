@@ -43,6 +43,7 @@ class Normal:
     def frozen(self, theta): return stats.norm(self.mean(theta), self.spread*np.exp(self._width(theta)))
     def mean(self, theta): return self.middle + self.spread*theta[:, 0]
 
+# %% ../../nbs/models/74_ngboost.ipynb #80929ac6
 class LogNormal(Normal):
     "Positive outcomes whose logarithm is normal."
     least = 0.
@@ -66,6 +67,7 @@ class Exponential:
     def frozen(self, theta): return stats.expon(scale=self.mean(theta))
     def mean(self, theta): return self.spread*np.exp(self._width(theta))
 
+# %% ../../nbs/models/74_ngboost.ipynb #8ca659b9
 class Classes:
     "Which of K classes."
     middle, spread, least = 0., 1., -np.inf
@@ -112,6 +114,7 @@ def binned(
     "Which bin each value falls into."
     return np.stack([np.searchsorted(e, x, side="left") for e, x in zip(edges, X.T)], 1)
 
+# %% ../../nbs/models/74_ngboost.ipynb #2564a80b
 def grow(
     codes: np.ndarray,      # bins, (R, F) int64
     targets: np.ndarray,    # what to learn, (R, K)

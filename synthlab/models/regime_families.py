@@ -212,6 +212,24 @@ def _pelt(costs, shape, penalty, min_size, jump):
         starts, until = np.append(starts, t), np.append(until, W + 1)
     return last, cuts
 
+def _binseg(costs, W, penalty, min_size, jump, most):
+    "Cuts of one window."
+    def best(lo, hi):
+        at = np.arange(lo + min_size, hi - min_size + 1)
+        at = at[at % jump == 0]
+        if not len(at): return -np.inf, lo, hi, lo
+        gain = costs(lo, hi)[0] - costs(lo, at)[0] - costs(at, hi)[0]
+        return gain.max(), lo, hi, int(at[gain.argmax()])
+    pieces, cuts = [best(0, W)], []
+    while len(cuts) < most:
+        gain, lo, hi, at = max(pieces)
+        if not gain > penalty: break
+        pieces.remove((gain, lo, hi, at))
+        pieces += [best(lo, at), best(at, hi)]
+        cuts.append(at)
+    return sorted(cuts)
+
+# %% ../../nbs/models/76_regime_families.ipynb #deee2ebe
 def partition(
     x: np.ndarray,              # windows, (B, W)
     method: str = "pelt",       # pelt or binseg
@@ -238,23 +256,6 @@ def partition(
         todo = todo[~few]
         prices[todo] = np.maximum(1.25*prices[todo], 1)
     return found
-
-def _binseg(costs, W, penalty, min_size, jump, most):
-    "Cuts of one window."
-    def best(lo, hi):
-        at = np.arange(lo + min_size, hi - min_size + 1)
-        at = at[at % jump == 0]
-        if not len(at): return -np.inf, lo, hi, lo
-        gain = costs(lo, hi)[0] - costs(lo, at)[0] - costs(at, hi)[0]
-        return gain.max(), lo, hi, int(at[gain.argmax()])
-    pieces, cuts = [best(0, W)], []
-    while len(cuts) < most:
-        gain, lo, hi, at = max(pieces)
-        if not gain > penalty: break
-        pieces.remove((gain, lo, hi, at))
-        pieces += [best(lo, at), best(at, hi)]
-        cuts.append(at)
-    return sorted(cuts)
 
 # %% ../../nbs/models/76_regime_families.ipynb #2264bd81
 def _means_since(x, since):

@@ -572,6 +572,7 @@ class Gate:
         learnt = {k: r.state() for k, r in self._learnt.items()}
         return self.settings() | dict(learnt=learnt)
 
+# %% ../../nbs/models/78_strategies.ipynb #702a8d1b
 def restore_gate(
     about: Mapping[str, Any],   # as `Gate.about` gives it
 ) -> Gate:

@@ -291,6 +291,7 @@ def whose(
     names = [k for k, level in enumerate(index.levels) if not isinstance(level, pd.DatetimeIndex)]
     return index.get_level_values(names[0]).astype(str).to_numpy(str) if names else np.full(rows, "")
 
+# %% ../../nbs/trainers/70_network_families.ipynb #df12c16d
 class SequenceFit(NetworkFamily):
     "A network on the rows of a table, each with the rows of its asset before it."
     def _learn(self, X, y, X_val, y_val, share, decided_at, *more):
@@ -404,6 +405,7 @@ class LSTM(SequenceFamily):
                  recurrent_dropout=(self.recurrent_dropout, 0., .99))
         return MemoryBody(features, self.units, self.dropout, self.recurrent_dropout)
 
+# %% ../../nbs/trainers/70_network_families.ipynb #10b98a90
 @registry.register("family", "cnn1d", description="Convolutions along the last rows of an asset.")
 class CNN1D(SequenceFamily):
     "Convolutions along the last rows of an asset."
@@ -428,6 +430,7 @@ class CNN1D(SequenceFamily):
                  pool_size=(self.pool_size, 1, 1000), layers=(self.layers, 1, 64), dropout=(self.dropout, 0., .99))
         return ConvolutionBody(features, self.filters, self.kernel_size, self.pool_size, self.layers, self.dropout)
 
+# %% ../../nbs/trainers/70_network_families.ipynb #a3acd48c
 @registry.register("family", "transformer", description="Attention over the last rows of an asset.")
 class Transformer(SequenceFamily):
     "Attention over the last rows of an asset."

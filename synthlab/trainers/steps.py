@@ -119,6 +119,7 @@ def make_optimizer(
     group = dict(params=parameters, initial_lr=config.lr)
     return AdamW([group], config.lr, weight_decay=config.weight_decay, fused=fused)
 
+# %% ../../nbs/trainers/27_steps.ipynb #6b817709
 class Stepper:
     "Takes training steps for an objective, and means over validation data."
     def __init__(self,

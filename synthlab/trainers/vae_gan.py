@@ -225,6 +225,7 @@ class Generator(nn.Module):
         if self.task == "regression": return mean
         return mean.logit(1e-6) if self.task == "binary" else mean.clamp_min(1e-9).log()
 
+# %% ../../nbs/trainers/72_vae_gan.ipynb #c590d35c
 class Critic(nn.Module):
     "A row and an outcome to how real they look together."
     def __init__(self,
@@ -241,6 +242,7 @@ class Critic(nn.Module):
         "`(B,F)` and `(B,C)` to `(B,)`."
         return self.head(self.body(torch.cat([x, y], 1)))[:, 0]
 
+# %% ../../nbs/trainers/72_vae_gan.ipynb #211860e9
 class Pair(nn.Module):
     "Two networks that learn against each other, and the moving average of the first, which is what is kept."
     def __init__(self, generator: Generator, critic: Critic):

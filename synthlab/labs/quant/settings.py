@@ -23,7 +23,7 @@ class QuantData:
     assets: list[str] = field(default_factory=list)     # which of the panel's assets; none means all
     start: str | None = None            # first day that is learnt from; default the first that has features; us20: 2013
     end: str | None = None              # rows are decided before; default the end of the panel
-    features: list[str] = field(default_factory=list)   # synthlab quant columns lists them; none: all that bars allow
+    features: list[str] = field(default_factory=list)   # names, see synthlab quant columns; none: all there are
     targets: list[str] = field(default_factory=lambda: list(TARGETS))   # what is asked, by name; the first one decides
 
     def __post_init__(self):

@@ -227,6 +227,7 @@ def fixed_threads(n: int):
     "So many threads inside, whatever computes: the bits of a sum depend on them."
     with threadpool_limits(n), computing_threads(n): yield
 
+# %% ../../../nbs/labs/quant/15_walk.ipynb #8768c2c7
 class WalkFits(WalkCuts):
     "How folds are fitted."
     def part(self,
