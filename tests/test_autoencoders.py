@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 import tiny
+import synthlab.trainers.normalised     # noqa: F401 (registers its loop)
 from synthlab.trainers.event_batches import EventBatches
 from synthlab.datasets.toy_events import simulate_toys
 from synthlab.models.event_latents import VectorQuantizer, average_codes, perplexity
@@ -24,7 +25,8 @@ ENCODERS, DECODERS = (("mlp", "gnn", "transformer", "gan", "diffusion"),)*2
 SMALL = {"mlp": dict(hidden=[16, 16]), "gnn": dict(d_model=8, layers=1, neighbours=4), "gan": dict(d_model=8, layers=1, neighbours=4),
          "transformer": dict(d_model=8, nhead=2, layers=1), "diffusion": dict(d_model=8, nhead=2, layers=1)}
 LATENT = {"vq": dict(codes=24, revive_every=5), "fsq": dict(levels=[5, 5])}
-CRITIC = {"gan_ae": dict(critic=dict(d_model=8, layers=1, neighbours=4))}
+OPTIONS = {"gan_ae": dict(critic=dict(d_model=8, layers=1, neighbours=4)),
+           "normalised_ae": dict(warmup_steps=4, latent_steps=1, walk_steps=1)}
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -53,7 +55,7 @@ def model_of(loop, events, encoder=None, decoder=None, latent="none", seed=0):
 def trainer_of(loop, events, folder=None, epochs=3, config=None, **parts):
     model = model_of(loop, events, **parts)
     config = TrainingConfig(**dict(lr=1e-2, epochs=epochs, seed=1, warmup_epochs=.5) | (config or {}))
-    objective = create_objective(dict(name=loop, **CRITIC.get(loop, {})), model)
+    objective = create_objective(dict(name=loop, **OPTIONS.get(loop, {})), model)
     return Trainer(objective, config, folder, about=dict(recipe=model.recipe), progress=False)
 
 def data_of(events, batch_size=32):
@@ -128,7 +130,7 @@ def test_padding_moves_nothing(encoder, latent, decoder, objects):
     "To the bit: what comes back, what is kept, every loss and error, the gradient; and an event of padding alone is one."
     loop = {"gan": "gan_ae", "diffusion": "diffusion_ae"}.get(decoder, "ae")
     model = model_of(loop, objects, encoder, decoder, latent)
-    objective = create_objective(dict(name=loop, **CRITIC.get(loop, {})), model)
+    objective = create_objective(dict(name=loop, **OPTIONS.get(loop, {})), model)
     batch = EventBatches(objects, 40, shuffle=False).batch(0, 0)
     assert (batch["kind"][3] == 0).all() and (batch["kind"] == 0).any(1).sum() > 10
     other = batch | dict(continuous=torch.where((batch["kind"] > 0)[..., None], batch["continuous"], torch.nan))
@@ -147,6 +149,29 @@ def test_padding_moves_nothing(encoder, latent, decoder, objects):
         model.latent.load_state_dict(start)
     assert all(v.isfinite().all() for v in seen[0].values())
     assert [k for k in seen[0] if not seen[0][k].equal(seen[1][k])] == []
+
+@pytest.mark.parametrize("latent", ["none", "vq"])
+def test_walks_leave_padding_alone(latent, objects):
+    "To the bit, with angles and an event of padding alone; angles end on the circle, walks differ from where they began, and only weights learn."
+    model = model_of("normalised_ae", objects, latent=latent)
+    objective = create_objective(dict(name="normalised_ae", **OPTIONS["normalised_ae"]), model)
+    objective.model.steps.fill_(9)                                      # the walks weigh all they ever will
+    batch = EventBatches(objects, 40, shuffle=False).batch(0, 0)
+    other = batch | dict(continuous=torch.where((batch["kind"] > 0)[..., None], batch["continuous"], torch.nan))
+    seen = []
+    for given in batch, other:
+        for p in objective.model.parameters(): p.grad = None
+        total, parts = objective.loss(given, "model", torch.Generator().manual_seed(0))
+        total.backward()
+        with torch.no_grad(): numbers = objective.evaluate(given, None)
+        seen.append(parts | dict(total=total) | numbers | {n: p.grad for n, p in objective.model.named_parameters() if p.grad is not None})
+    assert all(v.isfinite().all() for v in seen[0].values()) and [k for k in seen[0] if not seen[0][k].equal(seen[1][k])] == []
+    scaled = model.scaler(batch)
+    noise, chance = torch.randn(40, 8, objective.noise_width), torch.rand(40, 3)
+    end = objective.walk(scaled, noise, chance)
+    assert not end.requires_grad and not end[~scaled.mask].any() and not end.equal(scaled.x)
+    angle = next(c for c in model.scaler.features if c.angle)
+    assert torch.allclose(end[..., angle.at].norm(dim=-1)[scaled.mask], torch.ones(int(scaled.mask.sum())), atol=1e-5)
 
 def test_more_slots_and_another_order_change_no_answer(objects):
     "Eight more empty slots leave errors and codes as they are; particles in another order come back in that order."
@@ -205,7 +230,7 @@ def test_codes_move_once_a_step(toys):
     again = after(whole); again.position = 1
     for s in stepper, again: s.train_step(half[0])
     assert stepper.objective.autoencoder.latent.count.equal(again.objective.autoencoder.latent.count)
-    game = Stepper(create_objective(dict(name="gan_ae", **CRITIC["gan_ae"]), model_of("gan_ae", toys, latent="vq")), TrainingConfig())
+    game = Stepper(create_objective(dict(name="gan_ae", **OPTIONS["gan_ae"]), model_of("gan_ae", toys, latent="vq")), TrainingConfig())
     game.seed("train", 0, 0); game.descend("critic", [whole])
     assert game.objective.autoencoder.latent.chosen is None
 
@@ -232,7 +257,7 @@ def test_codes_are_alike_in_all_processes(tmp_path):
 
 class PowerCut(RuntimeError): pass
 
-@pytest.mark.parametrize("loop, latent", [("ae", "vq"), ("gan_ae", "vq"), ("diffusion_ae", "fsq")])
+@pytest.mark.parametrize("loop, latent", [("ae", "vq"), ("gan_ae", "vq"), ("diffusion_ae", "fsq"), ("normalised_ae", "none")])
 def test_a_stopped_training_goes_on_to_the_same_bits(loop, latent, toys, tmp_path):
     "Cut inside an epoch, between checkpoints, also before a revival."
     def run(name, cut=None):
@@ -249,7 +274,7 @@ def test_a_stopped_training_goes_on_to_the_same_bits(loop, latent, toys, tmp_pat
     assert tiny.differs(tiny.left_by(tmp_path/"whole"), tiny.left_by(tmp_path/"cut")) == []
     kept = read_header(tmp_path/"cut/checkpoints/last.safetensors")[0]
     names = {k.rsplit(".", 1)[-1] for k in kept if "latent." in k}
-    assert names >= ({"codebook", "count", "weight", "recent", "steps", "started"} if latent == "vq" else {"count"})
+    assert names >= {"vq": {"codebook", "count", "weight", "recent", "steps", "started"}, "fsq": {"count"}, "none": set()}[latent]
     model = load_autoencoder(tmp_path/"cut/checkpoints/last.safetensors")
     batch = EventBatches(toys, 16, shuffle=False).batch(0, 0)
     assert all(v.isfinite().all() for v in model.reconstruct(batch).values())

@@ -20,6 +20,7 @@ from ...experiments.settings import ExperimentConfig
 from ...metrics.wording import nearest
 from ...models.autoencoder import HOW
 from ...models.registry import ConfigError, UnknownName, registry
+from ...trainers import normalised     # noqa: F401 (it registers its loop)
 from ...trainers.event_losses import WEIGHTS
 from ...trainers.event_objectives import check_fit, default_parts
 from ...trainers.trainer import TrainingConfig
@@ -159,7 +160,7 @@ class EventsEvaluation:
 class EventsConfig(ExperimentConfig):
     "An autoencoder of events: one experiment."
     name: str = "events"                # last part of the run's name
-    loop: dict[str, Any] = field(default_factory=lambda: {"name": "ae"})    # ae | gan_ae | diffusion_ae | test_mlp
+    loop: dict[str, Any] = field(default_factory=lambda: {"name": "ae"})    # ae | normalised_ae | gan_ae | diffusion_ae …
     encoder: dict[str, Any] = field(default_factory=dict)   # mlp | gnn | transformer | gan | diffusion
     latent: dict[str, Any] = field(default_factory=lambda: {"name": "vq"})  # none | linear | vq | fsq
     decoder: dict[str, Any] = field(default_factory=dict)   # mlp | gnn | transformer | gan | diffusion
