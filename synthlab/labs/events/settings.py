@@ -160,7 +160,7 @@ class EventsEvaluation:
 class EventsConfig(ExperimentConfig):
     "An autoencoder of events: one experiment."
     name: str = "events"                # last part of the run's name
-    loop: dict[str, Any] = field(default_factory=lambda: {"name": "ae"})    # ae | normalised_ae | gan_ae | diffusion_ae …
+    loop: dict[str, Any] = field(default_factory=lambda: {"name": "ae"})    # ae | normalised_ae | gan_ae | …
     encoder: dict[str, Any] = field(default_factory=dict)   # mlp | gnn | transformer | gan | diffusion
     latent: dict[str, Any] = field(default_factory=lambda: {"name": "vq"})  # none | linear | vq | fsq
     decoder: dict[str, Any] = field(default_factory=dict)   # mlp | gnn | transformer | gan | diffusion
