@@ -6,7 +6,7 @@
 __all__ = ['take_rest', 'mistakes', 'call', 'labs_for', 'unread', 'main']
 
 # %% ../../nbs/cli/10_main.ipynb #a1362753
-import os, sys, warnings
+import os, select, sys, warnings
 from collections.abc import Sequence
 from .calls import CALLS
 from .parsers import FREE_VERBS, house_labs, misplaced, parser, split_plugins, verbs_of
@@ -62,11 +62,11 @@ def labs_for(
 # %% ../../nbs/cli/10_main.ipynb #32d9cc9f
 def unread() -> bool:
     "Whether nobody reads what is printed any more; the rest of it goes nowhere then."
-    try: sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    asked = select.poll()
+    asked.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in asked.poll(0))
+    if gone: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 # %% ../../nbs/cli/10_main.ipynb #22653017
 def main(

@@ -213,7 +213,7 @@ PRIVATE = option("--private", action="store_true", help="a new repository is hid
 PUBLISHED = option("--output", metavar="DIR", default="outputs",
                    help="folder of everything that is published (default: outputs)")
 FOLDER = option("folder", nargs="?", default="runs", metavar="DIR", help="the folder of the runs (default: runs)")
-LAB = option("lab", metavar="LAB", help="market, macro, signal, or one of your own")
+LAB = option("lab", metavar="LAB", help="one that synthlab --help lists, or one of your own")
 SWEEP = option("--resume", metavar="DIR", required=True, help="the folder of the sweep")
 ONLY = option("--only", metavar="NAME", help="this run alone (default: all that is left)")
 FACTS = option("folder", metavar="RUN|DIR", help="the folder of a run, or of runs")

@@ -17,7 +17,7 @@ def _folded(name):
 
 def closest(
     name: object,               # what was typed
-    known: Iterable[object],    # names that could have been typed, the first of equals wins
+    known: Iterable[object],    # names that could have been typed
 ) -> str | None:                # one of `known` as it is written there; None if none is like it
     "The known name that was probably meant."
     asked, whole, ends = _folded(name), {}, {}

@@ -179,8 +179,8 @@ class QuantLab(QuantJudging):
         return horizon_bars(length, "1D") if length else 1
 
     def folds(self, config, count):
-        raise ConfigError(f"a training of the quant lab is a walk already: synthlab quant train family={config.family} "
-                          "others=[ridge]; training.step_days says how often it learns anew")
+        raise ConfigError("a training of the quant lab is a walk already: synthlab quant train family=ONE "
+                          "others=OTHER; training.step_days says how often it learns anew")
 
     def shared(self, config): return [config.data.source, list(config.data.assets), list(config.data.targets)]
 
