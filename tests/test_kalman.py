@@ -1,5 +1,4 @@
 "The law of motion's likelihood: statsmodels' filters to the last digits, gradients against differences, and its speed beside a loop."
-import time
 
 import numpy as np
 import pytest
@@ -108,30 +107,3 @@ def test_a_law_that_says_a_series_cannot_be_has_no_density():
     one = torch.ones(1, 1).double()
     twice = StateSpace(.5*one, one, torch.ones(2, 1).double())              # two observables, one shock, no error
     assert kalman_filter(twice, randn(20, 2), 0.).log_likelihood == -torch.inf
-
-def test_it_is_faster_than_a_loop():
-    "One thread, 200 quarters, 7 observables, 8 states, 256 draws; the loop takes one filter and changes its matrices."
-    threads = torch.get_num_threads(); torch.set_num_threads(1)
-    theta, T = draws(256), 200
-    y = series(large(theta[0]), T, .1)
-    A, B, C = (m.contiguous().numpy() for m in large(theta))
-    f = KalmanFilter(7, 8, selection=np.eye(8), obs_cov=.01*np.eye(7)); f.bind(np.ascontiguousarray(y.numpy()))
-    def loop():
-        for a, b, c in zip(A, B, C):
-            f["transition"], f["state_cov"], f["design"] = a, b @ b.T, c
-            f.initialize_stationary(); f.loglike()
-    def value():
-        with torch.no_grad(): kalman_filter(large(theta), y, .1)
-    def gradient():
-        here = theta.clone().requires_grad_()
-        torch.autograd.grad(kalman_filter(large(here), y, .1).log_likelihood.sum(), here)
-    def clock(call):
-        begun = time.thread_time(); call()
-        return time.thread_time() - begun
-    try:
-        for call in (loop, value, gradient): call()
-        times = np.array([[clock(c) for c in (loop, value, gradient)] for _ in range(5)])
-    finally: torch.set_num_threads(threads)
-    slow, fast, both = times.min(0)
-    print(f"loop {slow:.3f} s, value {fast:.3f} s, value and gradient {both:.3f} s, differences {24*slow:.2f} s")
-    assert fast < slow and both < 24*slow/5

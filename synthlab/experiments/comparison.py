@@ -92,11 +92,12 @@ def compare_runs(
 
 def compare_folder(
     folder: str | Path,                 # of runs, such as a sweep
+    first: str | None = None,           # folder's name of the run that others are compared with; default the first
     **options,                          # of `compare_runs`
 ) -> tuple[Lab, dict[str, pd.DataFrame]]:   # and a table for each question that was asked, by its first run
     "The finished runs of a folder, compared with the first of those that were asked the same."
     known = list_runs(folder)
-    done = [Path(f) for f in known.sort_values("folder").folder[known.status == "done"]] if len(known) else []
+    done = [Path(f) for f in known["folder"][known["status"] == "done"]]
     if not done: raise ConfigError(f"{folder} holds no finished run")
     found, labs = {}, {}
     for path in done:
@@ -108,7 +109,14 @@ def compare_folder(
         else: home.append((path, one))
     if len(labs) != 1:
         raise ConfigError(f"{folder} holds runs of {' and '.join(labs) or 'no lab'}; name those to compare")
-    tables = {name: compare_runs({p.name: p for p, _ in group}, **options) for name, group in found.items()}
+    names = [path.name for group in found.values() for path, _ in group]
+    if first is not None and first not in names:
+        raise ConfigError(f"{folder} holds no finished run {first!r} to compare with; {nearest(first, names)}")
+    tables = {}
+    for group in found.values():
+        runs = {path.name: path for path, _ in group}
+        if first in runs: runs = {first: runs[first], **runs}
+        tables[next(iter(runs))] = compare_runs(runs, **options)
     return next(iter(labs.values())), tables
 
 def paired(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from .reports import typed
-from .runs import RunFolder
+from .runs import RunFolder, as_counted
 from ..models.registry import ConfigError
 from ..trainers.facts import json_text, plain, read_table
 from ..metrics.wording import nearest
@@ -153,7 +153,7 @@ def discover_runs(
     if not Path(sweep_dir).is_dir(): raise ConfigError(f"there is no folder {sweep_dir}")
     found = {path.parent for depth in ("*", "*/*") for path in Path(sweep_dir).glob(f"{depth}/status.json")}
     if not found: raise ConfigError(f"{sweep_dir} holds no run; start one with: synthlab train")
-    return sorted(found)
+    return sorted(found, key=as_counted)
 
 # %% ../../nbs/experiments/44_moments.ipynb #1a2bc0fc
 def run_row(

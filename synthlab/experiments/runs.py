@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEARTBEAT', 'LIFETIME', 'ENDS', 'COLUMNS', 'folder_name', 'RunLocked', 'describe', 'now', 'Lock', 'RunFolder',
-           'make_folder', 'Run', 'list_runs']
+           'make_folder', 'Run', 'as_counted', 'list_runs']
 
 # %% ../../nbs/experiments/10_runs.ipynb #a3d269e4
 import contextlib, fcntl, json, os, re, socket, threading, time, traceback, weakref
@@ -250,13 +250,20 @@ class Run(RunFolder):
 
     def __repr__(self): return f"Run({self.folder.name}: {self.status})"
 
+# %% ../../nbs/experiments/10_runs.ipynb #58e2b4e6
+def as_counted(
+    path: str | Path,       # of a run, or any name
+) -> list[str | int]:       # for `sorted(…, key=as_counted)`
+    "A name by which folders are ordered as people count: `2_b` comes before `10_a`."
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
+
 # %% ../../nbs/experiments/10_runs.ipynb #1a841fde
 def list_runs(
     root: Path = "runs",        # folder of all runs
 ) -> pd.DataFrame:              # oldest first: COLUMNS, and the numbers of each result
     "Every run below a root, a row each."
     rows = []
-    for path in sorted(Path(root).glob("*/status.json")):
+    for path in sorted(Path(root).glob("*/status.json"), key=as_counted):
         run = Run(path.parent); said = run.read_status()
         row = said | dict(status=run.status, folder=run.folder.as_posix())
         numbers = {k: v for k, v in run.result.items() if isinstance(v, (int, float))}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sweep', 'seconds_of', 'table_row', 'results_table', 'save_results', 'data_of_siblings', 'run_variant', 'finish_sweep',
-           'new_folder', 'run_variants', 'run_sweep', 'run_only', 'submit_sweep']
+           'new_folder', 'run_variants', 'run_sweep', 'newest_sweep', 'run_only', 'submit_sweep']
 
 # %% ../../nbs/experiments/34_sweeps.ipynb #697a3d50
 import json
@@ -226,6 +226,17 @@ def run_sweep(
     if folder is None: raise ConfigError("say which lab to sweep, or which folder to go on with")
     finish_sweep(sweep := Sweep(folder), jobs, progress, cluster)
     return sweep
+
+# %% ../../nbs/experiments/34_sweeps.ipynb #14677a3e
+def newest_sweep(
+    lab: str,                       # whose runs
+    root: str | Path = "runs",      # folder of all runs
+) -> Path:
+    "The folder of the newest sweep of a lab."
+    found = [(json.loads(path.read_text()), path.parent) for path in Path(root).glob("*/sweep.json")]
+    own = [(said.get("created", ""), folder) for said, folder in found if said.get("lab") == lab]
+    if not own: raise ConfigError(f"there is no sweep of the {lab} lab in {root}; make one with: synthlab {lab} sweep")
+    return max(own)[1]
 
 # %% ../../nbs/experiments/34_sweeps.ipynb #33122136
 def run_only(

@@ -142,6 +142,7 @@ def autoencoder_of(
 class EventsJudging(EventsFitting):
     "How the events lab judges and compares."
     headline, report = Headline("reconstruction", "error", ".4f"), "autoencode"
+    comparison = "compare"
     evidence = EVIDENCE
     unit = "of the training variance"
 

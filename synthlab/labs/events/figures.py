@@ -5,10 +5,10 @@ jet, and once more with the momenta made alike; the rest shows why."""
 
 # %% auto #0
 __all__ = ['SCORE_COLOURS', 'MORE_SCORES', 'BACKGROUND', 'SIGNALS', 'LOSSES', 'CURVES', 'MORE_CURVES', 'FEATURES', 'ERRORS',
-           'SAMPLES', 'QUANTITIES', 'score_colours', 'class_colours', 'class_rows', 'draw_curves', 'draw_learning',
-           'draw_features', 'draw_roc', 'draw_rocs', 'draw_interval', 'draw_anomalies', 'draw_spectra', 'draw_codebook',
-           'principal_axes', 'draw_latents', 'passing', 'draw_mass', 'spectrum_edges', 'draw_samples', 'draw_corrupted',
-           'events_figures']
+           'SAMPLES', 'QUANTITIES', 'NO_FIGURE', 'score_colours', 'class_colours', 'class_rows', 'draw_curves',
+           'draw_learning', 'draw_features', 'draw_roc', 'draw_rocs', 'draw_interval', 'draw_anomalies', 'draw_spectra',
+           'draw_codebook', 'principal_axes', 'draw_latents', 'passing', 'draw_mass', 'spectrum_edges', 'draw_samples',
+           'draw_corrupted', 'events_figures']
 
 # %% ../../../nbs/labs/events/22_figures.ipynb #dccc9713
 from collections.abc import Mapping, Sequence
@@ -380,6 +380,21 @@ def draw_corrupted(
     return fig
 
 # %% ../../../nbs/labs/events/22_figures.ipynb #46143ee5
+NO_FIGURE = {                       # name -> why a result may not have it
+    "training": "No epoch was validated, so there is no curve.",
+    "features": "No particle of the test came back.",
+    "roc": "The test holds no signal, so nothing can be found.",
+    "anomalies": "The test holds no signal, so scores cannot be ranked.",
+    "inverse": "The inverse task was not asked for, or there is no signal to learn from.",
+    "spectra": "The test holds no events with a score.",
+    "display": "These events have no two angles, or no momentum, to be drawn by.",
+    "codebook": "This latent space has no words.",
+    "latents": "Nothing is kept of a particle that could be mapped.",
+    "mass": "These events say nothing of a mass, or there are too few to cut.",
+    "samples": "No events were made or compared.",
+    "corrupted": "No events were damaged: `evaluation.corruptions` is empty.",
+}
+
 def events_figures(
     result: Mapping[str, Any],      # what `run` or `evaluate` gave
 ) -> dict[str, Figure]:             # name -> figure

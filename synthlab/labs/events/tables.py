@@ -8,7 +8,6 @@ __all__ = ['SOURCES', 'show_counts', 'show_errors', 'show_anomalies', 'show_dist
 # %% ../../../nbs/labs/events/25_tables.ipynb #d2ac1ee7
 from collections.abc import Mapping
 from typing import Any
-import numpy as np
 import pandas as pd
 from ...experiments.verdicts import with_interval
 from .figures import FEATURES
@@ -20,9 +19,9 @@ def show_counts(
 ) -> pd.DataFrame:                      # a row a part, a column a class
     "How many events there are."
     parts = data.parts | ({"inverse task, train": data.inverse.train} if data.inverse else {})
-    rows = {name: np.bincount(e.label, minlength=len(e.classes)) for name, e in parts.items()}
-    table = pd.DataFrame(rows, index=[f"{c} ({'background' if c in data.background else 'signal'})"
-                                      for c in data.test.classes]).T
+    rows = {name: {c: int((e.label == i).sum()) for i, c in enumerate(e.classes)} for name, e in parts.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=data.test.classes).fillna(0).astype(int)
+    table.columns = [f"{c} ({'background' if c in data.background else 'signal'})" for c in data.test.classes]
     table["tokens of an event"] = [f"{e.mask.sum(1).mean():.1f} of {e.layout.tokens}" for e in parts.values()]
     return table
 
