@@ -2803,6 +2803,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'synthlab/labs/events/comparison.py'),
                                                  'synthlab.labs.events.comparison.say_found': ( 'labs/events/comparison.html#say_found',
                                                                                                 'synthlab/labs/events/comparison.py'),
+                                                 'synthlab.labs.events.comparison.say_kinds': ( 'labs/events/comparison.html#say_kinds',
+                                                                                                'synthlab/labs/events/comparison.py'),
                                                  'synthlab.labs.events.comparison.say_runs': ( 'labs/events/comparison.html#say_runs',
                                                                                                'synthlab/labs/events/comparison.py'),
                                                  'synthlab.labs.events.comparison.say_speed': ( 'labs/events/comparison.html#say_speed',

@@ -54,7 +54,7 @@ def test_version_is_current():
     ini = ConfigParser(delimiters=["="]); ini.read(ROOT/"settings.ini", encoding="utf-8")
     assert synthlab.__version__ == ini["DEFAULT"]["version"], "run `make test` again: the package is reinstalled"
 
-@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", "walk_forward", "tournament"])
+@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", "walk_forward", "tournament", "autoencode", "compare"])
 def test_a_report_says_what_its_numbers_say(report):
     "What a committed report concluded is what is concluded today from the numbers that it shows."
     notebook = read_nb(ROOT/f"nbs/{report}.ipynb")

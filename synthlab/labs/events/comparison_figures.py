@@ -49,7 +49,8 @@ def run_looks(
 ) -> dict[str, dict]:               # name -> colour, dash and mark
     "How each run is drawn."
     turn = {n: i//len(TINTS) % len(DASHES) for i, n in enumerate(names)}
-    return {n: dict(color=TINTS[i % len(TINTS)], ls=DASHES[turn[n]], marker=MARKS[turn[n]]) for i, n in enumerate(names)}
+    return {n: dict(color=TINTS[i % len(TINTS)], ls=DASHES[turn[n]], marker=MARKS[turn[n]])
+            for i, n in enumerate(names)}
 
 def legend_beside(
     ax: Axes,

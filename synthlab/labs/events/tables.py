@@ -70,7 +70,8 @@ def show_distances(
     "How far samples are from the test, with their errors."
     cells = {}
     for r in metrics.get("distances") or ():
-        said = f"{r['value']:.3g} ± {r['error']:.1g}"
+        told = abs(r["error"]) > 1e-6*abs(r["value"])           # a spread of rounding is none
+        said = f"{r['value']:.3g} ± {r['error']:.1g}" if told else f"{r['value']:.3g}"
         cells.setdefault(r["sample"], {})[r["of"].replace("_", " ")] = said
     return pd.DataFrame(cells).fillna("")
 
