@@ -226,7 +226,7 @@ def say_samples(
 EVIDENCE = ("reconstruction", "reconstruction_mean", "reconstruction_pca", "numbers_kept", "numbers", "error_globals",
             "kind_wrong", "kind_wrong_commonest", "particles", "bits", "codes", "codes_used", "perplexity", "anomalies",
             "sculpting", "corrupted", "distances", "events", "background", "signal", "reference", "matched_on",
-            "inverse", "inverse_background", "notes")
+            "inverse", "inverse_background")
 
 def conclude_events(
     numbers: Mapping[str, Any],     # those of `EVIDENCE`, as `result.json` holds them
@@ -237,4 +237,4 @@ def conclude_events(
     return " ".join([*say_events(n["events"], n["background"]), *say_reconstruction(n), *say_codebook(n),
                      *say_beaten(n), *signals, *say_efficiency(n), *say_sculpting(n["sculpting"]),
                      *say_corrupted(n["corrupted"]), *say_inverse(n["inverse"], n["inverse_background"]),
-                     *say_samples(n["distances"]), *n["notes"]])
+                     *say_samples(n["distances"])])
