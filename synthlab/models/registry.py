@@ -201,7 +201,7 @@ class Registry:
             for store in some:
                 for info in store.values():
                     if _short(last, info.kind) in _spellings(info): return info
-        said = lambda key, kind: _stem(key, kind) if kind in KINDS else key     # my_loop of loops is no "my_"
+        said = lambda key, kind: key if (stem := _stem(key, kind)).endswith("_") else stem      # my_loop is no "my_"
         known = {said(key, info.kind) for store in stores for key, info in store.items()}
         raise UnknownName(f"no {what} named {name[:200]!r}; {nearest(said(last, kinds[0]), known)}")
 
