@@ -2,7 +2,7 @@
 
 A lab brings a row of `TOYS`: settings that train in seconds, what is taught and cannot be changed, a setting that is misspelt, a word of another
 system, data to be asked about. Its toy run is trained once; everything here looks at that one run."""
-import dataclasses, inspect, json, os, re, shutil, signal, subprocess, sys
+import dataclasses, inspect, json, os, random, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pandas as pd, pytest
@@ -17,7 +17,7 @@ from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.publish import HubManager, load_published
 from synthlab.experiments.runs import Run, list_runs
 from synthlab.models.registry import ConfigError
-from tiny import PRELOAD, spawner
+from tiny import PRELOAD, cases, spawner
 
 spawner.set_forkserver_preload([*PRELOAD, *(f"synthlab.labs.{lab}.experiment" for lab in ("market", "macro", "signal", "quant", "events"))])
 
@@ -153,6 +153,32 @@ def test_killed_at_three_places_it_ends_with_the_same_bits(toy, tmp_path):
     resume(folder, quiet=True)
     assert Run(folder).status == "done" and same(folder, whole)
 
+TWO = {"events": ["training.processes=2", "data.n=60", "evaluation.inverse=false"]}       # labs that train one network, by two processes
+BEGIN = """import sys
+from synthlab.experiments.experiment import run
+if __name__ == "__main__": run(sys.argv[1], sys.argv[3:], run_dir=sys.argv[2], quiet=True)"""
+
+def begun_elsewhere(name, typed, folder, script):
+    "A process that begins a run or goes on with it, with all that it starts in a group of its own."
+    script.write_text(BEGIN)
+    return subprocess.Popen([sys.executable, str(script), name, str(folder), *typed], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                            env=os.environ | {"PYTHONPATH": str(HERE.parent)})
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TWO)
+@pytest.mark.parametrize("seed", cases(2, 50))
+def test_two_processes_killed_at_any_instant(name, seed, tmp_path):
+    "R2: everything that trains is killed after the first word in the facts, at a random instant; the same words again end with the bits of a run that was left alone."
+    draw, typed = random.Random(seed), [*settings(name, tmp_path), *TWO[name]]
+    assert begun_elsewhere(name, typed, tmp_path/"whole", tmp_path/"begin.py").wait(240) == 0
+    process = begun_elsewhere(name, typed, tmp_path/"cut", tmp_path/"begin.py")
+    facts, until = tmp_path/"cut"/"facts"/"events.jsonl", time.monotonic() + 120
+    while not facts.exists() and process.poll() is None and time.monotonic() < until: time.sleep(.005)
+    time.sleep(draw.random()*.5)
+    os.killpg(process.pid, signal.SIGKILL); process.wait()
+    assert begun_elsewhere(name, typed, tmp_path/"cut", tmp_path/"begin.py").wait(240) == 0
+    assert Run(tmp_path/"cut").status == "done" and same(tmp_path/"cut", tmp_path/"whole")
+
 def test_a_folder_of_other_settings_is_left_alone(toy):
     name, folder = toy
     before = everything(folder)
@@ -175,6 +201,19 @@ def test_a_run_opened_by_the_wrong_lab_is_named_and_left_untouched(toy):
             assert everything(folder) == before
     finally: status.write_bytes(good)
 
+def test_a_run_of_which_nothing_is_kept(toy, tmp_path, monkeypatch):
+    "It tells how it went, and leaves nothing: not in its folder of runs, not among temporary files; also when it fails or is given a folder."
+    name, folder = toy
+    if name != "events": pytest.skip("the other labs keep every run")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path/"temporary")); (tmp_path/"temporary").mkdir()
+    typed = [*settings(name, tmp_path/"runs"), "logging.save_artifacts=false"]
+    assert run(name, typed, quiet=True)["metrics"]["reconstruction"] == json.loads((folder/"result.json").read_text())["reconstruction"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(get_lab(name)), "judge", lambda *_: 1/0)
+        with pytest.raises(ZeroDivisionError): run(name, typed, quiet=True)
+    with pytest.raises(ConfigError, match="nothing is kept"): run(name, typed, run_dir=tmp_path/"mine", quiet=True)
+    assert [p.name for p in tmp_path.rglob("*")] == ["temporary"]
+
 # --- tested again, asked ---------------------------------------------------------------------------------------------------------
 
 def test_evaluating_again_gives_the_same_and_writes_nothing(toy):
@@ -183,6 +222,28 @@ def test_evaluating_again_gives_the_same_and_writes_nothing(toy):
     again = json.loads(json.dumps(still(evaluate(folder, quiet=True)["metrics"]), default=str).replace("NaN", "null").replace("Infinity", "null"))
     assert everything(folder) == before
     assert again == {k: v for k, v in still(known).items() if k in again} and again[get_lab(name).headline.name] == known[get_lab(name).headline.name]
+
+def test_events_that_were_learnt_from_are_left_out(toy):
+    "More events of the same seed, or the same under another simulation, hold some that the model has seen: it says how many are left out; and nothing is said of what is new."
+    if toy[0] != "events": pytest.skip("data of the others have dates, or worlds of their own")
+    from synthlab.labs.events.loading import load_event_data
+    lab, folder = get_lab("events"), toy[1]
+    run_, _ = open_run(folder)
+    config = run_config(run_, lab)
+    data = load_event_data(config)
+    class Longer(type(lab)):
+        "Its test holds the first training events, as a longer sample of the same seed may."
+        def load(self, config, about=None, quiet=False):
+            from synthlab.datasets.events import join_events
+            known = data.train.take(slice(0, 7))
+            known.number = known.number + 10_000_000
+            return dataclasses.replace(data, test=join_events(data.test, known))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(lab_module._labs, "events", Longer())
+        found = evaluate(folder, quiet=True)
+    assert "7 events are left out, because the model has learnt from them." in found["metrics"]["notes"]
+    assert found["metrics"]["reconstruction"] == json.loads((folder/"result.json").read_text())["reconstruction"]
+    assert not any("left out, because" in n for n in evaluate(folder, overrides=["data.seed=1"], quiet=True)["metrics"]["notes"])
 
 def test_what_was_taught_cannot_be_changed(toy):
     name, folder = toy

@@ -19,9 +19,11 @@ def named(args) -> list[str]:
     return [*args.overrides, *([f"name={args.name}"] if args.name else [])]
 
 def train(args):
-    "Fit, judge and report."
+    "Fit, judge and report, or write it down for a batch system."
     from synthlab.experiments.experiment import run
-    from synthlab.experiments.terminal import finish_on_terminal
+    from synthlab.experiments.sweeps import submit_run
+    from synthlab.experiments.terminal import finish_on_terminal, show_files
+    if args.submit: return show_files(submit_run(args.lab, named(args), args.run_dir)[1])
     finish_on_terminal(run(args.lab, named(args), run_dir=args.run_dir, quiet=args.quiet), not args.no_report)
 
 # %% ../../nbs/cli/05_calls.ipynb #07ca1882

@@ -88,7 +88,7 @@ WHICH = option("name", nargs="?", metavar="NAME", help="one setting, or the begi
 LAB_VERBS = (
     Verb("train", "fit, judge beside the baselines, and report",
          "synthlab {lab} train {one} --run-dir runs/mine",
-         (SETTINGS, NAME, RUN_DIR, NO_REPORT, QUIET), "overrides"),
+         (SETTINGS, NAME, RUN_DIR, NO_REPORT, QUIET, SUBMIT), "overrides"),
     Verb("sweep", "train every combination of several values",
          "synthlab {lab} sweep {many} --jobs 2",
          (SETTINGS, NAME, *MANY, SUBMIT), "overrides"),
@@ -367,6 +367,9 @@ def misplaced(
         if (first, second)[:len(old)] == old: return f"{' '.join(old)} is now: {new}"
     if {"-m", "--multirun"}.intersection(words) and "train" in (first, second):
         return f"several values are a sweep: synthlab {first if first in labs else 'market'} sweep"
+    if named := [w for w in words if w.startswith("--config-name")]:
+        name = (named[0].partition("=")[2] or "NAME").rpartition("/")[2]
+        return f"an experiment by name is a sweep: synthlab {first if first in labs else 'LAB'} sweep experiment={name}"
     if first == "sweep" and not any(w.startswith("--resume") or w in ("-h", "--help") for w in words):
         return "a sweep belongs to a lab: synthlab market sweep; --resume DIR goes on with one that was begun"
     if not first or first in free: return None

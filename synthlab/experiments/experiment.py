@@ -437,7 +437,7 @@ def evaluate(
 ) -> dict[str, Any]:                    # as `run`
     "Test a run's best weights; nothing is written."
     run, lab = open_run(run_dir, lab)
-    lab.refuse(overrides)
+    lab.refuse(overrides := lab.spell(list(overrides)))
     assets = [assets] if isinstance(assets, str) else assets
     config = override(lab.elsewhere(run_config(run, lab), source, assets), overrides)
     with computing_threads(config.threads):

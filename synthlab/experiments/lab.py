@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from .config import CONF, compose, in_open, override, settings
 from .parts import Fitted, Part
-from .profiles import with_profile
+from .profiles import split_profile
 from .runs import Run
 from .settings import ExperimentConfig, runs_folder, typed_knobs
 from .setup import threads_here
@@ -61,16 +61,19 @@ class LabSettings:
         overrides: Sequence[str] = (),  # `name=value`, the last one wins; `env=NAME` is a profile
     ) -> Any:                           # an instance of the schema
         "Schema, presets and overrides, composed and checked."
-        overrides = with_profile(overrides)
-        known, names = settings(self.schema), [o.partition("=")[0].lstrip("+~") for o in overrides]
-        for name in names:
+        profile, typed = split_profile(overrides)
+        spelt, known = [*self.spell(profile), *self.spell(typed)], settings(self.schema)
+        named = lambda overrides: [o.partition("=")[0].lstrip("+~") for o in overrides]
+        for name in named(spelt):
+            if name == "experiment" and name not in known:
+                raise ConfigError(f"experiment=NAME is a sweep: synthlab {self.name} sweep experiment=NAME")
             last = None if in_open(name, known) else self.words.get(name.rpartition(".")[2])
             hint = None if name in known else self.words.get(name) or last
             if hint: raise ConfigError(f"there is no setting {name}: {hint}")
-        folder, spelt = Path(self.presets or CONF/self.name), self.spell(list(overrides))
+        folder = Path(self.presets or CONF/self.name)
         config = compose(self.schema, folder, spelt) if folder.is_dir() else override(self.schema(), spelt)
         config.threads, config.runs = config.threads or threads_here(), runs_folder(config.runs)
-        return self.settle(config, names)
+        return self.settle(config, named([*profile, *typed]))
 
     def spell(self, overrides: list[str]) -> list[str]:
         "What is short for something else, written out."
@@ -78,6 +81,10 @@ class LabSettings:
 
     def keeps(self, config: Any) -> bool:
         "Whether a run is there to stay, or only to tell how it went."
+        return True
+
+    def draws(self, config: Any) -> bool:
+        "Whether the pictures of a result are kept with its run."
         return True
 
     def settle(self, config: Any, names: Sequence[str]) -> Any:

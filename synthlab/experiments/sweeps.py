@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Sweep', 'seconds_of', 'table_row', 'results_table', 'save_results', 'data_of_siblings', 'run_variant', 'finish_sweep',
-           'new_folder', 'run_variants', 'run_sweep', 'newest_sweep', 'run_only', 'submit_sweep']
+           'new_folder', 'run_variants', 'run_sweep', 'newest_sweep', 'run_only', 'submit_sweep', 'submit_run']
 
 # %% ../../nbs/experiments/34_sweeps.ipynb #697a3d50
 import json
@@ -263,4 +263,14 @@ def submit_sweep(
     plugins = [w for p in loaded_plugins() for w in ("--plugin", p.path)]
     words = ["-m", "synthlab", "sweep", "--resume", str(sweep.folder.resolve()), *plugins]
     title = folder_name(f"{lab.name}-{config.name}")
-    return sweep, submit_files(sweep.folder, [v.name for v in sweep.left()], words, title)
+    return sweep, submit_files(sweep.folder, [v.name for v in sweep.left()], words, title,
+                               gpu=config.device.startswith("cuda"))
+
+def submit_run(
+    lab: str | Lab,                         # which laboratory
+    overrides: Sequence[str],               # `name=value`
+    folder: str | Path | None = None,       # where it goes; default runs/<time>_sweep_<name>
+) -> tuple[Sweep, dict[str, Path]]:         # as `submit_sweep`
+    "Write one run down as a sweep of one, with its job."
+    if len(variants(lab, overrides)) == 1: return submit_sweep(lab, overrides, folder)
+    raise ConfigError(f"several values are a sweep: synthlab {get_lab(lab).name} sweep … --submit")

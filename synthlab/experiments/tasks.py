@@ -341,7 +341,7 @@ SLURM = """\
 #SBATCH --array=1-{count}
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1
-#SBATCH --mem=4G
+{gres}#SBATCH --mem=4G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -365,7 +365,7 @@ log = {logs}/htcondor.log
 getenv = True
 should_transfer_files = NO
 request_cpus = 1
-request_memory = 4GB
+{gpus}request_memory = 4GB
 max_retries = 2
 batch_name = {title}
 queue name from {names}
@@ -382,6 +382,7 @@ def submit_files(
     names: Sequence[str],           # of the jobs
     words: Sequence[str],           # after `python`: what each job runs, `--only NAME` is added
     title: str = "synthlab",        # of the jobs in the queue
+    gpu: bool = False,              # ask for one, a job
 ) -> dict[str, Path]:               # slurm, htcondor, and the names that both read
     "Write what `sbatch` and `condor_submit` take: one job a name."
     folder = Path(folder).resolve()
@@ -392,7 +393,7 @@ def submit_files(
         if not re.search(r"[\s%$\"']", str(path)): continue
         raise ConfigError(f"{path}: batch systems want a path without spaces, quotes, $ and %; choose another folder")
     facts = dict(title=title, count=len(names), cwd=os.getcwd(), logs=folder/"logs", names=files["names"],
-                 python=sys.executable)
+                 python=sys.executable, gres="#SBATCH --gres=gpu:1\n"*gpu, gpus="request_gpus = 1\n"*gpu)
     atomic_write(files["names"], "".join(f"{n}\n" for n in names))
     atomic_write(files["slurm"], SLURM.format(line=shlex.join([sys.executable, *words]), **facts))
     atomic_write(files["htcondor"], HTCONDOR.format(line=" ".join(map(condor_word, words)), **facts))

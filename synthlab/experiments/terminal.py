@@ -57,8 +57,9 @@ def finish_on_terminal(
 ) -> None:
     "Show a finished run, keep its figures, and make its page."
     show_result(result)
-    if not result["lab"].keeps(result["config"]): return
-    keep_figures(result["lab"].figures(result), result["run"].figures)
+    lab, config = result["lab"], result["config"]
+    if not lab.keeps(config): return
+    if lab.draws(config): keep_figures(lab.figures(result), result["run"].figures)
     if report: report_run(result["run"].folder)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #7683d737

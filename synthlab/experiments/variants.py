@@ -8,11 +8,12 @@ __all__ = ['choices', 'written_out', 'expand', 'Variant', 'variants', 'pinned']
 # %% ../../nbs/experiments/32_variants.ipynb #a577bbfc
 import itertools, re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from .config import CONF, preset_names
 from .lab import Lab, get_lab
+from .profiles import split_profile
 from .runs import folder_name
 from ..metrics.wording import nearest
 from ..models.registry import ConfigError
@@ -47,14 +48,16 @@ def written_out(
 ) -> list[str]:                     # the same, written out in the words of the lab
     "Settings with an experiment written out; what is typed beside it goes first."
     lab = get_lab(lab)
-    typed = lab.spell([o for o in overrides if o.partition("=")[0] != "experiment"])
+    profile, typed = map(lab.spell, split_profile(overrides))
+    asked = [o.partition("=")[2] for o in typed if o.startswith("experiment=")]
+    typed = [o for o in typed if not o.startswith("experiment=") and o != "hydra=experiment"]   # a sweep is one
     given, out = {o.partition("=")[0] for o in typed}, []
-    for name in (o.partition("=")[2] for o in overrides if o.partition("=")[0] == "experiment"):
+    for name in asked:
         if name not in lab.sweeps:
             raise ConfigError(f"there is no experiment {name!r} of the {lab.name} lab; {nearest(name, lab.sweeps)}"
                               if lab.sweeps else f"the {lab.name} lab has no experiments by name; write what varies")
         out += [o for o in lab.sweeps[name] if o.partition("=")[0] not in given]
-    return [*out, *typed]
+    return [*profile, *out, *typed]
 
 def expand(
     lab: str | Lab,                 # whose settings they are
@@ -99,6 +102,6 @@ def pinned(
         try: config = lab.configure(own)
         except ConfigError as e: raise ConfigError(f"{v.name}: {e}" if v.values else str(e)) from None
         key = json_text([lab.shared(config)])
-        if key not in known: known[key] = lab.pin(config)
+        if key not in known: known[key] = lab.pin(replace(config, device="cpu"))   # where it is typed may be no GPU
         out.append(Variant(v.name, [*own, *known[key]], v.values))
     return out

@@ -201,8 +201,9 @@ class Registry:
             for store in some:
                 for info in store.values():
                     if _short(last, info.kind) in _spellings(info): return info
-        known = {_stem(key, info.kind) for store in stores for key, info in store.items()}
-        raise UnknownName(f"no {what} named {name[:200]!r}; {nearest(_stem(last, kinds[0]), known)}")
+        said = lambda key, kind: key if (stem := _stem(key, kind)).endswith("_") else stem      # my_loop is no "my_"
+        known = {said(key, info.kind) for store in stores for key, info in store.items()}
+        raise UnknownName(f"no {what} named {name[:200]!r}; {nearest(said(last, kinds[0]), known)}")
 
     def _check(self, kind):
         if kind not in self.kinds: raise UnknownName(f"no kind {kind!r}; {nearest(kind, self.kinds)}")

@@ -212,6 +212,8 @@ class EventsLab(EventsJudging):
 
     def keeps(self, config): return config.logging.save_artifacts
 
+    def draws(self, config): return config.logging.make_plots
+
     def elsewhere(self, config, source, assets):
         if assets: raise ConfigError("events have no assets; data.signal=NAME names a class of them")
         return replace(config, data=replace(config.data, source=whole_path(source))) if source else config

@@ -137,7 +137,9 @@ def load_event_data(
 ) -> EventData:
     "The events of a configuration, and those of its inverse task."
     found = read_parts(config.data, quiet, cluster)
+    takes = inspect.signature(find_source(config.data.source)[0]).parameters
     turned = config.evaluation.inverse and found.signal and not any(getattr(config.data, g) for g in GROUPS)
+    turned = turned and "background" in takes           # a source that has one background alone cannot be turned
     return replace(found, inverse=read_parts(exchanged(config.data, found), quiet, cluster)) if turned else found
 
 # %% ../../../nbs/labs/events/12_loading.ipynb #fd108d01

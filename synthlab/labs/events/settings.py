@@ -203,13 +203,15 @@ ALIASES = {                             # what others call it -> here; a beginni
     "phase1/encoder": "encoder", "phase1.encoder": "encoder", "phase1.encoder.": "encoder.",
     "phase1/decoder": "decoder", "phase1.decoder": "decoder", "phase1.decoder.globals_beta": "losses.globals",
     "phase1.decoder.": "decoder.", "globals_beta": "losses.globals", "hydra.job.name": "name",
+    "phase1/experiment": "experiment",
     "data.batch_size": "training.batch_size", "data.limit_samples": "data.limit", "data.n_tokens": "data.tokens",
     "data.cont_features": "data.features", "general.device": "device"}
 
 EVENTS_WORDS = {name: f"here it is {ours}" for name, ours in {      # what other systems call a setting
     "learning_rate": "training.lr", "num_epochs": "training.epochs", "codebook_size": "latent.codes",
     "num_workers": "threads", "use_wandb": "tracking.mode=online",
-    "data_root": "data.root", "output_root": "runs"}.items()}
+    "data_root": "data.root", "output_root": "runs"}.items()} | {
+    "hydra": "several values are a sweep, which has a folder of its own: synthlab events sweep"}
 
 def house_word(
     name: str,                          # of a setting, as typed
