@@ -9,6 +9,8 @@ from sphinx.highlighting import PygmentsBridge
 from sphinx.search.en import SearchEnglish
 from sphinx.util.osutil import relative_uri
 
+from lexing import FastLexer
+
 sys.modules["rfc3987_syntax"] = None        # grammars for addresses that no notebook has: three seconds of an import
 
 project, author, release = "synthlab", "synthlab authors", metadata.version("synthlab")
@@ -62,5 +64,6 @@ PygmentsBridge.get_formatter = formatter        # one a page and not one a block
 
 def setup(app):
     app.add_search_language(English)
+    app.add_lexer("python", FastLexer)
     app.connect("html-page-context", no_sidebar, 400)       # before the theme, at 500
     app.connect("html-page-context", sidebar, 600)

@@ -450,11 +450,11 @@ def test_right_posteriors_have_uniform_ranks_and_wrong_ones_are_caught():
     assert shifted["p-value"] < 1e-6 and shifted["mean rank"] < .4
 
 def test_a_whole_estimation_is_calibrated_and_a_wrong_model_is_not():
-    prior, options = Prior(FADING), dict(simulations=80, quarters=60, chains=4, draws=20, warmup=30, leaps=3, climb=20, seed=1)
+    prior, options = Prior(FADING), dict(simulations=80, quarters=60, chains=4, draws=16, warmup=20, leaps=3, climb=10, seed=1)
     responses = from_world(FADING, 20)
     right = calibrate_posterior(responses, FADING, prior, **options)
     assert right.ranks.shape == (80, 2) and (rank_test(right.ranks, prior.free)["p-value"] > .01).all()
-    small = options | dict(simulations=5, draws=16, warmup=10)
+    small = options | dict(simulations=5, warmup=10, leaps=1, climb=2)
     assert torch.equal(*(calibrate_posterior(responses, FADING, prior, **small).ranks for _ in range(2)))
     wrong = calibrate_posterior(lambda t: 1.2*responses(t), FADING, prior, **options)
     assert rank_test(wrong.ranks, prior.free)["p-value"]["sd"] < 1e-4

@@ -1,7 +1,7 @@
 """Folders that several processes want, and names that people type.
 
 R10 one owner a run, R11 a run stays below its root whatever it is called."""
-import json, os, random, re, signal, socket, time
+import importlib.util, json, os, random, re, signal, socket, threading, time
 from pathlib import Path
 
 import pytest
@@ -105,6 +105,23 @@ def test_an_owner_gives_signs_of_life(tmp_path, monkeypatch):
     assert (tmp_path/"lock").stat().st_mtime == 0
     time.sleep(.2)
     assert (tmp_path/"lock").stat().st_mtime == 0
+
+def test_signs_of_life_outlive_their_module(tmp_path, monkeypatch):
+    "A notebook that defines the module and is over leaves its names empty, and the thread goes on without a word."
+    spec = importlib.util.spec_from_file_location("synthlab.experiments.own_runs", runs.__file__)
+    own, failed = importlib.util.module_from_spec(spec), []
+    spec.loader.exec_module(own)
+    monkeypatch.setattr(own, "HEARTBEAT", .01)
+    monkeypatch.setattr(threading, "excepthook", lambda said: failed.append(said.exc_value))
+    lock = own.Lock(tmp_path/"lock"); lock.acquire()
+    names, beating = dict(vars(own)), own._beating
+    vars(own).clear()
+    time.sleep(.05)
+    alive = beating.is_alive()
+    vars(own).update(names)                 # a fork of this process still asks for them
+    lock.release()
+    own._beats.acquire()                    # it rests from now on
+    assert alive and not failed
 
 def test_a_forked_child_is_no_owner(tmp_path):
     "It closes the file, and neither lets the run go nor keeps it alive."

@@ -3,12 +3,13 @@ small window.
 
 It is built as `make docs` does, into `_docs/html`. The browser is Debian's Chromium. Where there is none the tests that need it
 skip, but with `CI` set they fail: what was not looked at is not known to work."""
-import functools, http.server, json, os, re, subprocess, threading
+import functools, http.server, json, os, re, runpy, subprocess, threading
 from pathlib import Path
 
 import pytest
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
+from pygments.lexers.python import PythonLexer
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT/"_docs"/"html"
@@ -28,6 +29,19 @@ def built(warm_server):
     return subprocess.run([warm_server.executable, ROOT/"docs"/"build.py"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 def test_the_site_is_built_without_a_warning(built): assert built.returncode == 0, built.stdout
+
+def test_sources_are_told_apart_as_pygments_does():
+    "By runs it is faster, and no token is another: also where strings, numbers and words are none."
+    fast, said = runpy.run_path(str(ROOT/"docs/lexing.py"))["FastLexer"](), PythonLexer()
+    odd = r'''x.max(f"{a!r:>{w}}", b'\x00', .5, 0x1F, 1_000, 1e5, 0j, "it's", "", """a "b" """, r"\d", "%s", "{}")
+@a.b
+  """doc"""
+class __A(self): lambda: not in is_in or _x
+match x:
+  case _: yield from é
+lazy import a.b as print
+!ls'''
+    for text in (odd, *(p.read_text() for p in sorted((ROOT/"docs").glob("*.py")))): assert list(fast.get_tokens(text)) == list(said.get_tokens(text))
 
 def test_every_notebook_is_a_page(built):
     made = {p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")} - {"genindex.html", "search.html"}

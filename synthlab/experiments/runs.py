@@ -48,17 +48,19 @@ _open_locks = weakref.WeakSet()
 _beats = threading.RLock()      # nobody closes a file while it is touched
 _beating = None                 # the thread that touches the locks of this process
 
-def _beat():
+def _beat(locks, beats, pause, touch=os.utime, sleep=time.sleep):
+    "Has all that it needs at hand: it goes on when its module is no more, as in a notebook that is over."
     while True:
-        with _beats:
-            for lock in list(_open_locks):
-                with contextlib.suppress(OSError, TypeError): os.utime(lock.handle)
-        time.sleep(HEARTBEAT)
+        with beats:
+            for lock in list(locks):
+                try: touch(lock.handle)
+                except (OSError, TypeError): pass
+        sleep(pause)
 
 def _start_beating():
     global _beating
     if _beating is None:
-        _beating = threading.Thread(target=_beat, name="heartbeat", daemon=True)
+        _beating = threading.Thread(target=_beat, args=(_open_locks, _beats, HEARTBEAT), name="heartbeat", daemon=True)
         _beating.start()
 
 def _forget_locks():
