@@ -128,7 +128,7 @@ def exchanged(
 ) -> EventsData:
     "Settings whose background is the first class of signal."
     return replace(data, background=[found.signal[0]], signal=list(found.background), contamination=0.,
-                   signal_in_test=1.)
+                   signal_in_test=1., root=f"{data.root.rstrip('/')}-inverse" if data.root else "")
 
 def load_event_data(
     config: EventsConfig,
