@@ -71,7 +71,7 @@ def show_distances(
     cells = {}
     for r in metrics.get("distances") or ():
         told = abs(r["error"]) > 1e-6*abs(r["value"])           # a spread of rounding is none
-        said = f"{r['value']:.3g} ± {r['error']:.1g}" if told else f"{r['value']:.3g}"
+        said = f"{r['value']:.3g} ± {float(format(r['error'], '.1g')):g}" if told else f"{r['value']:.3g}"
         cells.setdefault(r["sample"], {})[r["of"].replace("_", " ")] = said
     return pd.DataFrame(cells).fillna("")
 
