@@ -2428,6 +2428,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'synthlab/experiments/reports.py'),
                                               'synthlab.experiments.reports.read_parameters': ( 'experiments/reports.html#read_parameters',
                                                                                                 'synthlab/experiments/reports.py'),
+                                              'synthlab.experiments.reports.report_failure': ( 'experiments/reports.html#report_failure',
+                                                                                               'synthlab/experiments/reports.py'),
                                               'synthlab.experiments.reports.report_notebook': ( 'experiments/reports.html#report_notebook',
                                                                                                 'synthlab/experiments/reports.py'),
                                               'synthlab.experiments.reports.report_run': ( 'experiments/reports.html#report_run',

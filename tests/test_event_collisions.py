@@ -140,3 +140,13 @@ def test_same_bytes_with_two_processes_and_after_a_kill(root, tmp_path):
         assert not where.exists() or (where/MANIFEST).exists()
         assert run(where, processes).wait() == 0
         assert store_digest(where) == store_digest(root)
+
+@pytest.mark.slow
+def test_chunks_made_by_tasks_are_the_same_bytes(tmp_path, monkeypatch):
+    "By processes that know a chunk by its name alone, as `synthlab events generate --jobs 2` has them made, and by this one."
+    from functools import partial
+    from synthlab.experiments.blocks import blocks_by_tasks
+    monkeypatch.setattr(colliding, "CHUNK", 250)            # as another process has it
+    one = generate_collisions(COUNTS, root=tmp_path/"one", progress=False)
+    two = generate_collisions(COUNTS, root=tmp_path/"two", progress=False, execute=partial(blocks_by_tasks, "chunk", 2, None))
+    assert store_digest(one) == store_digest(two)

@@ -1,5 +1,4 @@
 "The words of a training guide of autoencoders for events, one by one: each is understood, or answered with what to type."
-
 import pytest
 
 from synthlab.cli.main import main

@@ -339,6 +339,36 @@ def test_the_report_is_the_run(toy, tmp_path):
     shown = [str(o.get("data", {}).get("text/markdown")) for c in out.cells for o in c.get("outputs", [])]
     assert json.loads((tmp_path/"run"/"result.json").read_text())["conclusion"] in shown
 
+BROKEN = dict(dies="import os; os.kill(os.getpid(), 9)", fails="raise ArithmeticError('a cell that fails')",
+              refused="from synthlab.experiments.config import check_parameters\ncheck_parameters(In)")
+SAYS = dict(dies="[Kk]ernel", fails="ArithmeticError: a cell that fails", refused="did you mean run_dir")
+
+def children():
+    "Processes of this one."
+    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task/"children").read_text().split()}
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize("name", ["events"])
+def test_a_report_that_breaks(name, fault, tmp_path, monkeypatch, capsys):
+    "R20: what was executed stays, the run notes it and is still done, the command says it in a sentence and ends with another code than 0, and no kernel is left."
+    nbformat, papermill = pytest.importorskip("nbformat"), pytest.importorskip("papermill")
+    from synthlab.cli.main import main
+    from synthlab.experiments import reports
+    folder = run(name, [*settings(name, tmp_path), "logging.make_plots=false"], quiet=True)["run"].folder
+    first = nbformat.v4.new_code_cell("run_dir: str = ''  # of the run\noverrides: list = []  # settings", metadata=dict(tags=["parameters"]))
+    cells = [first, nbformat.v4.new_code_cell("print('this much was done')"), nbformat.v4.new_code_cell(BROKEN[fault])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name="python3", display_name="python3", language="python"))), tmp_path/"broken.ipynb")
+    monkeypatch.setattr(reports, "report_notebook", lambda _: tmp_path/"broken.ipynb")
+    if fault == "refused":
+        execute = papermill.execute_notebook
+        monkeypatch.setattr(papermill, "execute_notebook", lambda a, b, given, **more: execute(a, b, {"run_dri": given["run_dir"]}, **more))
+    before = children()
+    assert main(["report", str(folder)]) == 2 and re.search(SAYS[fault], said := capsys.readouterr().err) and len(said.splitlines()) == 1
+    assert "this much was done" in (folder/"report.ipynb").read_text() and not (folder/"report.html").exists()
+    assert Run(folder).status == "done" and [e["report"] for e in Run(folder).facts.events() if e["event"] == "report_failed"] == ["report.ipynb"]
+    assert children() <= before
+
 # --- listed, typed --------------------------------------------------------------------------------------------------------------------
 
 def test_the_headline_is_in_the_list_of_runs(toy):

@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['PAGE', 'MIME', 'FINDING', 'declared', 'read_parameters', 'typed_by', 'keep_figures', 'Said', 'show_or_say', 'mathjax',
            'to_html', 'RunLink', 'teller', 'Finding', 'named_teller', 'findings', 'newest_run', 'linked_run',
-           'file_report', 'report_notebook', 'typed', 'parse_parameters', 'execute_report', 'report_run']
+           'file_report', 'report_notebook', 'typed', 'parse_parameters', 'report_failure', 'execute_report',
+           'report_run']
 
 # %% ../../nbs/experiments/25_reports.ipynb #e98c5495
-import ast, base64, io, json
+import ast, base64, io, json, re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from .lab import Lab, get_lab
 from .runs import list_runs
 from .settings import read_value, runs_folder, words
 from ..models.registry import ConfigError
-from ..trainers.facts import atomic_write, json_text
+from ..trainers.facts import Facts, atomic_write, json_text
 
 # %% ../../nbs/experiments/25_reports.ipynb #e90084fb
 def declared(
@@ -291,6 +293,20 @@ def parse_parameters(
     given = {k: read_value(v) for k, _, v in (w.partition("=") for w in words)}
     return check_parameters([declared, "# Parameters\n" + "\n".join(f"{k} = {v!r}" for k, v in given.items())])
 
+# %% ../../nbs/experiments/25_reports.ipynb #644bf96a
+@contextmanager
+def report_failure(
+    folder: Path,                   # of the run
+    made: Path,                     # the notebook that is written
+):
+    "An error inside is noted with the run and said in a sentence."
+    try: yield
+    except Exception as e:
+        why = f"{e.ename}: {e.evalue}" if hasattr(e, "ename") else f"{type(e).__name__}: {e}"
+        why = " ".join(re.sub(r"\x1b\[[\d;]*m", "", why).split())[:300]
+        if (folder/"facts").is_dir(): Facts(folder/"facts").event("report_failed", report=made.name, error=why)
+        raise ConfigError(f"the report {made} stopped: {why}; what came before it is in the notebook") from e
+
 # %% ../../nbs/experiments/25_reports.ipynb #9eaac93e
 def execute_report(
     name: str,                      # evaluate, emulate, price_action
@@ -308,8 +324,9 @@ def execute_report(
     made = Path(folder)/f"{filed_as}.ipynb"
     given = {told: str(folder)} | parameters
     quiet = ["--log-level=CRITICAL"]           # or a kernel warns that its socket on this very machine is not encrypted
-    papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False,
-                               extra_arguments=quiet)
+    with report_failure(Path(folder), made):
+        papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False,
+                                   extra_arguments=quiet)
     page, _ = file_report(made)
     print(f"report: {page}")
     return page
