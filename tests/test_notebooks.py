@@ -28,7 +28,7 @@ def cells(path: Path) -> list: return nb_test_cells(path, skip_flags=SKIPPED)
 
 def taken():
     "Take the package's modules out of `sys.modules`."
-    return {k: sys.modules.pop(k) for k in list(sys.modules) if k[:8] == "synthlab" and k[8:9] in ("", ".")}
+    return {k: sys.modules.pop(k) for k in list(sys.modules) if k.split(".")[0] == "synthlab"}
 
 class Run:
     "One notebook's live shell with its own copy of the package, and how far it has got."
