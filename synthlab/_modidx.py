@@ -8446,6 +8446,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                'synthlab/trainers/trainer.py'),
                                            'synthlab.trainers.trainer.Trainer.train_epoch': ( 'trainers/trainer.html#trainer.train_epoch',
                                                                                               'synthlab/trainers/trainer.py'),
+                                           'synthlab.trainers.trainer.exact_kernels': ( 'trainers/trainer.html#exact_kernels',
+                                                                                        'synthlab/trainers/trainer.py'),
                                            'synthlab.trainers.trainer.memory_hint': ( 'trainers/trainer.html#memory_hint',
                                                                                       'synthlab/trainers/trainer.py')},
             'synthlab.trainers.vae_gan': { 'synthlab.trainers.vae_gan.Autoencoder': ( 'trainers/vae_gan.html#autoencoder',

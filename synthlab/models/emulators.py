@@ -94,11 +94,13 @@ class MixedBatches:
         B, S, mean, spread = len(batch["world"]), self.max_shocks, None, None
         pad = lambda x: nn.functional.pad(x, (0, 0, 0, 0, 0, S - x.shape[1]))
         for name, rows, found, log_spread in self.pieces(batch):
-            if mean is None: mean = found.new_zeros(B, S, *found.shape[2:])
-            mean = mean.index_copy(0, rows, pad(found))
+            if mean is None:            # half precision is for what is computed, not for what is kept
+                kept = torch.promote_types(found.dtype, torch.float32)
+                mean = found.new_zeros(B, S, *found.shape[2:], dtype=kept)
+            mean = mean.index_copy(0, rows, pad(found).to(mean))
             if log_spread is None: continue
             if spread is None: spread = torch.zeros_like(mean)
-            spread = spread.index_copy(0, rows, pad(log_spread))
+            spread = spread.index_copy(0, rows, pad(log_spread).to(spread))
         return mean if spread is None else (mean, spread)
 
     def forward(self,
