@@ -10,7 +10,7 @@ from synthlab.experiments.sweeps import Sweep, run_sweep
 from test_labs import PLUGIN, TOYS, bits, only, result, rows, settings
 
 EIGHT = dict(market="training.seed=1,2,3,4,5,6,7,8", macro="training.seed=1,2,3,4,5,6,7,8", signal="training.seed=1,2,3,4,5,6,7,8",
-             events="training.seed=1,2,3,4,5,6,7,8", toy="training.penalty=1,2,3,4,5,6,7,8")
+             events="training.seed=1,2,3,4,5,6,7,8", quant="training.seed=1,2,3,4,5,6,7,8", toy="training.penalty=1,2,3,4,5,6,7,8")
 
 def until(condition, what, seconds=600.):
     end = time.monotonic() + seconds

@@ -131,6 +131,12 @@ class Keeper(Stepper):
 
     # facts
 
+    def over(self) -> bool:
+        "Whether the facts have told that it finished, and of no step since."
+        events = self.facts.events() if self.facts else []
+        last = [e["event"] for e in events if "step" in e or e["event"] == "finished"]
+        return last[-1:] == ["finished"]
+
     def tell(self, name, **values):
         "Write an event."
         if self.facts and self.world.rank == 0: self.facts.event(name, **values)

@@ -74,7 +74,7 @@ class Trainer(Keeper):
                 raise
             finally: self.stop = None
         early = self.epoch < self.config.epochs
-        self.tell("finished", epochs=self.epoch, early=early, best=self.best)
+        if not self.over(): self.tell("finished", epochs=self.epoch, early=early, best=self.best)
         return self.history
 
     def train_epoch(self, train):

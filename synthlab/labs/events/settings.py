@@ -6,7 +6,7 @@ reason, and refused in one sentence before anything runs."""
 # %% auto #0
 __all__ = ['FAMILIES', 'DRAWN', 'HEAVY', 'FORMATS', 'PARTS', 'ALIASES', 'EVENTS_WORDS', 'EVENTS_KNOBS', 'EventsData',
            'EventsTraining', 'check_families', 'EventsLogging', 'EventsEvaluation', 'EventsConfig', 'check_parts',
-           'loss_weights', 'house_word', 'settle_events', 'events_config']
+           'loop_recipe', 'house_word', 'settle_events', 'events_config']
 
 # %% ../../../nbs/labs/events/10_settings.ipynb #a5ce677a
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from typing import Any
 from ...datasets.corruptions import CORRUPTIONS
 from ...datasets.events import find_name
 from ...experiments.lab import get_lab
-from ...experiments.settings import ExperimentConfig
+from ...experiments.settings import ExperimentConfig, at_least, check_level
 from ...metrics.wording import nearest
 from ...models.autoencoder import HOW
 from ...models.registry import ConfigError, UnknownName, registry
@@ -55,9 +55,7 @@ class EventsData:
     options: dict[str, Any] = field(default_factory=dict)   # of a source of your own
 
     def __post_init__(self):
-        for name, least in dict(tokens=0, n=1, n_signal=0, limit=0, seed=0, processes=0).items():
-            if getattr(self, name) < least:
-                raise ValueError(f"data.{name} is {getattr(self, name)}; use {least} or more")
+        at_least(self, "data", tokens=0, n=1, n_signal=0, limit=0, seed=0, processes=0)
         for name in ("contamination", "signal_in_test"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"data.{name} is {getattr(self, name)}; give a share, such as 0.1")
@@ -110,8 +108,7 @@ class EventsLogging:
         check_families(self.families)
         if self.fig_format not in FORMATS:
             raise ValueError(f"logging.fig_format is {self.fig_format!r}; {nearest(self.fig_format, FORMATS)}")
-        if self.dpi < 20 or self.every < 0:
-            raise ValueError(f"logging.dpi is {self.dpi}, logging.every {self.every}; use 20 or more, and 0 or more")
+        at_least(self, "logging", dpi=20, every=0)
         place = Path(self.figures_subdir)
         if place.is_absolute() or ".." in place.parts or not place.parts:
             raise ValueError(f"logging.figures_subdir is {self.figures_subdir!r}; "
@@ -147,13 +144,10 @@ class EventsEvaluation:
         for name in self.corruptions:
             try: find_name(name, CORRUPTIONS, "corruption")
             except ValueError as e: raise ValueError(f"evaluation.corruptions: {e}") from None
-        if not 0 < self.level < 1:
-            raise ValueError(f"evaluation.level is {self.level}; use a share below 1, such as 0.95")
+        check_level(self.level)
         if any(not 0 < share < 1 for share in self.backgrounds):
             raise ValueError(f"evaluation.backgrounds are {self.backgrounds}; give shares, such as [0.01]")
-        for name, least in (("n_boot", 100), ("samples", 50), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"evaluation.{name} is {getattr(self, name)}; use {least} or more")
+        at_least(self, "evaluation", n_boot=100, samples=50, seed=0)
 
 # %% ../../../nbs/labs/events/10_settings.ipynb #82d2e79e
 @dataclass
@@ -188,11 +182,11 @@ def check_parts(
         except UnknownName as e: raise ConfigError(f"{kind}: {e}") from None
     check_fit(config.loop["name"], config.encoder["name"], config.decoder["name"])
 
-def loss_weights(
+def loop_recipe(
     config: EventsConfig,
-) -> dict[str, Any] | None:             # weights by loss; None: the loop's own
-    "What each part of the loss weighs, where anything was said about it."
-    return {**WEIGHTS, **config.losses} if config.losses else None
+) -> dict[str, Any]:                    # of `create_objective`, and of the checkpoint
+    "The loop, with what each part of the loss weighs where anything was said about it."
+    return config.loop | (dict(losses=WEIGHTS | config.losses) if config.losses else {})
 
 # %% ../../../nbs/labs/events/10_settings.ipynb #009e9226
 ALIASES = {                             # what others call it -> here; a beginning ends in a dot

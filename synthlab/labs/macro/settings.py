@@ -21,7 +21,7 @@ from ...datasets.store import ResponseStore, open_store
 from ...datasets.worlds import ORDER, get_world
 from ...experiments.blocks import blocks_by_tasks
 from ...experiments.lab import get_lab
-from ...experiments.settings import ExperimentConfig
+from ...experiments.settings import ExperimentConfig, at_least, check_level
 from ...metrics.wording import nearest
 from ...models.emulators import Emulator
 from ...models.registry import ConfigError
@@ -69,8 +69,7 @@ class MacroTraining(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.final_epochs < 0:
-            raise ValueError(f"training.final_epochs is {self.final_epochs}; use 0 or more")
+        at_least(self, "training", final_epochs=0)
         CombinedLoss(2, **self.loss_options())      # complains about what is wrong
 
     def loss_options(self) -> dict[str, Any]:
@@ -100,18 +99,15 @@ class MacroEvaluation:
     slow_draws: int = 20_000            # at most so many of either in a world whose solver is slow (zlb)
 
     def __post_init__(self):
-        if not 0 < self.level < 1:
-            raise ValueError(f"evaluation.level is {self.level}; use a share below 1, such as 0.9")
+        check_level(self.level, .9)
         for name in self.baselines:
             if name not in BASELINES:
                 raise ValueError(f"evaluation.baselines: there is no baseline {name!r}; {nearest(name, BASELINES)}")
         if not self.certificate_bound > 0:
             raise ValueError(f"evaluation.certificate_bound is {self.certificate_bound}; use a share of the typical "
                              "response above 0, such as 0.25, or inf")
-        for name in ("epochs", "gru_epochs", "leave_out_epochs", "timing_draws", "calibration_draws",
-                     "certificate_draws", "slow_draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"evaluation.{name} is {getattr(self, name)}; use 1 or more")
+        at_least(self, "evaluation", epochs=1, gru_epochs=1, leave_out_epochs=1, timing_draws=1, calibration_draws=1,
+                 certificate_draws=1, slow_draws=1)
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #f4545f7e
 @dataclass

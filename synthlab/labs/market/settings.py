@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from ...experiments.config import CONF, as_override, preset_names
 from ...experiments.lab import get_lab
-from ...experiments.settings import ExperimentConfig, SplitConfig
+from ...experiments.settings import ExperimentConfig, SplitConfig, at_least, check_level
 from ...trainers.trainer import TrainingConfig
 
 # %% ../../../nbs/labs/market/10_settings.ipynb #de39aa1d
@@ -63,13 +63,10 @@ class EvaluationConfig:
     seed: int = 7                       # of all that a test draws, whatever the training was seeded with
 
     def __post_init__(self):
-        for name, least in (("n_paths", 2), ("stride", 1), ("n_boot", 100), ("seed", 0)):
-            value = getattr(self, name)
-            if value < least: raise ValueError(f"evaluation.{name} is {value}; use {least} or more")
+        at_least(self, "evaluation", n_paths=2, stride=1, n_boot=100, seed=0)
+        check_level(self.level)
         if self.conformal not in ("none", "split", "adaptive"):
             raise ValueError(f"evaluation.conformal is {self.conformal!r}; use none, split or adaptive")
-        if not 0 < self.level < 1:
-            raise ValueError(f"evaluation.level is {self.level}; use a share below 1, such as 0.95")
 
 # %% ../../../nbs/labs/market/10_settings.ipynb #09445a84
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from ...datasets.panels import TARGETS
 from ...datasets.targets import parse_target
-from ...experiments.settings import ExperimentConfig
+from ...experiments.settings import ExperimentConfig, at_least, check_level
 from ...metrics.positions import KINDS
 
 # %% ../../../nbs/labs/quant/10_settings.ipynb #e03e4d01
@@ -50,10 +50,7 @@ class QuantTraining:
     seed: int = 7                       # of all that fitting draws
 
     def __post_init__(self):
-        least = dict(train_days=20, test_days=1, step_days=1, embargo=0, min_train_samples=1, seed=0)
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"training.{name} is {getattr(self, name)}; use {value} or more")
+        at_least(self, "training", train_days=20, test_days=1, step_days=1, embargo=0, min_train_samples=1, seed=0)
 
 # %% ../../../nbs/labs/quant/10_settings.ipynb #9195264c
 @dataclass
@@ -76,20 +73,15 @@ class QuantEvaluation:
     def __post_init__(self):
         if self.rule not in KINDS:
             raise ValueError(f"evaluation.rule is {self.rule!r}; use one of {', '.join(KINDS)}")
-        inside = dict(top=(0, .5, True), coverage=(0, 1, False), level=(0, 1, False))
-        for name, (low, high, closed) in inside.items():
-            value = getattr(self, name)
-            if not (low < value < high or (closed and value == high)):
-                raise ValueError(f"evaluation.{name} is {value}; use a share above {low} and "
-                                 f"{'up to' if closed else 'below'} {high}")
+        if not 0 < self.top <= .5:
+            raise ValueError(f"evaluation.top is {self.top}; use a share above 0 and up to 0.5")
+        check_level(self.level)
+        check_level(self.coverage, .9, "evaluation.coverage")
         for name in ("fee", "slippage"):
             if not 0 <= getattr(self, name) < .5:
                 raise ValueError(f"evaluation.{name} is {getattr(self, name)}; give a share of the price, such as "
                                  "0.0005 for a twentieth of a percent")
-        least = dict(every=1, adaptive_rate=0, controls=0, n_boot=100, seed=0)
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"evaluation.{name} is {getattr(self, name)}; use {value} or more")
+        at_least(self, "evaluation", every=1, adaptive_rate=0, controls=0, n_boot=100, seed=0)
         if self.trials is not None and self.trials < 1:
             raise ValueError(f"evaluation.trials is {self.trials}; this one is one")
         if not self.turnover_cap > 0:

@@ -19,7 +19,7 @@ from ...datasets.market import Fold
 from ...datasets.signals import SignalLoader
 from ...metrics.wording import nearest
 from ...experiments.lab import get_lab
-from ...experiments.settings import ExperimentConfig, SplitConfig
+from ...experiments.settings import ExperimentConfig, SplitConfig, at_least, check_level
 from ...experiments.setup import get_device, split_by
 from ...metrics.recalibration import RECALIBRATION_KINDS
 from ...metrics.trades import RULES
@@ -110,9 +110,7 @@ class SignalEvaluation:
 
     def check_draws(self):
         "Enough draws for the ends of an interval."
-        for name, least in (("random_draws", 20), ("n_boot", 100), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"evaluation.{name} is {getattr(self, name)}; use {least} or more")
+        at_least(self, "evaluation", random_draws=20, n_boot=100, seed=0)
 
     def check_costs(self):
         "Costs are parts of the price, and a purchase leaves something."
@@ -131,8 +129,7 @@ class SignalEvaluation:
         "Threshold and level of the intervals are probabilities."
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"evaluation.threshold is {self.threshold}; give a probability")
-        if not 0 < self.level < 1:
-            raise ValueError(f"evaluation.level is {self.level}; use a share below 1, such as 0.95")
+        check_level(self.level)
 
 # %% ../../../nbs/labs/signal/10_settings.ipynb #4f6e3a52
 @dataclass
