@@ -2,7 +2,7 @@
 
 A lab brings a row of `TOYS`: settings that train in seconds, what is taught and cannot be changed, a setting that is misspelt, a word of another
 system, data to be asked about. Its toy run is trained once; everything here looks at that one run."""
-import dataclasses, inspect, json, os, random, re, shutil, signal, subprocess, sys, time
+import contextlib, dataclasses, inspect, json, os, random, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 import pandas as pd, pytest
@@ -170,12 +170,18 @@ def begun_elsewhere(name, typed, folder, script):
 def test_two_processes_killed_at_any_instant(name, seed, tmp_path):
     "R2: everything that trains is killed after the first word in the facts, at a random instant; the same words again end with the bits of a run that was left alone."
     draw, typed = random.Random(seed), [*settings(name, tmp_path), *TWO[name]]
-    assert begun_elsewhere(name, typed, tmp_path/"whole", tmp_path/"begin.py").wait(240) == 0
-    process = begun_elsewhere(name, typed, tmp_path/"cut", tmp_path/"begin.py")
-    facts, until = tmp_path/"cut"/"facts"/"events.jsonl", time.monotonic() + 120
-    while not facts.exists() and process.poll() is None and time.monotonic() < until: time.sleep(.005)
-    time.sleep(draw.random()*.5)
-    os.killpg(process.pid, signal.SIGKILL); process.wait()
+    def begun(folder):
+        "A process that has written its first fact, and when."
+        process, until = begun_elsewhere(name, typed, folder, tmp_path/"begin.py"), time.monotonic() + 120
+        while not (folder/"facts"/"events.jsonl").exists() and process.poll() is None and time.monotonic() < until: time.sleep(.005)
+        return process, time.monotonic()
+    process, since = begun(tmp_path/"whole")
+    assert process.wait(240) == 0
+    lasts = time.monotonic() - since
+    process, _ = begun(tmp_path/"cut")
+    time.sleep(draw.random()*lasts*.9)          # while it trains, judges, writes, or just before it ends
+    with contextlib.suppress(ProcessLookupError): os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     assert begun_elsewhere(name, typed, tmp_path/"cut", tmp_path/"begin.py").wait(240) == 0
     assert Run(tmp_path/"cut").status == "done" and same(tmp_path/"cut", tmp_path/"whole")
 
@@ -340,8 +346,8 @@ def test_the_report_is_the_run(toy, tmp_path):
     assert json.loads((tmp_path/"run"/"result.json").read_text())["conclusion"] in shown
 
 BROKEN = dict(dies="import os; os.kill(os.getpid(), 9)", fails="raise ArithmeticError('a cell that fails')",
-              refused="from synthlab.experiments.config import check_parameters\ncheck_parameters(In)")
-SAYS = dict(dies="[Kk]ernel", fails="ArithmeticError: a cell that fails", refused="did you mean run_dir")
+              refused="from synthlab.experiments.config import check_parameters\ncheck_parameters(In)", hangs="import time; time.sleep(600)")
+SAYS = dict(dies="[Kk]ernel", fails="ArithmeticError: a cell that fails", refused="did you mean run_dir", hangs="timed out.* 3 seconds")
 
 def children():
     "Processes of this one."
@@ -364,7 +370,8 @@ def test_a_report_that_breaks(name, fault, tmp_path, monkeypatch, capsys):
         execute = papermill.execute_notebook
         monkeypatch.setattr(papermill, "execute_notebook", lambda a, b, given, **more: execute(a, b, {"run_dri": given["run_dir"]}, **more))
     before = children()
-    assert main(["report", str(folder)]) == 2 and re.search(SAYS[fault], said := capsys.readouterr().err) and len(said.splitlines()) == 1
+    more = ["--cell-seconds", "3"] if fault == "hangs" else []
+    assert main(["report", str(folder), *more]) == 2 and re.search(SAYS[fault], said := capsys.readouterr().err) and len(said.splitlines()) == 1
     assert "this much was done" in (folder/"report.ipynb").read_text() and not (folder/"report.html").exists()
     assert Run(folder).status == "done" and [e["report"] for e in Run(folder).facts.events() if e["event"] == "report_failed"] == ["report.ipynb"]
     assert children() <= before

@@ -140,8 +140,11 @@ def predict(args):
 def report(args):
     "The report of a run, or an executed one as a page; either is filed with the run."
     from synthlab.experiments.reports import file_report, report_run
-    if Path(args.path).suffix == ".ipynb": print(f"report: {file_report(args.path)[0]}")
-    else: report_run(args.path)
+    from synthlab.models.registry import ConfigError
+    executed = Path(args.path).suffix == ".ipynb"
+    if executed and args.cell_seconds: raise ConfigError("an executed notebook runs no cell; leave --cell-seconds out")
+    if executed: print(f"report: {file_report(args.path)[0]}")
+    else: report_run(args.path, args.cell_seconds)
 
 # %% ../../nbs/cli/05_calls.ipynb #2d144fc6
 def publish(args):

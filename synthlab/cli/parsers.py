@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NAME', 'NO_REPORT',
-           'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'TRIALS', 'SEARCH_SEED', 'MODE',
-           'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS', 'PARAMETERS', 'ECONOMIES',
-           'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS',
-           'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY',
-           'FACTS', 'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option',
-           'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
+           'CELL_SECONDS', 'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'TRIALS',
+           'SEARCH_SEED', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS',
+           'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'COLUMN',
+           'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE',
+           'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
+           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb',
+           'parser', 'split_plugins', 'homes_of', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -54,6 +55,8 @@ RUN_DIR = option("--run-dir", metavar="DIR",
                  help="where to leave it, or to go on with it (default: a new folder in runs/)")
 NAME = option("--name", metavar="NAME", help="last part of the run's name")
 NO_REPORT = option("--no-report", action="store_true", help="leave out the executed report")
+CELL_SECONDS = option("--cell-seconds", type=int, default=0, metavar="S",
+                      help="a cell of the report that takes longer ends it (default: none does)")
 QUIET = option("--quiet", action="store_true", help="neither a bar nor a line while it trains")
 JOBS = option("--jobs", type=int, default=1, metavar="N", help="processes at once on this machine (default: 1)")
 CLUSTER = option("--cluster", metavar="WHERE", help="run on Dask: local, an address, slurm or htcondor")
@@ -233,7 +236,7 @@ FREE_VERBS = (
          (RUN, NEW_DATA, ASSETS, TABLE), "options", True),
     Verb("report", "the report of a run, or the page of an executed notebook",
          "synthlab report runs/NAME",
-         (REPORTED,)),
+         (REPORTED, CELL_SECONDS)),
     Verb("publish", "file a finished run for others, with a model card",
          "synthlab publish runs/NAME --repo OWNER/NAME",
          (RUN, REPO, PRIVATE, PUBLISHED)),

@@ -313,9 +313,11 @@ def execute_report(
     folder: str | Path,             # of a finished run
     filed_as: str = "report",       # name of the executed notebook and its page
     told: str = "run_dir",          # the parameter that takes the folder
+    cell_seconds: int = 0,          # that a cell may take; 0: as long as it takes
     **parameters: Any,              # of the report, besides that
 ) -> Path | None:                   # the page, or None without the notebook tools
     "Execute a report of a run, and file it."
+    if cell_seconds < 0: raise ConfigError(f"a cell cannot take {cell_seconds} seconds; give a number from 1")
     try: import papermill
     except ImportError:
         print(f"{missing('the report', 'papermill', 'ipykernel', 'nbconvert')}, then the same line again, "
@@ -326,7 +328,7 @@ def execute_report(
     quiet = ["--log-level=CRITICAL"]           # or a kernel warns that its socket on this very machine is not encrypted
     with report_failure(Path(folder), made):
         papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False,
-                                   extra_arguments=quiet)
+                                   extra_arguments=quiet, execution_timeout=cell_seconds or None)
     page, _ = file_report(made)
     print(f"report: {page}")
     return page
@@ -334,9 +336,11 @@ def execute_report(
 # %% ../../nbs/experiments/25_reports.ipynb #04aca02a
 def report_run(
     run_dir: str | Path,            # of a finished run
+    cell_seconds: int = 0,          # that a cell of it may take; 0: as long as it takes
 ) -> Path | None:                   # the page; None where the lab has no report, or without the notebook tools
     "Execute the report that a run's lab has for it, and file it."
     run, lab = open_run(run_dir)
     if run.status != "done": raise ConfigError(f"{run_dir} is {run.status}; finish it first: synthlab resume {run_dir}")
     if not lab.report: return None
-    return execute_report(lab.report, run.folder, **(dict(overrides=typed(run.folder)) if lab.report_goes_on else {}))
+    more = dict(overrides=typed(run.folder)) if lab.report_goes_on else {}
+    return execute_report(lab.report, run.folder, cell_seconds=cell_seconds, **more)

@@ -21,7 +21,7 @@ from ...experiments.settings import whole_path
 from ...experiments.setup import get_device
 from .conclusion import EVIDENCE, conclude_events
 from .figures import events_figures
-from .judging import event_scores, judge_events
+from .judging import class_counts, event_scores, judge_events
 from .loading import EventData, asked_events, learnt_from, load_event_data, part_digest, unseen
 from .loading import unseen_note
 from .monitor import draw_end, figure_readers
@@ -56,7 +56,7 @@ def event_training(
     objective = create_objective(loop, autoencoder.to(device))
     about = dict(lab=lab, recipe=autoencoder.recipe, loop=loop,
                  background=list(data.background), signal=list(data.signal), classes=list(data.test.classes),
-                 config=dict(data=asdict(config.data), seed=t.seed))
+                 events=class_counts(data), config=dict(data=asdict(config.data), seed=t.seed))
     batches = partial(EventBatches, batch_size=t.batch_size, device=device)
     train, val = batches(data.train, seed=t.seed), batches(data.validation, shuffle=False)
     readers = figure_readers(config.logging, config.loop["name"], data.validation)
@@ -164,6 +164,8 @@ class EventsJudging(EventsFitting):
         found = judge_events(autoencoder_of(experiment.main.model), data, config.evaluation, get_device(config.device),
                              inverse=autoencoder_of(inverse.model) if inverse else None)
         found["metrics"]["untrained"] = self.untrained(experiment)
+        then = experiment.about.get("events", {})       # of an evaluation: other data may bring more, these were learnt from
+        found["metrics"]["events"] |= {part: counts for part, counts in then.items() if part != "test"}
         return found
 
     def untrained(self, experiment: Experiment) -> float | None:
