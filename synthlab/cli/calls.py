@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SAME_LINE', 'CALLS', 'named', 'train', 'sweep', 'search_settings', 'settings', 'presets', 'read_variants', 'ablate',
            'walk', 'split_names', 'go_on', 'resume', 'evaluate', 'predict', 'report', 'publish', 'compare', 'runs',
-           'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'generate', 'estimate', 'paper',
-           'export', 'run_phases', 'select', 'columns', 'search']
+           'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak', 'generate',
+           'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
 import sys
@@ -211,6 +211,16 @@ def generate_events(args):
     from synthlab.trainers.interruption import going_on
     with going_on(SAME_LINE): show_generated(args.overrides, args.jobs, args.cluster)
 
+def robustness(args):
+    "A model on events of other settings."
+    from synthlab.labs.events.terminal import show_robustness
+    show_robustness(args.run, args.overrides, args.output)
+
+def weak(args):
+    "A weakly supervised search."
+    from synthlab.labs.events.terminal import show_weak
+    show_weak(args.overrides, args.shares, args.output)
+
 def generate(args):
     "Draws of economies in a store."
     from synthlab.labs.macro.terminal import simulate
@@ -276,5 +286,5 @@ def search(args):
 CALLS = {f.__name__: f for f in (
     train, sweep, ablate, walk, settings, presets,
     resume, go_on, evaluate, predict, report, publish, compare, runs, facts, doctor,
-    backtest, blocks, worlds, generate, generate_events, estimate, paper, export,
+    backtest, blocks, worlds, generate, generate_events, robustness, weak, estimate, paper, export,
     run_phases, select, search, search_settings, columns)}

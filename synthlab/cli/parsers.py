@@ -6,11 +6,11 @@
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NAME', 'NO_REPORT',
            'CELL_SECONDS', 'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'TRIALS',
            'SEARCH_SEED', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS',
-           'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'FAMILY', 'COLUMN',
-           'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE',
+           'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED', 'SHARES', 'FAMILY',
+           'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE',
            'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
-           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'house_labs', 'verbs_of', 'example', 'add_verb',
-           'parser', 'split_plugins', 'homes_of', 'misplaced']
+           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'shares', 'house_labs', 'verbs_of', 'example',
+           'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -138,6 +138,14 @@ TARGET = option("--target", metavar="NAME", help="what is asked (default: a tabl
 VARIANT = option("--variant", metavar="NAME", help="of the settings: conservative, balanced, aggressive, a size")
 ROWS = option("source", metavar="SOURCE", help="us20, a table of bars or of labelled rows, or a folder of tables")
 UNTIL = option("--until", metavar="DATE", help="learn from what was known before this day (default: everything)")
+VARIED = option("overrides", nargs="*", default=[], metavar="name=value",
+                help="each is a variant of the events (default: another tune, more partons, twice the smearing)")
+def shares(text: str) -> list[float]:
+    "Numbers that are typed with commas."
+    return [float(share) for share in text.split(",")]
+
+SHARES = option("--shares", type=shares, metavar="A,B", default="0,.003,.01,.03,.1",
+                help="of signal that hides in the mixture (default: 0,.003,.01,.03,.1)")
 FAMILY = option("--family", metavar="NAME", default="lightgbm", help="which family (default: lightgbm)")
 COLUMN = option("name", nargs="?", metavar="NAME", help="a column, or a part of its name (default: all)")
 PHASE_OPTIONS = (
@@ -169,7 +177,13 @@ OWN_VERBS = dict(
     events=(
         Verb("generate", "simulate collisions into their store; typed again, it goes on",
              "synthlab events generate data.n=20000 --jobs 2",
-             (SETTINGS, JOBS, CLUSTER), "overrides", call="generate_events"),),
+             (SETTINGS, JOBS, CLUSTER), "overrides", call="generate_events"),
+        Verb("robustness", "a run's model on events of another tune, detector, or with more partons that scatter",
+             "synthlab events robustness runs/NAME data.tune=21 data.smearing=2",
+             (RUN, VARIED, TABLE), "overrides"),
+        Verb("weak", "a search that knows only which sample an event is from, by how much signal hides",
+             "synthlab events weak data.n=10000 --shares 0,.01,.03",
+             (SETTINGS, SHARES, TABLE), "overrides")),
     market=(
         Verb("backtest", "presets, baselines and the reference miner through time, scored as the subnet does",
              "synthlab market backtest default transformer_lstm data=prices.parquet",
