@@ -6,12 +6,13 @@
 __all__ = ['SAME_LINE', 'CALLS', 'named', 'train', 'sweep', 'search_settings', 'settings', 'presets', 'read_variants', 'ablate',
            'walk', 'split_names', 'go_on', 'resume', 'evaluate', 'predict', 'report', 'publish', 'compare', 'runs',
            'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak', 'generate',
-           'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search']
+           'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search', 'find_call']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from .parsers import called_names
 
 # %% ../../nbs/cli/05_calls.ipynb #69b6c119
 def named(args) -> list[str]:
@@ -283,8 +284,11 @@ def search(args):
     with going_on(how): show_search(args.source, args.output, args.ledger, **plan)
 
 # %% ../../nbs/cli/05_calls.ipynb #c7220f3a
-CALLS = {f.__name__: f for f in (
-    train, sweep, ablate, walk, settings, presets,
-    resume, go_on, evaluate, predict, report, publish, compare, runs, facts, doctor,
-    backtest, blocks, worlds, generate, generate_events, robustness, weak, estimate, paper, export,
-    run_phases, select, search, search_settings, columns)}
+def find_call(
+    name: str,                      # of a verb's function
+) -> Callable:
+    "The function of a verb."
+    if callable(found := globals().get(name)): return found
+    raise NameError(f"the verb {name} has no function; write one of that name in nbs/cli/05_calls.ipynb")
+
+CALLS = {name: find_call(name) for name in called_names()}

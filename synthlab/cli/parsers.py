@@ -9,8 +9,8 @@ __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS'
            'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED', 'SHARES', 'FAMILY',
            'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE',
            'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
-           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'shares', 'house_labs', 'verbs_of', 'example',
-           'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
+           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'shares', 'house_labs', 'verbs_of', 'called_names',
+           'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -302,6 +302,11 @@ def verbs_of(
 ) -> dict[str, Verb]:                   # by name
     "What a lab can do."
     return {v.name: v for v in (*LAB_VERBS, *OWN_VERBS.get(lab, ()))}
+
+def called_names() -> list[str]:
+    "Functions that verbs call, each once."
+    every = *LAB_VERBS, *FREE_VERBS, *(verb for own in OWN_VERBS.values() for verb in own)
+    return list(dict.fromkeys(v.call or v.name for v in every))
 
 # %% ../../nbs/cli/00_parsers.ipynb #866bf89f
 def example(

@@ -15,7 +15,7 @@ from typing import Any, get_origin
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
-from ..datasets.sources import ARCH_SERIES
+from ..datasets.sources import NAMED
 from .config import as_override, settings
 from ..models.registry import ConfigError
 from ..trainers.tracking import MODES
@@ -79,8 +79,8 @@ def whole_path(
     source: str,                        # a file, a folder, or the name of a series
 ) -> str:                               # a path from the root of the disk: the run can be read from anywhere
     "Where bars come from, whatever folder one is in."
-    path, named = Path(source), source.casefold() in (*ARCH_SERIES, "mock")
-    return str(path.resolve()) if path.exists() and not named else source
+    path = Path(source)
+    return str(path.resolve()) if path.exists() and source.casefold() not in NAMED else source
 
 # %% ../../nbs/experiments/12_settings.ipynb #9d7a88a7
 def runs_folder(

@@ -164,7 +164,7 @@ class EventsJudging(EventsFitting):
         found = judge_events(autoencoder_of(experiment.main.model), data, config.evaluation, get_device(config.device),
                              inverse=autoencoder_of(inverse.model) if inverse else None)
         found["metrics"]["untrained"] = self.untrained(experiment)
-        then = experiment.about.get("events", {})       # of an evaluation: other data may bring more, these were learnt from
+        then = experiment.about.get("events", {})   # other data may bring more; these were learnt from
         found["metrics"]["events"] |= {part: counts for part, counts in then.items() if part != "test"}
         return found
 

@@ -35,7 +35,7 @@ from .conclusion import EVIDENCE, beside_baselines, conclude, result_numbers
 from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, evaluate, judged_windows,
                                           model_simulator, skill_table, without_drift)
 from .recalibration import recalibrate
-from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_source
+from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_sources
 from .setup import asset_columns, build_market_model, load_market
 from ...models.registry import ConfigError, create
 from ...models.synth import SynthModel, covariates, create_model, recipe_hash
@@ -240,7 +240,7 @@ COLUMNS = Column("val_score", "validation"), Column("val_crps", "crps×10⁴", "
 
 class MarketFitting(MarketSharing, MarketComparing, BarLab):
     "What the market lab loads and fits."
-    def spell(self, overrides): return [part for o in overrides for part in expand_source(o)]
+    def spell(self, overrides): return expand_sources(overrides)
 
     def load(self, config, about=None, quiet=False):
         if about is None: return load_market(config)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ELSEWHERE', 'KNOBS', 'DataConfig', 'MarketTraining', 'EvaluationConfig', 'MarketConfig', 'expand_source',
-           'market_config']
+           'expand_sources', 'market_config']
 
 # %% ../../../nbs/labs/market/10_settings.ipynb #b8fb48c2
 import re
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from ...datasets.sources import NAMED
 from ...experiments.config import CONF, as_override, preset_names
 from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig, SplitConfig, at_least, check_level
@@ -81,14 +82,25 @@ class MarketConfig(ExperimentConfig):
 # %% ../../../nbs/labs/market/10_settings.ipynb #d84f35f1
 def expand_source(
     typed: str,                         # an override
+    chosen: bool = False,               # whether a preset of the data was typed, too
 ) -> list[str]:                         # the same in words of the schema
-    "A file or an address where a preset of the data is expected, spelt out."
+    "Data by a name or a place, spelt out: they bring neither dates nor drift of the series that is the default."
     name, _, value = typed.partition("=")
-    value = value.strip("'\"")
-    if name != "data" or value in preset_names(CONF/"market")["data"]: return [typed]
+    value, presets = value.strip("'\""), preset_names(CONF/"market")["data"]
+    if name not in ("data", "data.source") or name == "data.source" and chosen: return [typed]
+    if name == "data" and value in presets: return [typed]
+    if (word := value.casefold()) in NAMED and word in presets: return [f"data={word}"]
     path, remote = Path(value), re.match(r"(hf|ccxt)://", value, re.I)
-    if not (remote or path.exists() or path.suffix or "/" in value): return [typed]
+    if name == "data.source": return ["data=file", typed]
+    if not (remote or word in NAMED or path.exists() or path.suffix or "/" in value): return [typed]
     return ["data=file", as_override("data.source", value if remote else str(path))]
+
+def expand_sources(
+    overrides: Sequence[str],           # as typed
+) -> list[str]:
+    "All of them, in words of the schema."
+    chosen = any(o.startswith("data=") for o in overrides)
+    return [part for o in overrides for part in expand_source(o, chosen)]
 
 # %% ../../../nbs/labs/market/10_settings.ipynb #7eb05077
 ELSEWHERE = {           # words of other training scripts, and what is said to them
