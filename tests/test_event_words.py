@@ -3,11 +3,14 @@ import pytest
 
 from synthlab.cli.main import main
 from synthlab.cli.parsers import misplaced
+from synthlab.datasets.events import EventLayout
+from synthlab.experiments.experiment import load_model
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.profiles import split_profile
 from synthlab.experiments.sweeps import submit_run, submit_sweep
 from synthlab.experiments.variants import variants
 from synthlab.labs.events.conclusion import EVIDENCE
+from synthlab.labs.events.experiment import layout_gap
 from synthlab.models.registry import ConfigError, UnknownName, registry
 
 LAB = get_lab("events")
@@ -100,3 +103,22 @@ def test_a_name_is_proposed_whole():
     try:
         with pytest.raises(UnknownName, match="did you mean my_own_loop"): registry.get_info("my_own_lop", "loop")
     finally: registry._store["loop"].pop("my_own_loop")
+
+@pytest.mark.parametrize("typed, said", [("events train data.source=toyy", "there is no source of events 'toyy'; did you mean toy"),
+    ("events train training.epochs=three", "training.epochs is three; give a whole number"), ("market blocks heda", "no kind 'heda'; did you mean head")])
+def test_a_mistake_is_a_sentence(typed, said, capsys):
+    "Whichever room notices it."
+    assert main(typed.split()) == 2
+    assert said in (text := capsys.readouterr().err) and len(text.splitlines()) == 1
+
+def test_another_source_is_asked_in_its_own_words():
+    "What was said of collisions alone is not held against a file; what differs in its events is named."
+    config = LAB.elsewhere(LAB.configure(["data.tune=21", "data.n=50"]), "toy", None)
+    assert (config.data.source, config.data.n, config.data.tune) == ("toy", 50, 14)
+    taught = dict(level="objects", tokens=16, features=["pt", "eta", "phi"], kinds=["padding", "jet"])
+    gap = layout_gap(EventLayout.from_dict(taught | dict(features=["e", "eta", "phi"])), EventLayout.from_dict(taught))
+    assert gap == "the features of these events: e, eta, phi; the model was taught pt, eta, phi"
+
+def test_a_sweep_is_not_a_run(tmp_path):
+    for name in ("1_none", "2_vq"): (tmp_path/name).mkdir(); (tmp_path/name/"status.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds runs; ask one of them: 1_none, 2_vq"): load_model(tmp_path)

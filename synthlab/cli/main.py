@@ -27,13 +27,15 @@ def take_rest(
 def mistakes() -> tuple[type[Exception], ...]:
     "Errors that are about what was typed or what was found, not about the program."
     from synthlab.datasets.bars import BarError
+    from synthlab.datasets.events import EventError
     from synthlab.datasets.packages import MissingPackage
     from synthlab.datasets.store import StoreError
     from synthlab.datasets.splits import SplitError
     from synthlab.experiments.runs import RunLocked
-    from synthlab.models.registry import ConfigError
+    from synthlab.models.registry import ConfigError, UnknownName
     from synthlab.trainers.checkpoints import CheckpointError
-    return BarError, StoreError, SplitError, ConfigError, RunLocked, CheckpointError, MissingPackage, OSError
+    found = BarError, EventError, StoreError, SplitError, ConfigError, UnknownName, CheckpointError
+    return *found, RunLocked, MissingPackage, OSError
 
 # %% ../../nbs/cli/10_main.ipynb #25711756
 def call(

@@ -98,7 +98,8 @@ def compare_folder(
     "The finished runs of a folder, compared with the first of those that were asked the same."
     known = list_runs(folder)
     done = [Path(f) for f in known["folder"][known["status"] == "done"]]
-    if not done: raise ConfigError(f"{folder} holds no finished run")
+    how = f"; go on with it: synthlab resume {folder}" if (Path(folder)/"sweep.json").exists() else ""
+    if not done: raise ConfigError(f"{folder} holds no finished run{how}")
     found, labs = {}, {}
     for path in done:
         try: one = outcomes_of(path)

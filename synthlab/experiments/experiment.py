@@ -356,6 +356,9 @@ def load_model(
     path, own = Path(path), Path(path).is_dir()
     if not path.exists(): raise ConfigError(f"there is no run and no checkpoint at {path}")
     folder = path
+    inside = sorted(p.parent.name for p in path.glob("*/status.json"))
+    if inside and not (path/"status.json").exists():
+        raise ConfigError(f"{path} holds runs; ask one of them: {', '.join(inside[:4])}{', …'*(len(inside) > 4)}")
     if own: path = path/"checkpoints"/"best.safetensors"
     if not path.exists(): raise CheckpointError(f"{path} is not there: this run has not trained yet")
     tensors, state = load_checkpoint(path)

@@ -166,7 +166,8 @@ def say_sculpting(
     mass = sculpting.get("jet mass")
     beside = f", a cut on the mass itself by {mass['divergence']:.2g}" if mass else ""
     verdict = "**it sculpts the mass**" if moved > chance else "no more than chance"
-    return [f"A cut that keeps a tenth of the background moves its mass spectrum by {moved:.2g} bits (19 of 20 cuts at "
+    whose = "its mass spectrum" if mass else "the spectrum of the mass of all its particles"
+    return [f"A cut that keeps a tenth of the background moves {whose} by {moved:.2g} bits (19 of 20 cuts at "
             f"random: up to {chance:.2g}{beside}): {verdict}."]
 
 # %% ../../../nbs/labs/events/15_conclusion.ipynb #117078bb

@@ -178,7 +178,7 @@ def check_parts(
             setattr(config, kind, {"name": default_parts(config.loop["name"])[kind]} | part)
             part = getattr(config, kind)
         if "name" not in part: raise ConfigError(f"{kind} has no name; write {kind}=NAME")
-        try: registry.get_info(part["name"], kind)
+        try: setattr(config, kind, part | {"name": registry.get_info(part["name"], kind).name})     # also VQ is vq
         except UnknownName as e: raise ConfigError(f"{kind}: {e}") from None
     check_fit(config.loop["name"], config.encoder["name"], config.decoder["name"])
 
