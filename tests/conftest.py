@@ -6,7 +6,7 @@ of its own (`pytest.mark.xdist_group`), as `test_notebooks.py` does for each not
 
 A cost is CPU seconds, of the worker and of the processes it started: it says the same on a busy machine. `costs.json` holds the
 costs of groups as they were measured last; groups start in that order, dearest first, and those that it does not know before all.
-`make test ARGS=--write-costs` measures them anew."""
+`make test ARGS=--write-costs` measures them anew, and `--write-promises suite` counts what the suite tries of each promise (`promises.py`)."""
 import gc, json, math, os, sys, time
 from collections import Counter
 from multiprocessing import forkserver, spawn
@@ -16,6 +16,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 os.environ.pop("WANDB_API_KEY", None)               # a test never writes to a tracker's account
 
 import matplotlib, pytest
+from promises import COUNTS, PROMISES, promises_of, read_counts
 matplotlib.use("agg")
 sys.modules.setdefault("rfc3987_syntax", None)      # grammars for addresses that no notebook has: three seconds of nbformat's import
 
@@ -25,6 +26,7 @@ SHOWN = 20
 def pytest_addoption(parser):
     group = parser.getgroup("costs")
     group.addoption("--write-costs", action="store_true", help="write what each group of this run cost to tests/costs.json")
+    group.addoption("--write-promises", choices=["suite", "long"], help="write how many cases of each promise passed to tests/promises.json")
     group.addoption("--only", action="append", metavar="GROUP", help="run these alone, in this order: a file (test_bars) or a notebook (nbs/metrics/00_crps)")
     group.addoption("--until", type=float, metavar="SECONDS", help="skip the tests that have not begun by then, on the clock of `time.monotonic`")
 
@@ -117,12 +119,13 @@ def pytest_runtest_makereport(item):
 
 # where the reports come together: in the controller, or in the one process
 
-by_test, by_group, late = Counter(), Counter(), Counter()
+by_test, by_group, late, kept = Counter(), Counter(), Counter(), Counter()
 
 def pytest_runtest_logreport(report):
     by_test[report.nodeid.rpartition("@")[0] or report.nodeid] += report.cpu
     by_group[report.group] += report.cpu
     if report.skipped and "no time left" in str(report.longrepr): late[report.group] += 1
+    if report.when == "call" and report.passed: kept.update(promises_of(report.nodeid))
 
 def pytest_terminal_summary(terminalreporter, config):
     if not by_test: return
@@ -131,6 +134,9 @@ def pytest_terminal_summary(terminalreporter, config):
         for name, cost in costs.most_common(SHOWN):
             if cost >= .5: terminalreporter.write_line(f"{cost:7.1f}  {name.removeprefix('tests/')}")
     for name, n in late.items(): terminalreporter.write_line(f"out of time: {n} tests of {name}")
+    if run := config.getoption("write_promises"):
+        told = read_counts() | {run: dict(day=time.strftime("%Y-%m-%d", time.gmtime()), cases={key: kept[key] for key in PROMISES if kept[key]})}
+        COUNTS.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     if config.getoption("write_costs"):
         gone = {name for name in known() if "/" in name and not (COSTS.parent.parent/f"{name}.ipynb").exists()}
         table = Counter({n: c for n, c in known().items() if n not in gone} | {n: round(c, 1) for n, c in by_group.items()})

@@ -77,7 +77,8 @@ def draw_pareto(
     fig, ax = new_figure(6.4, 3)
     known = points.dropna(subset=["bits", "error"])
     front = known[pareto_front(known["bits"], known["error"])].sort_values("bits")
-    ax.plot(front["bits"], front["error"], color="0.6", lw=1, drawstyle="steps-post", zorder=1, label="front")
+    if len(front) > 1:
+        ax.plot(front["bits"], front["error"], color="0.6", lw=1, drawstyle="steps-post", zorder=1, label="front")
     looks = run_looks(points.index)
     for name, row in known.iterrows():
         inside = name in front.index
