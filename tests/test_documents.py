@@ -1,13 +1,21 @@
 """Documents whose digest is right and whose contents are not.
 
 R25 tampered scalers and weights, R27 every field of every kind of document: of another kind, missing, negative, huge, nested, interpolated."""
-import hashlib, json, random, re, shutil, struct
+import hashlib, json, random, re, shutil, struct, time
 from pathlib import Path
 
-import pytest, torch
+import pytest, torch, yaml
 
 import tiny
 from tiny import cases
+from synthlab.datasets.store import StoreError
+from synthlab.experiments.config import read_yaml, to_schema
+from synthlab.experiments.experiment import open_run, run_config
+from synthlab.experiments.lab import get_lab
+from synthlab.experiments.profiles import read_profiles
+from synthlab.experiments.settings import read_value
+from synthlab.labs.quant.configuration import read_plain
+from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 
 @pytest.fixture(scope="module")
@@ -88,3 +96,53 @@ def test_what_is_saved_can_be_loaded(dtype, tmp_path):
     except ValueError as error: assert "model/w" in str(error) and str(dtype) in str(error); return
     found, _ = load_checkpoint(tmp_path/"a.safetensors", {"w": tensors["model/w"]})
     assert found["model/w"].dtype == dtype
+
+# configurations
+
+DOORS = "token: ${oc.env:TOKEN}", "name: ${oc.env:TOKEN}", "name: 'a ${oc.env:TOKEN} b'", "model: {head: {name: '${oc.env:TOKEN}'}}", \
+        "model: {backbone: {blocks: [a, [{b: '${oc.env:TOKEN}'}]]}}", "data: {assets: ['${oc.env:TOKEN}']}", 'name: "$\\x7boc.env:TOKEN}"', \
+        "model: {'${oc.env:TOKEN}': 1}", "data: {source: '${data.assets}'}", "runs: ${name}"
+
+def refused(call, *words):
+    "The sentence with which the house refuses; nothing of the environment is in it."
+    with pytest.raises((ConfigError, CheckpointError, StoreError)) as told: call()
+    said = str(told.value)
+    assert type(told.value) in (ConfigError, CheckpointError, StoreError) and "s3cret" not in said and "\n" not in said and len(said) < 700, said
+    for word in words: assert word in said, said
+    return said
+
+@pytest.fixture
+def token(monkeypatch): monkeypatch.setenv("TOKEN", "s3cret")
+
+@pytest.mark.parametrize("text", DOORS)
+def test_nothing_is_resolved(text, token, tmp_path):
+    "A run's own configuration, a published one and a family's: a value is written out."
+    schema = get_lab("market").schema
+    refused(lambda: read_yaml(schema, text), "written out")
+    if "token" not in text: refused(lambda: to_schema(schema, yaml.safe_load(text)), "written out")
+    (tmp_path/"config.yaml").write_text(text)
+    (tmp_path/"status.json").write_text('{"status": "done", "lab": "market"}')
+    refused(lambda: run_config(*open_run(tmp_path)), f"{tmp_path}/config.yaml", "written out")
+    refused(lambda: read_plain(tmp_path/"config.yaml"), "config.yaml", "written out")
+    refused(lambda: read_profiles(tmp_path/"config.yaml"), "config.yaml", "written out")
+
+def laughs(n=9): return "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{','.join([f'*a{i}']*9)}]\n" for i in range(n))
+
+YAMLS = {"aliases": (laughs(), "anchors"), "itself": ("name: &a [*a]", "anchors"), "brackets": ("model: " + "["*3000 + "]"*3000, "deep"),
+         "brackets that stay open": ("["*200_000, "deep"), "braces": ("{a: "*3000 + "}"*3000, "deep"), "dashes": ("- "*3000, "deep"),
+         "a tag": ("name: !!python/object/apply:pathlib.Path [x]", "tags"), "a long text": ("name: " + "x"*2_000_000, "bytes"),
+         "many values": ("model: {a: [" + "1,"*60_000 + "]}", "values"), "a number of many digits": ("name: " + "1"*20_000, "config.yaml"),
+         "a list": ("- 1", "name: value"), "nothing to read": ("\0", "config.yaml")}
+
+@pytest.mark.parametrize("what", YAMLS)
+def test_yaml_is_bounded(what, tmp_path):
+    "Seconds and memory that a person would not notice, and one sentence, at every door."
+    text, why = YAMLS[what]
+    (tmp_path/"config.yaml").write_text(text)
+    (tmp_path/"status.json").write_text('{"status": "done", "lab": "market"}')
+    began = time.process_time()
+    refused(lambda: run_config(*open_run(tmp_path)), "config.yaml", why)
+    refused(lambda: read_plain(tmp_path/"config.yaml"), "config.yaml")
+    refused(lambda: read_profiles(tmp_path/"config.yaml"), "config.yaml")
+    refused(lambda: read_value(text))
+    assert time.process_time() - began < 20

@@ -56,7 +56,7 @@ def run_config(
     run: Run, lab: Lab,
 ) -> Any:                               # an instance of the lab's schema
     "The configuration of a run."
-    return read_yaml(lab.schema, run.config())
+    return read_yaml(lab.schema, run.config(), f"{run.folder}/config.yaml")
 
 # %% ../../nbs/experiments/24_experiment.ipynb #18fbdc8c
 def goes_on(

@@ -12,11 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_origin
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 from ..datasets.sources import ARCH_SERIES
-from .config import as_override, settings
+from .config import as_override, parse_yaml, settings
 from ..models.registry import ConfigError
 from ..trainers.tracking import MODES
 from ..metrics.wording import nearest
@@ -120,9 +117,8 @@ def read_value(
     text: str,                          # as typed
 ) -> Any:                               # number, flag, None, list, or the text
     "What a typed value means."
-    try: return OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
-    except (OmegaConfBaseException, YAMLError):
-        raise ConfigError(f"{text!r} is no value; put a text with signs into quotes") from None
+    try: return parse_yaml(f"value: {text}")["value"]
+    except ConfigError: raise ConfigError(f"{text[:100]!r} is no value; put a text with signs into quotes") from None
 
 # %% ../../nbs/experiments/12_settings.ipynb #f120e974
 def typed_knobs(
