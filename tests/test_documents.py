@@ -8,12 +8,19 @@ import pytest, torch, yaml
 
 import tiny
 from tiny import cases
-from synthlab.datasets.store import StoreError
+from synthlab.datasets.generate import generate_dataset
+from synthlab.datasets.response_batches import IRFDataset
+from synthlab.datasets.store import ARRAYS, StoreError, canonical, file_facts, open_store
 from synthlab.experiments.config import read_yaml, to_schema
 from synthlab.experiments.experiment import open_run, run_config
 from synthlab.experiments.lab import get_lab
+from synthlab.experiments.moments import load_runs, run_moments, run_scalars
 from synthlab.experiments.profiles import read_profiles
+from synthlab.experiments.reports import typed
+from synthlab.experiments.runs import Run, list_runs
 from synthlab.experiments.settings import read_value
+from synthlab.experiments.sweeps import Sweep, newest_sweep
+from synthlab.experiments.variants import Variant
 from synthlab.labs.quant.configuration import read_plain
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -146,3 +153,132 @@ def test_yaml_is_bounded(what, tmp_path):
     refused(lambda: read_profiles(tmp_path/"config.yaml"), "config.yaml")
     refused(lambda: read_value(text))
     assert time.process_time() - began < 20
+
+# what a run, a sweep and a store say
+
+@pytest.fixture(scope="module")
+def sweep(trained, tmp_path_factory):
+    "A sweep with one finished run, made by hand: every document that a run leaves."
+    folder = tmp_path_factory.mktemp("sweeps")/"s"
+    shutil.copytree(trained, folder/"a")
+    with Run.create(folder, "market", "b", folder=folder/"b"): pass
+    for name in "config.yaml", "overrides.yaml", "status.json": shutil.copy(folder/"b"/name, folder/"a")
+    (folder/"a/config.yaml").write_text("name: a\n")
+    (folder/"a/overrides.yaml").write_text('- "training.lr=0.1"\n')
+    Run(folder/"a").write_result(dict(crps=1.5, test_from="2020-01-01", parameters=5, conclusion="It is.", notes=[], windows=3,
+                                      baselines=dict(constant=dict(crps=2., skill=.1, skill_interval=[0., .2], p_value=.1))))
+    Sweep.write(get_lab("market"), [Variant("a", ["training.lr=0.1"], {"training.lr": "0.1"})], folder)
+    return folder
+
+def read_run(folder):
+    "All doors that read a run."
+    for call in (lambda: list_runs(folder.parent), lambda: run_moments(folder), lambda: run_scalars(folder), lambda: load_runs(folder.parent),
+                 lambda: run_config(*open_run(folder)), lambda: Sweep(folder.parent).table, lambda: tiny.Facts(folder/"facts").position(),
+                 lambda: newest_sweep("market", folder.parents[1]), lambda: typed(folder)): call()
+
+SAYINGS = {     # file, what it says instead, and words of the sentence
+    "status is a list": ("a/status.json", "[]", ["status.json", "mapping"]),
+    "status is unknown": ("a/status.json", '{"status": "fine", "lab": "market"}', ["status.json", "status", "fine"]),
+    "lab is a list": ("a/status.json", '{"status": "done", "lab": ["market"]}', ["status.json", "lab"]),
+    "owner is text": ("a/status.json", '{"status": "done", "lab": "market", "owner": "me"}', ["status.json", "owner"]),
+    "plugins without names": ("a/status.json", '{"status": "done", "lab": "market", "plugins": [1]}', ["status.json", "plugins[0]"]),
+    "half a character": ("a/status.json", '{"status": "done", "lab": "\\ud800"}', ["status.json", "lab"]),
+    "status cut off": ("a/status.json", '{"status": "do', ["status.json", "no JSON"]),
+    "result is a list": ("a/result.json", "[1]", ["result.json", "mapping"]),
+    "result is no JSON": ("a/result.json", '{"crps": NaN}', ["result.json", "no JSON"]),
+    "a huge score": ("a/result.json", '{"crps": 1' + "0"*400 + "}", ["result.json", "crps"]),
+    "a score of text": ("a/result.json", '{"crps": "low"}', ["result.json"]),
+    "no baselines": ("a/result.json", '{"crps": 1.5}', ["result.json", "baselines"]),
+    "an event of a list": ("a/facts/events.jsonl", "[]\n", ["events.jsonl", "[0]"]),
+    "an event without a name": ("a/facts/events.jsonl", '{"time": "now"}\n', ["events.jsonl", "event"]),
+    "an epoch of text": ("a/facts/events.jsonl", '{"event": "epoch", "time": "now", "epoch": "one"}\n', ["events.jsonl", "epoch"]),
+    "two events a line": ("a/facts/events.jsonl", '{"event": "a", "time": "b"}, {"event": "a", "time": "b"}\n', ["events.jsonl", "line"]),
+    "brackets": ("a/facts/events.jsonl", "["*100_000 + "\n", ["events.jsonl"]),
+    "words among numbers": ("a/facts/scalars.csv", "step,epoch,val_squared_error\n1,1,low\n", ["scalars.csv", "val_squared_error"]),
+    "a short row": ("a/facts/scalars.csv", "step,epoch,val_squared_error\n1\n", ["scalars.csv", "row 1"]),
+    "an endless epoch": ("a/facts/scalars.csv", "step,epoch,val_squared_error\n1,inf,1\n", ["scalars.csv", "epoch"]),
+    "meta is a list": ("a/facts/meta.json", "[]", ["meta.json", "mapping"]),
+    "a configuration of text": ("a/facts/meta.json", '{"config": "lr"}', ["meta.json", "config"]),
+    "a recipe that is a list": ("a/facts/meta.json", '{"about": {"recipe": [1]}}', ["meta.json", "recipe"]),
+    "typed is a number": ("a/overrides.yaml", "- 5\n", ["overrides.yaml"]),
+    "typed is no JSON": ("a/overrides.yaml", "- {\n", ["overrides.yaml"]),
+    "a sweep of a list": ("sweep.json", "[]", ["sweep.json", "mapping"]),
+    "a sweep without variants": ("sweep.json", '{"lab": "market"}', ["sweep.json", "variants"]),
+    "a variant without a name": ("sweep.json", '{"lab": "market", "variants": [{"overrides": [], "values": {}}]}', ["sweep.json", "variants[0].name"]),
+    "a variant elsewhere": ("sweep.json", '{"lab": "market", "variants": [{"name": "../../x", "overrides": [], "values": {}}]}', ["sweep.json", "variants[0].name"]),
+    "a variant of numbers": ("sweep.json", '{"lab": "market", "variants": [{"name": "a", "overrides": [1], "values": {}}]}', ["sweep.json", "overrides[0]"]),
+}
+
+@pytest.mark.parametrize("what", SAYINGS)
+def test_what_a_run_says(what, sweep, tmp_path):
+    "File and field in one sentence."
+    shutil.copytree(sweep, tmp_path/"s")
+    read_run(tmp_path/"s/a")
+    file, text, words = SAYINGS[what]
+    (tmp_path/"s"/file).write_text(text)
+    refused(lambda: read_run(tmp_path/"s/a"), *words)
+
+def test_a_broken_run_hides_no_other(sweep, tmp_path):
+    "In the table of all runs, and among sweeps."
+    shutil.copytree(sweep, tmp_path/"s")
+    (tmp_path/"s/a/status.json").write_text("[]")
+    assert list_runs(tmp_path/"s").name.tolist()[-1] == "b"
+    (tmp_path/"t").mkdir(); (tmp_path/"t/sweep.json").write_text("[]")
+    assert newest_sweep("market", tmp_path).name == "s"
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return generate_dataset(tmp_path_factory.mktemp("stores")/"s", ["lss"], 20, T=4, horizon=3, block=10, progress=False).root
+
+def resealed(root, change=lambda manifest: None, splits=None):
+    "A store whose manifest, or whose splits, say something else, sealed again."
+    if splits is not None: (root/"lss/splits.json").write_text(splits)
+    manifest = json.loads((root/"manifest.json").read_text())
+    if splits is not None: manifest["files"]["lss/splits.json"] = file_facts(root/"lss/splits.json")
+    manifest = change(manifest) or manifest
+    manifest.pop("sha256")
+    (root/"manifest.json").write_text(json.dumps(manifest | dict(sha256=hashlib.sha256(canonical(manifest).encode()).hexdigest())))
+
+def read_store(root):
+    "Everything that a store gives."
+    store = open_store(root)
+    repr(store)
+    for world in store.worlds:
+        store.splits(world)
+        for name in ARRAYS: store.read(world, name)
+    IRFDataset(store, split="train").get_world_info("lss")
+    return store
+
+def put(*path, to):
+    "A change that sets a field."
+    def change(document):
+        at = document
+        for name in path[:-1]: at = at[name]
+        if to is ...: del at[path[-1]]
+        else: at[path[-1]] = to
+    return change
+
+SHARD = "lss/theta.zarr/c/0/0"
+MANIFESTS = [("block", -2), ("block", 0), ("block", 2**40), ("block", 1.5), ("block", True), ("block", "10"), ("block", None), ("block", ...), ("block", 20), ("block", 2),
+             ("worlds", "lss", "n", -1), ("worlds", "lss", "n", 2**50), ("worlds", "lss", "n", "20"), ("worlds", "lss", "n", ...), ("worlds", "lss", "n", 1000), ("worlds", ...),
+             ("worlds", ["lss"]), ("worlds", "lss", 5), ("worlds", "lss", "shapes", {}), ("worlds", "lss", "shapes", "theta", [-1]), ("worlds", "lss", "shapes", "theta", [2**60]),
+             ("worlds", "lss", "shapes", "theta", 36), ("worlds", "lss", "shapes", "theta", [18, 2]), ("worlds", "lss", "shapes", "irfs", [1, 1, 1]),
+             ("worlds", "lss", "parameters", "names", 3), ("worlds", "lss", "parameters", "lower", ["a"]), ("worlds", "lss", "shocks", []), ("files", ...), ("files", []),
+             ("files", SHARD, ...), ("files", SHARD, {}), ("files", SHARD, "bytes", "many"), ("files", SHARD, "bytes", -1), ("files", SHARD, "sha256", None), ("files", SHARD, 7),
+             ("horizon", "far"), ("T", -3), ("version", [1]), ("config_hash", {})]
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: "-".join(map(str, path)))
+def test_a_manifest_that_lies(path, store, tmp_path):
+    "Sealed again: file and field in one sentence, before an array is allocated."
+    root = Path(shutil.copytree(store, tmp_path/"s"))
+    resealed(root); read_store(root)
+    resealed(root, put(*path[:-1], to=path[-1]))
+    refused(lambda: read_store(root), str(root))
+
+@pytest.mark.parametrize("text", ["[]", "{}x", '{"train": 3}', '{"train": [-1]}', '{"train": [20]}', '{"train": [1.5]}', '{"train": ["1"]}', '{"train": [[1]]}', '{"train": [1, 1]}',
+                                  '{"train": [true]}', '{"train": [99999999999999999999]}', '{"train": null}', '{"\\ud800": [1]}', "["*100_000])
+def test_splits_that_lie(text, store, tmp_path):
+    "Draws that are there, each once."
+    root = Path(shutil.copytree(store, tmp_path/"s"))
+    resealed(root, splits=text)
+    refused(lambda: read_store(root), "splits.json")

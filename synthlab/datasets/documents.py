@@ -6,11 +6,12 @@ its fields is of its kind, or one sentence names file and field."""
 # %% auto #0
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'unique',
            'no_number', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'within', 'is_text', 'shown', 'misfit', 'read_bytes',
-           'read_document']
+           'read_document', 'reading']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
 import json, os, stat
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,3 +138,15 @@ def read_document(
     found = parse_json(read_bytes(path, no, limit), no)
     if why := misfit(found, kind): raise no(why)
     return found
+
+# %% ../../nbs/datasets/03_documents.ipynb #d0d00001
+@contextmanager
+def reading(
+    no: Callable[[str], Exception], # the error that says why it is refused
+):
+    "Whatever is missing or of another kind inside is a fault of the document that is read."
+    try: yield
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, ValueError) as error:
+        if type(error).__module__.startswith("synthlab"): raise         # a sentence already
+        what = f"there is no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0] if str(error) else ""
+        raise no(f"it is not as it was written: {what[:200] or type(error).__name__}") from None

@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
+from ..datasets.documents import reading
 from .config import override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
@@ -86,7 +87,8 @@ def data_change(
 ) -> str:                               # a phrase; empty if they are the same, or if nobody wrote down what they were
     "What has become of the data that a run began with."
     known = run.read_status().get("data")
-    return lab.changed(known, config, data) if known else ""
+    with reading(lambda why: ConfigError(f"{run.folder}/status.json: data: {why}")):
+        return lab.changed(known, config, data) if known else ""
 
 def refuse_change(
     said: str,                          # how data differ; empty if they do not
