@@ -2,9 +2,11 @@
 
 R25 tampered scalers and weights, R27 every field of every kind of document: of another kind, missing, negative, huge, nested, interpolated."""
 import hashlib, json, random, re, shutil, struct, time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest, torch, yaml
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import tiny
 from tiny import cases
@@ -16,14 +18,17 @@ from synthlab.experiments.experiment import open_run, run_config
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.moments import load_runs, run_moments, run_scalars
 from synthlab.experiments.profiles import read_profiles
+from synthlab.experiments.publish import load_published
 from synthlab.experiments.reports import typed
 from synthlab.experiments.runs import Run, list_runs
-from synthlab.experiments.settings import read_value
+from synthlab.experiments.settings import MOST, read_value
 from synthlab.experiments.sweeps import Sweep, newest_sweep
 from synthlab.experiments.variants import Variant
 from synthlab.labs.quant.configuration import read_plain
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
+from synthlab.trainers.facts import plain
+from synthlab.trainers.processes import PROCESSES
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -282,3 +287,99 @@ def test_splits_that_lie(text, store, tmp_path):
     root = Path(shutil.copytree(store, tmp_path/"s"))
     resealed(root, splits=text)
     refused(lambda: read_store(root), "splits.json")
+
+# published models
+
+def toy(name, *typed):
+    "What a lab would train, before it does: the model, and the words of its checkpoint."
+    lab = get_lab(name)
+    config = lab.configure([*typed, "tracking.mode=disabled"])
+    training = lab.parts(config, lab.load(config, quiet=True))[0].training
+    about = training.about | dict(config=plain(asdict(config)), run="20260101-000000_toy")
+    return training.objective.model, dict(about=plain(about), config=plain(asdict(training.config)), epoch=1)
+
+DECISION = dict(recalibration=dict(kind="platt", pos_weight=1., rows=50, slope=1.2, intercept=.1), threshold=.5, payoffs=[.01, -.01], base_rate=.3)
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    "A published file of each of three labs, untrained."
+    folder, made = tmp_path_factory.mktemp("published"), {}
+    for name, typed in (("market", ["data=mock", "model=linear"]), ("signal", ["data.source=mock"]), ("events", ["data.n=64"])):
+        model, state = toy(name, *typed)
+        if name == "signal": state["about"]["decision"] = DECISION
+        (folder/name).mkdir()
+        made[name] = save_checkpoint(folder/name/"model.safetensors", {f"model/{k}": v for k, v in model.state_dict().items()}, state)
+        assert load_published(folder/name)[1]["lab"] == name
+    return made
+
+def republished(path, folder, change):
+    "The same file with other words or numbers, sealed again."
+    tensors, state = load_checkpoint(path)
+    change(tensors, state)
+    folder.mkdir()
+    return save_checkpoint(folder/"model.safetensors", tensors, state).parent
+
+def first_of(tensors, ending): return next(k for k in tensors if k.endswith(ending))
+def spoil(ending, value):
+    def change(tensors, state):
+        k = first_of(tensors, ending)
+        tensors[k] = tensors[k].clone(); tensors[k].view(-1)[0] = value
+    return change
+
+MANY = [0.], [-1.], [[1.]], ["1"], [None]       # as often as there are features
+NAN, WIDE = float("nan"), {"backbone": {"d_model": 256, "blocks": ["lstm"]*60}}
+TAMPERED = [    # lab, change, words of the sentence
+    *(("market", lambda t, s, k=k, v=v: s["about"]["engineer"]["fitted"].update({k: v*len(s["about"]["engineer"]["fitted"][k]) if v in MANY else v}), [k]) for k, v in (
+        ("std", [0.]), ("std", [-1.]), ("std", [1., 1.]), ("std", "wide"), ("std", None), ("std", [[1.]]), ("std", ["1"]), ("mean", [None]), ("mean", 0.),
+        ("level", 0.), ("level", -1.), ("level", [1., 1.]), ("ratio", 0.), ("ratio", None), ("ratio", True))),
+    *(("market", lambda t, s, k=k: s["about"]["engineer"]["fitted"].pop(k), [k]) for k in ("mean", "std", "level", "ratio")),
+    ("market", lambda t, s: s["about"]["engineer"].update(fitted=[1]), ["fitted"]),
+    ("market", lambda t, s: s["about"].update(engineer=None), ["engineer"]),
+    ("market", lambda t, s: s["about"]["recipe"]["backbone"].update(WIDE["backbone"]), ["tensors"]),
+    ("market", lambda t, s: s["about"].update(lab=["market"]), ["lab"]),
+    ("market", lambda t, s: s["about"].update(plugins=[1]), ["plugins[0]"]),
+    ("market", lambda t, s: s["about"].update(config=[1]), ["config"]),
+    ("market", lambda t, s: s["about"]["config"]["model"].update(head={"name": "${oc.env:TOKEN}"}), ["written out"]),
+    ("market", lambda t, s: s["about"]["config"].update(name="${oc.env:TOKEN}"), ["written out"]),
+    ("market", lambda t, s: s["about"].update(recipe={"backbone": {"blocks": [["x"]]}}), []),
+    ("market", lambda t, s: s.update(config=dict(lookback=10**9)), []),
+    ("market", spoil("weight", NAN), ["weight"]), ("market", spoil("bias", float("inf")), ["bias"]), ("signal", spoil("weight", NAN), ["weight"]),
+    ("events", spoil("weight", -float("inf")), ["weight"]), ("events", spoil("x_std", 0.), ["x_std"]), ("events", spoil("x_std", -1.), ["x_std"]),
+    ("events", spoil("x_mean", NAN), ["x_mean"]), ("events", spoil("tokens", 0.), ["tokens"]), ("events", spoil("g_std", NAN), ["g_std"]),
+    *(("signal", lambda t, s, v=v: s["about"]["decision"].update(v), [k]) for k, v in (
+        ("threshold", dict(threshold="half")), ("threshold", dict(threshold=[.5])), ("payoffs", dict(payoffs=[1.])), ("payoffs", dict(payoffs="ab")), ("base_rate", dict(base_rate=3)),
+        ("recalibration", dict(recalibration=[1])))),
+    *(("signal", lambda t, s, v=v: s["about"]["decision"]["recalibration"].update(v), [k]) for k, v in (
+        ("slope", dict(slope=-1.)), ("slope", dict(slope=None)), ("slope", dict(slope="steep")), ("intercept", dict(intercept=[1.])), ("pos_weight", dict(pos_weight="x")),
+        ("pos_weight", dict(pos_weight=0)), ("recalibration", dict(kind=["platt"])), ("rows", dict(rows=-1)), ("rows", dict(rows="many")), ("temperature", dict(kind="temperature")))),
+]
+
+@pytest.mark.parametrize("case", range(len(TAMPERED)))
+def test_a_tampered_model(case, published, tmp_path, token):
+    "Scalers, weights, recalibrations and recipes: refused by name, before memory is taken."
+    name, change, words = TAMPERED[case]
+    folder, made = republished(published[name], tmp_path/"theirs", change), []
+    hook = register_module_parameter_registration_hook(lambda module, key, p: made.append(0 if p is None else p.numel()))
+    try: refused(lambda: load_published(folder), "model.safetensors", *words)
+    finally: hook.remove()
+    assert sum(made) < 12*2**20
+
+def test_one_layer_that_fills_the_memory(published, tmp_path):
+    "No number of it is above four thousand, and together they are 275 GB."
+    folder = republished(published["market"], tmp_path/"theirs", lambda t, s: s["about"]["recipe"]["backbone"].update(
+        d_model=4096, blocks=[{"name": "resconv", "kernel_size": 4095}]))
+    refused(lambda: load_published(folder), "model.safetensors", "tensors")
+
+# numbers that ask for too much
+
+MUCH = [("market", "evaluation.n_boot=100000000"), ("market", "training.processes=1000"), ("market", "evaluation.n_paths=10000000000"), ("signal", "evaluation.n_boot=100000000"),
+        ("signal", "evaluation.random_draws=1000000000"), ("signal", "training.processes=1000"), ("macro", "training.processes=1000"), ("events", "evaluation.n_boot=100000000"),
+        ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000")]
+
+@pytest.mark.parametrize("lab, typed", MUCH, ids=lambda x: x)
+def test_numbers_that_ask_for_too_much(lab, typed):
+    "Refused by the schema, before memory is taken or a process is started."
+    refused(lambda: get_lab(lab).configure([typed]), typed.partition("=")[0].rpartition(".")[2])
+    refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(typed.partition("=")[0].split(".")) + ": " + typed.partition("=")[2] + "}"*(1 + typed.count("."))), "config.yaml")
+
+def test_one_bound_of_processes(): assert MOST["processes"] == PROCESSES

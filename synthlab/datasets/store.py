@@ -23,8 +23,7 @@ import numpy as np
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
-from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, misfit, parse_json, read_bytes, shown,
-                                         within)
+from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, misfit, parse_json, read_bytes, within)
 from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/72_store.ipynb #6557abc6
@@ -159,7 +158,7 @@ def read_manifest(root: Path) -> dict:
         raise StoreError("this is no manifest of a store; generate the store again", path)
     said, version = manifest.pop("sha256", None), manifest.get("version")
     if str(version).split(".")[0] != VERSION.split(".")[0]:
-        raise StoreError(f"the store has layout {shown(version)}, this program reads {VERSION}; generate it again", path)
+        raise StoreError(f"the store has layout {str(version)[:40]}, this program reads {VERSION}; generate it again", path)
     if said != hashlib.sha256(canonical(manifest).encode()).hexdigest():
         raise StoreError("the manifest is not what was written; generate the store again", path)
     if why := misfit(manifest, KINDS): raise no(why)
