@@ -262,17 +262,28 @@ class FeatureEngineer:
         for k, mine in (("name", self.name), ("options", self.options)):
             if state.get(k) != mine:
                 raise ValueError(f"{self.name}: the state has {k} {state.get(k)!r}, not {mine!r}")
-        for k, v in state["fitted"].items():
-            size = self.feature_dim - self.kept if k in ("mean", "std") else 1
-            if np.size(v) != size or not np.isfinite(v).all():
-                raise ValueError(f"{self.name}: {k} in the state is not {size} finite number(s)")
-        self.fitted = dict(state["fitted"])
+        fitted, size = state.get("fitted"), self.feature_dim - self.kept
+        if not isinstance(fitted, dict): raise ValueError(f"{self.name}: fitted in the state is no mapping")
+        own = ("level", "ratio", *(("mean", "std") if size else ())) if type(self).fit is FeatureEngineer.fit else ()
+        for k in own:
+            if fitted and k not in fitted: raise ValueError(f"{self.name}: the state has no {k}; fit it again")
+        for k, v in fitted.items():
+            try: x = np.asarray(v)
+            except ValueError: x = np.array("")                 # lists of different lengths
+            shape = (size,) if k in ("mean", "std") else ()
+            if x.dtype.kind not in "fiu" or x.shape != shape or not np.isfinite(x).all():
+                raise ValueError(f"{self.name}: {k} in the state is not {max(1, *shape, 0)} finite number(s)")
+            if k in ("level", "ratio", "std") and not (x > 0).all():
+                raise ValueError(f"{self.name}: {k} in the state is not above 0")
+        self.fitted = dict(fitted)
         return self
 
 def restore_engineer(
     state: dict         # from `FeatureEngineer.state`, also when read back from JSON
 ) -> FeatureEngineer:
     "The fitted engineer that a state describes."
+    good = isinstance(state, dict) and isinstance(state.get("name"), str) and isinstance(state.get("options"), dict)
+    if not good: raise ValueError("the state of an engineer has a name and options; save it again with state()")
     return create_engineer(state["name"], **state["options"]).load_state(state)
 
 # %% ../../nbs/datasets/10_features.ipynb #449f8674

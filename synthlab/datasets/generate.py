@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import zarr
 from tqdm.auto import tqdm
+from .documents import TEXT, read_document
 from .responses import REGION_RULES, construct_all_splits, validate_splits
 from .store import (ARRAYS, MANIFEST, SPLITS, ResponseStore, StoreError, array_shapes, away, canonical,
                                      config_hash, create_arrays, file_facts, files_in, open_store, publish,
@@ -242,6 +243,7 @@ def grows(
         about = {w: {k: v for k, v in a.items() if k not in ("n", "config_hash", "observables", "description")}
                  for w, a in facts["worlds"].items()}
         return canonical([list(about), about, *(facts[k] for k in ("block", "T", "horizon", "seeds", "splits"))])
+    if {*facts} - {*old}: return False              # whatever it is, it is none of these
     return rest(old) == rest(facts) and all(facts["worlds"][w]["n"] >= a["n"] for w, a in old["worlds"].items())
 
 def keep_blocks(
@@ -343,7 +345,7 @@ def prepare(
 ) -> None:
     "Leave work on this data set as it is; begin it, if there is none."
     at = folder/"plan.json"
-    try: old = json.loads(at.read_bytes())
+    try: old = read_document(at, dict(config_hash=TEXT), ValueError)
     except (OSError, ValueError): old = None
     if old is not None and old["config_hash"] != facts["config_hash"] and not overwrite:
         raise StoreError("work on a data set of another configuration lies here; go on with its arguments, give "
@@ -396,7 +398,7 @@ def generate_dataset(
             raise StoreError("this folder holds something else than a store; give another", root)
         if not overwrite:
             old = read_manifest(root)
-            if old["config_hash"] == facts["config_hash"]:
+            if old.get("config_hash") == facts["config_hash"]:
                 try: verify_store(root, "full"); return open_store(root)
                 except StoreError: pass             # what is harmed is made again, the rest is kept
             elif not grows(old, facts):

@@ -11,10 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-from .config import as_override
+from .config import as_override, parse_yaml, read_text
 from ..metrics.wording import nearest
 from ..models.registry import ConfigError
 
@@ -34,13 +31,8 @@ def read_profiles(
     path: Path,
 ) -> dict[str, Any]:                    # name -> settings
     "What a file of profiles says."
-    if path.stat().st_size > PROFILES_LIMIT: raise ConfigError(f"{path} is too large for a file of profiles")
-    text = path.read_text()
-    if "${" in text or "&" in text: raise ConfigError(f"{path}: values are written out, without ${{…}} and anchors")
-    try: found = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (OmegaConfBaseException, YAMLError, ValueError) as e:
-        raise ConfigError(f"{path} is no YAML: {str(e).splitlines()[0]}") from None
-    if isinstance(found, dict) and all(isinstance(v, dict) for v in found.values()): return found
+    found = parse_yaml(read_text(path, PROFILES_LIMIT), str(path), PROFILES_LIMIT)
+    if all(isinstance(v, dict) for v in found.values()): return found
     raise ConfigError(f"{path}: write a name, and settings below it, such as device: cuda")
 
 # %% ../../nbs/experiments/13_profiles.ipynb #e7e8782a

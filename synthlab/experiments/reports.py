@@ -20,7 +20,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ..datasets.packages import missing
-from .config import PACKAGE, check_parameters
+from ..datasets.documents import TEXT, misfit, parse_json
+from .config import PACKAGE, check_parameters, read_text
 from .experiment import conclusion, open_run
 from .lab import Lab, get_lab
 from .runs import list_runs
@@ -277,8 +278,11 @@ def typed(
     folder: str | Path,             # of a run
 ) -> list[str]:                     # `name=value` each
     "The overrides that a run was started with."
-    lines = (Path(folder)/"overrides.yaml").read_text().splitlines()
-    return [json.loads(line[2:]) for line in lines if line.startswith("- ")]
+    path = Path(folder)/"overrides.yaml"
+    def no(why): return ConfigError(f"{path} is not what was typed: {why}")
+    found = [parse_json(line[2:], no) for line in read_text(path).splitlines() if line.startswith("- ")]
+    if why := misfit(found, [TEXT]): raise no(why)
+    return found
 
 # %% ../../nbs/experiments/25_reports.ipynb #d662d6ac
 def parse_parameters(

@@ -7,17 +7,17 @@ validation: whoever searches by the test has none left."""
 __all__ = ['Choice', 'Between', 'read_space', 'validation_score', 'proposal', 'run_search']
 
 # %% ../../nbs/experiments/35_search.ipynb #2e1562b0
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from ..datasets.documents import NAMES
 from ..datasets.packages import need
 from .config import as_override
 from .experiment import check_begun
 from .lab import Lab, get_lab
-from .runs import Run
+from .runs import Run, read_said
 from .settings import read_value
 from .sweeps import Sweep, new_folder, run_variant, save_results
 from .tasks import sentence
@@ -93,8 +93,7 @@ def proposal(
 # %% ../../nbs/experiments/35_search.ipynb #3cf316c9
 def _record(folder: Path) -> dict[str, Any]:
     "What a search has written down about itself."
-    path = folder/"search.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_said(folder/"search.json", NAMES)
 
 def run_search(
     lab: str | Lab,                         # which laboratory

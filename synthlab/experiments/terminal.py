@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from ..metrics.wording import nearest
-from .experiment import load_model
+from .experiment import load_model, run_config
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run
 from .runs import list_runs
@@ -44,7 +44,7 @@ def show_result(
     "Tables, conclusion and place of a run."
     source = lambda config: OmegaConf.select(config, "data.source")
     kept, asked = result["lab"].keeps(result["config"]), source(OmegaConf.structured(result["config"]))
-    own = source(OmegaConf.create(result["run"].config())) if kept else asked
+    own = source(OmegaConf.structured(run_config(result["run"], result["lab"]))) if kept else asked
     if own != asked: print(f"trained on {own}, tested on {asked}\n")
     for caption, table in result["lab"].tables(result).items(): print(f"{caption}\n\n{as_text(table)}\n")
     print(result["metrics"].get("conclusion", "").replace("**", ""))

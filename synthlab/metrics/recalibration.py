@@ -50,6 +50,8 @@ def fit_temperature(
     return float(1/optimize.brentq(slope, low, high, xtol=1e-12/size))
 
 # %% ../../nbs/metrics/42_recalibration.ipynb #08108ab8
+def _is_number(x): return isinstance(x, int | float | np.number) and not isinstance(x, bool)
+
 def _sigmoid(z): return torch.sigmoid(z) if isinstance(z, Tensor) else special.expit(z)
 
 class Recalibration:
@@ -59,7 +61,7 @@ class Recalibration:
     def __init__(self,
         pos_weight: float = 1.,                     # of the training loss, > 0; its logarithm is taken off every logit
     ):
-        if not 0 < pos_weight < math.inf:
+        if not (_is_number(pos_weight) and 0 < pos_weight < math.inf):
             raise ValueError(f"pos_weight is {pos_weight}; give the weight of the positives in the loss, > 0")
         self.pos_weight, self.rows, self.fitted = float(pos_weight), 0, {}
 
@@ -157,7 +159,7 @@ def create_recalibration(
     pos_weight: float = 1., # of the training loss, > 0
 ) -> Recalibration:         # not fitted yet
     "The recalibration that a configuration names."
-    if kind not in RECALIBRATION_KINDS:
+    if not isinstance(kind, str) or kind not in RECALIBRATION_KINDS:
         raise ValueError(f"no recalibration is called {kind!r}; {nearest(kind, RECALIBRATION_KINDS)}")
     return RECALIBRATION_KINDS[kind](pos_weight)
 
@@ -165,7 +167,10 @@ def restore_recalibration(
     state: dict,            # of `Recalibration.state`
 ) -> Recalibration:
     "A fitted recalibration from its state."
+    if not isinstance(state, dict): raise ValueError("the state of a recalibration is no mapping; save it with state()")
     new = create_recalibration(state.get("kind"), state.get("pos_weight", math.nan))
+    if "rows" in state and not (isinstance(state["rows"], int) and 0 <= state["rows"] < 2**53):
+        raise ValueError(f"rows is no count in the state of a {new.kind} recalibration; fit it again")
     wanted = {"kind", "pos_weight", "rows", *(new.shape if state.get("rows") else ())}
     if set(state) != wanted:
         raise ValueError(f"the state of a {new.kind} recalibration has {', '.join(sorted(wanted))}, this one "
@@ -173,7 +178,8 @@ def restore_recalibration(
     if not state["rows"]: return new
     new.rows = int(state["rows"])
     for k, many in new.shape.items():
-        if isinstance(state[k], list) != many or not np.isfinite(np.asarray(state[k], float)).all():
+        values = state[k] if many else [state[k]]
+        if not isinstance(values, list) or not all(_is_number(v) and -1e300 < v < 1e300 for v in values):
             raise ValueError(f"{k} is damaged in the state of a {new.kind} recalibration; fit it again")
         new.fitted[k] = [float(v) for v in state[k]] if many else float(state[k])
     if not new.check():

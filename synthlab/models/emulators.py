@@ -21,6 +21,7 @@ from .emulator_domain import Domain, world_domain
 class KnownWorlds(nn.Module):
     "Which worlds a network knows, and in which units it learns them."
     states_spread = True                    # whether `respond` gives pairs, so that there are bands to calibrate
+    positive, unknown = ("scale", "history_scale"), ("band_",)      # numbers above 0, and those that are learnt last
 
     def __init__(self,
         worlds: Sequence[str] | Mapping[str, Mapping],  # names, or names to options of `get_world`

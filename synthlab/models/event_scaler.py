@@ -48,6 +48,7 @@ def columns_of(
 # %% ../../nbs/models/80_event_scaler.ipynb #c4648e82
 class EventScaler(nn.Module):
     "Raw units to columns of size one and back; learnt from training particles, padding left out."
+    positive = "x_std", "g_std", "tokens"
     def __init__(self,
         layout: EventLayout,                # which columns there are
         heavy: tuple[str, ...] = HEAVY,     # features that are taken in logs

@@ -27,6 +27,7 @@ class Standardised(Emulator):
             lower, upper = world.parameters.box()
             self.register_buffer(f"centre_{name}", ((lower + upper)/2).float())
             self.register_buffer(f"spread_{name}", ((upper - lower)/2).float())
+        self.positive = (*self.positive, *(f"spread_{name}" for name in self.worlds))
 
     def prepare(self, theta, world):
         "Mean and standard deviation of the training parameters become the units."

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
-from .processes import World
+from .processes import PROCESSES, World
 
 # %% ../../nbs/trainers/27_steps.ipynb #8216bb12
 @dataclass
@@ -58,7 +58,8 @@ RULES = dict(
     lr_floor=("a number from 0 to 1", lambda v: 0 <= v <= 1), grad_clip=NOT_NEGATIVE,
     accumulate=whole(1), precision=one_of("float32", "bf16"), patience=whole(0),
     min_delta=NOT_NEGATIVE, seed=whole(0), on_nonfinite=one_of("stop", "skip"), log_every=whole(0),
-    checkpoint_steps=whole(0), checkpoint_seconds=POSITIVE, processes=whole(1))
+    checkpoint_steps=whole(0), checkpoint_seconds=POSITIVE,
+    processes=(f"a whole number from 1 to {PROCESSES}", lambda v: isinstance(v, int) and 1 <= v <= PROCESSES))
 
 # %% ../../nbs/trainers/27_steps.ipynb #0462f4cd
 def seeds_of(

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from sklearn.model_selection import StratifiedKFold
 from threadpoolctl import threadpool_limits
 from ...datasets.events import EventError, Events, find_name, join_events
+from ...experiments.config import parse_yaml
 from ...experiments.moments import discover_runs
 from ...experiments.runs import RunFolder
 from .baselines import (FOLDS, baseline_scores, create_boosting, event_table, known_scores,
@@ -116,7 +117,8 @@ def signal_scan(
         run = RunFolder(folder)
         result = run.result
         if run.status != "done" or "anomalies" not in result: continue
-        share = float(OmegaConf.select(OmegaConf.create(run.config()), "data.contamination", default=0.))
+        config = OmegaConf.create(parse_yaml(run.config(), f"{folder}/config.yaml"))
+        share = float(OmegaConf.select(config, "data.contamination", default=0.))
         train = result["events"]["train"]
         hidden = sum(n for name, n in train.items() if name not in result["background"])
         for r in result["anomalies"]:

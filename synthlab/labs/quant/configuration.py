@@ -23,11 +23,8 @@ from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
-import yaml
 from sklearn.base import clone
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from ...experiments.config import CONF
+from ...experiments.config import CONF, parse_yaml, read_text
 from ...models.registry import ConfigError, check_options, create, plain_config, registry
 from ...models.strategies import STRATEGIES, Strategy, use_maker
 from ...trainers.family_files import family_class
@@ -65,21 +62,7 @@ def read_plain(
     "A mapping of plain values from a file."
     path = Path(path)
     if not path.is_file(): raise ConfigError(f"there is no file {path}")
-    if path.stat().st_size > MAX_FILE:
-        raise ConfigError(f"{path.name} has more than {MAX_FILE:,} bytes; that is no configuration")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(token, yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)):
-            raise ConfigError(f"{path.name}: write values out, without anchors (*name) and tags (!name)")
-        found = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as e:
-        mark = getattr(e, "problem_mark", None)
-        what = getattr(e, "problem", None) or str(e).splitlines()[0]
-        line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path.name} cannot be read as YAML{line}: {what}") from None
-    if "${" in text: raise ConfigError(f"{path.name}: a value is written out, not interpolated (${{…}})")
-    if not isinstance(found, dict): raise ConfigError(f"{path.name} holds a list; write name: value")
-    return plain_config(found, path.name)
+    return plain_config(parse_yaml(read_text(path, MAX_FILE), path.name, MAX_FILE), path.name)
 
 # %% ../../../nbs/labs/quant/12_configuration.ipynb #b1fb46be
 SPELLINGS = (

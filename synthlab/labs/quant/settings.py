@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from ...datasets.panels import TARGETS
 from ...datasets.targets import parse_target
-from ...experiments.settings import ExperimentConfig, at_least, check_level
+from ...experiments.settings import MOST, ExperimentConfig, at_least, check_level
 from ...metrics.positions import KINDS
 
 # %% ../../../nbs/labs/quant/10_settings.ipynb #e03e4d01
@@ -107,6 +107,7 @@ class QuantConfig(ExperimentConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.jobs < 0: raise ValueError(f"jobs is {self.jobs}; use 1 or more, or 0 for what this machine has")
+        if self.jobs > MOST["processes"]: raise ValueError(f"jobs is {self.jobs:,}; use {MOST['processes']} or fewer")
 
 # %% ../../../nbs/labs/quant/10_settings.ipynb #0518c15a
 QUANT_KNOBS = dict(    # everyday name -> setting

@@ -1,0 +1,385 @@
+"""Documents whose digest is right and whose contents are not.
+
+R25 tampered scalers and weights, R27 every field of every kind of document: of another kind, missing, negative, huge, nested, interpolated."""
+import hashlib, json, random, re, shutil, struct, time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest, torch, yaml
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+import tiny
+from tiny import cases
+from synthlab.datasets.generate import generate_dataset
+from synthlab.datasets.response_batches import IRFDataset
+from synthlab.datasets.store import ARRAYS, StoreError, canonical, file_facts, open_store
+from synthlab.experiments.config import read_yaml, to_schema
+from synthlab.experiments.experiment import open_run, run_config
+from synthlab.experiments.lab import get_lab
+from synthlab.experiments.moments import load_runs, run_moments, run_scalars
+from synthlab.experiments.profiles import read_profiles
+from synthlab.experiments.publish import load_published
+from synthlab.experiments.reports import typed
+from synthlab.experiments.runs import Run, list_runs
+from synthlab.experiments.settings import MOST, read_value
+from synthlab.experiments.sweeps import Sweep, newest_sweep
+from synthlab.experiments.variants import Variant
+from synthlab.labs.quant.configuration import read_plain
+from synthlab.models.registry import ConfigError
+from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
+from synthlab.trainers.facts import plain
+from synthlab.trainers.processes import PROCESSES
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")/"run"
+    tiny.train(folder)
+    return folder
+
+def model(): return tiny.Regression().model.state_dict()
+
+# headers of checkpoints
+
+def rewritten(path, change):
+    "A checkpoint with another header, sealed again; a digest that the change has set stays."
+    data = path.read_bytes()
+    length, = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + length])
+    own = json.loads(header["__metadata__"]["synthlab"])
+    change(header, own)
+    sealed = own.get("sha256") is not None and not own.pop("kept", False)
+    if sealed: own["sha256"] = "0"*64
+    header["__metadata__"]["synthlab"] = json.dumps(own)
+    raw = json.dumps(header).encode()
+    raw += b" "*(-len(raw) % 8)
+    data = struct.pack("<Q", len(raw)) + raw + data[8 + length:]
+    if sealed: data = data.replace(b"0"*64, hashlib.sha256(data).hexdigest().encode(), 1)
+    path.write_bytes(data)
+
+def first(header): return header[next(k for k in header if k.startswith("model/layers.0.weight"))]
+
+HEADERS = {     # what is wrong, and the field that the sentence names
+    "no shape": (lambda h, o: first(h).pop("shape"), "shape"),
+    "dtype is a list": (lambda h, o: first(h).update(dtype=["F32"]), "dtype"),
+    "an unknown dtype": (lambda h, o: first(h).update(dtype="F31"), "dtype"),
+    "shape is a number": (lambda h, o: first(h).update(shape=3), "shape"),
+    "shape of true": (lambda h, o: first(h).update(shape=[True, 24]), "shape"),
+    "a negative shape": (lambda h, o: first(h).update(shape=[-8, -3]), "shape"),
+    "offsets of text": (lambda h, o: first(h).update(data_offsets=["0", "96"]), "data_offsets"),
+    "three offsets": (lambda h, o: first(h).update(data_offsets=[0, 96, 96]), "data_offsets"),
+    "a tensor is a list": (lambda h, o: h.update({"model/layers.0.weight": [1]}), "layers.0.weight"),
+    "lone surrogates as digest": (lambda h, o: o.update(sha256="\ud800"*64, kept=True), "sha256"),
+    "digest of another kind": (lambda h, o: o.update(sha256=["0"]*64, kept=True), "sha256"),
+    "a tensor called by half a character": (lambda h, o: h.update({"model/\ud800": h.pop("model/layers.0.weight")}), "ud800"),
+    "about is a list": (lambda h, o: o["state"].update(about=[1]), "about"),
+    "config is text": (lambda h, o: o["state"].update(config="lr"), "config"),
+    "step is text": (lambda h, o: o["state"].update(step="many"), "step"),
+    "epoch is true": (lambda h, o: o["state"].update(epoch=True), "epoch"),
+    "position below 0": (lambda h, o: o["state"].update(position=-1), "position"),
+    "best is a number": (lambda h, o: o["state"].update(best=.1), "best"),
+    "best without score": (lambda h, o: o["state"]["best"].pop("score"), "best"),
+    "stale is null": (lambda h, o: o["state"].update(stale=None), "stale"),
+    "sums is a mapping": (lambda h, o: o["state"].update(sums={}), "sums"),
+    "sums are no numbers": (lambda h, o: o["state"].update(sums=[["loss", "many"]]), "sums"),
+    "facts without rows": (lambda h, o: o["state"]["facts"].pop("rows"), "facts.rows"),
+    "fewer rows than none": (lambda h, o: o["state"]["facts"].update(rows=-3), "facts.rows"),
+    "facts is null": (lambda h, o: o["state"].update(facts=None), "facts"),
+    "a format as long as a book": (lambda h, o: o.update(format="x"*10**6), "format"),
+}
+
+@pytest.mark.parametrize("what", HEADERS)
+def test_a_header_that_lies(what, trained, tmp_path):
+    "File and field in one sentence, and the training goes on from the other checkpoint."
+    change, field = HEADERS[what]
+    shutil.copytree(trained, tmp_path/"run")
+    last = tmp_path/"run/checkpoints/last.safetensors"
+    rewritten(last, change)
+    with pytest.warns(UserWarning, match="going on from best") as told: tiny.train(tmp_path/"run")
+    said, = (str(w.message) for w in told if "going on" in str(w.message))
+    assert "last.safetensors" in said and field in said and len(said) < 500 and "\n" not in said
+    assert tiny.differs(tiny.left_by(tmp_path/"run"), tiny.left_by(trained)) == []
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16, torch.uint32, torch.uint64, torch.complex64, torch.bool,
+                                   torch.float8_e8m0fnu, torch.complex128], ids=str)
+def test_what_is_saved_can_be_loaded(dtype, tmp_path):
+    "Of every type of numbers: it comes back, or it is refused when it is saved."
+    tensors = {"model/w": torch.zeros(4).to(dtype)}
+    try: save_checkpoint(tmp_path/"a.safetensors", tensors, {})
+    except ValueError as error: assert "model/w" in str(error) and str(dtype) in str(error); return
+    found, _ = load_checkpoint(tmp_path/"a.safetensors", {"w": tensors["model/w"]})
+    assert found["model/w"].dtype == dtype
+
+# configurations
+
+DOORS = "token: ${oc.env:TOKEN}", "name: ${oc.env:TOKEN}", "name: 'a ${oc.env:TOKEN} b'", "model: {head: {name: '${oc.env:TOKEN}'}}", \
+        "model: {backbone: {blocks: [a, [{b: '${oc.env:TOKEN}'}]]}}", "data: {assets: ['${oc.env:TOKEN}']}", 'name: "$\\x7boc.env:TOKEN}"', \
+        "model: {'${oc.env:TOKEN}': 1}", "data: {source: '${data.assets}'}", "runs: ${name}"
+
+def refused(call, *words):
+    "The sentence with which the house refuses; nothing of the environment is in it."
+    with pytest.raises((ConfigError, CheckpointError, StoreError)) as told: call()
+    said = str(told.value)
+    assert type(told.value) in (ConfigError, CheckpointError, StoreError) and "s3cret" not in said and "\n" not in said and len(said) < 700, said
+    for word in words: assert word in said, said
+    return said
+
+@pytest.fixture
+def token(monkeypatch): monkeypatch.setenv("TOKEN", "s3cret")
+
+@pytest.mark.parametrize("text", DOORS)
+def test_nothing_is_resolved(text, token, tmp_path):
+    "A run's own configuration, a published one and a family's: a value is written out."
+    schema = get_lab("market").schema
+    refused(lambda: read_yaml(schema, text), "written out")
+    if "token" not in text: refused(lambda: to_schema(schema, yaml.safe_load(text)), "written out")
+    (tmp_path/"config.yaml").write_text(text)
+    (tmp_path/"status.json").write_text('{"status": "done", "lab": "market"}')
+    refused(lambda: run_config(*open_run(tmp_path)), f"{tmp_path}/config.yaml", "written out")
+    refused(lambda: read_plain(tmp_path/"config.yaml"), "config.yaml", "written out")
+    refused(lambda: read_profiles(tmp_path/"config.yaml"), "config.yaml", "written out")
+
+def laughs(n=9): return "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{','.join([f'*a{i}']*9)}]\n" for i in range(n))
+
+YAMLS = {"aliases": (laughs(), "anchors"), "itself": ("name: &a [*a]", "anchors"), "brackets": ("model: " + "["*3000 + "]"*3000, "deep"),
+         "brackets that stay open": ("["*200_000, "deep"), "braces": ("{a: "*3000 + "}"*3000, "deep"), "dashes": ("- "*3000, "deep"),
+         "a tag": ("name: !!python/object/apply:pathlib.Path [x]", "tags"), "a long text": ("name: " + "x"*2_000_000, "bytes"),
+         "many values": ("model: {a: [" + "1,"*60_000 + "]}", "values"), "a number of many digits": ("name: " + "1"*20_000, "config.yaml"),
+         "a list": ("- 1", "name: value"), "nothing to read": ("\0", "config.yaml")}
+
+@pytest.mark.parametrize("what", YAMLS)
+def test_yaml_is_bounded(what, tmp_path):
+    "Seconds and memory that a person would not notice, and one sentence, at every door."
+    text, why = YAMLS[what]
+    (tmp_path/"config.yaml").write_text(text)
+    (tmp_path/"status.json").write_text('{"status": "done", "lab": "market"}')
+    began = time.process_time()
+    refused(lambda: run_config(*open_run(tmp_path)), "config.yaml", why)
+    refused(lambda: read_plain(tmp_path/"config.yaml"), "config.yaml")
+    refused(lambda: read_profiles(tmp_path/"config.yaml"), "config.yaml")
+    refused(lambda: read_value(text))
+    assert time.process_time() - began < 20
+
+# what a run, a sweep and a store say
+
+@pytest.fixture(scope="module")
+def sweep(trained, tmp_path_factory):
+    "A sweep with one finished run, made by hand: every document that a run leaves."
+    folder = tmp_path_factory.mktemp("sweeps")/"s"
+    shutil.copytree(trained, folder/"a")
+    with Run.create(folder, "market", "b", folder=folder/"b"): pass
+    for name in "config.yaml", "overrides.yaml", "status.json": shutil.copy(folder/"b"/name, folder/"a")
+    (folder/"a/config.yaml").write_text("name: a\n")
+    (folder/"a/overrides.yaml").write_text('- "training.lr=0.1"\n')
+    Run(folder/"a").write_result(dict(crps=1.5, test_from="2020-01-01", parameters=5, conclusion="It is.", notes=[], windows=3,
+                                      baselines=dict(constant=dict(crps=2., skill=.1, skill_interval=[0., .2], p_value=.1))))
+    Sweep.write(get_lab("market"), [Variant("a", ["training.lr=0.1"], {"training.lr": "0.1"})], folder)
+    return folder
+
+def read_run(folder):
+    "All doors that read a run."
+    for call in (lambda: list_runs(folder.parent), lambda: run_moments(folder), lambda: run_scalars(folder), lambda: load_runs(folder.parent),
+                 lambda: run_config(*open_run(folder)), lambda: Sweep(folder.parent).table, lambda: tiny.Facts(folder/"facts").position(),
+                 lambda: newest_sweep("market", folder.parents[1]), lambda: typed(folder)): call()
+
+SAYINGS = {     # file, what it says instead, and words of the sentence
+    "status is a list": ("a/status.json", "[]", ["status.json", "mapping"]),
+    "status is unknown": ("a/status.json", '{"status": "fine", "lab": "market"}', ["status.json", "status", "fine"]),
+    "lab is a list": ("a/status.json", '{"status": "done", "lab": ["market"]}', ["status.json", "lab"]),
+    "owner is text": ("a/status.json", '{"status": "done", "lab": "market", "owner": "me"}', ["status.json", "owner"]),
+    "plugins without names": ("a/status.json", '{"status": "done", "lab": "market", "plugins": [1]}', ["status.json", "plugins[0]"]),
+    "half a character": ("a/status.json", '{"status": "done", "lab": "\\ud800"}', ["status.json", "lab"]),
+    "status cut off": ("a/status.json", '{"status": "do', ["status.json", "no JSON"]),
+    "result is a list": ("a/result.json", "[1]", ["result.json", "mapping"]),
+    "result is no JSON": ("a/result.json", '{"crps": NaN}', ["result.json", "no JSON"]),
+    "a huge score": ("a/result.json", '{"crps": 1' + "0"*400 + "}", ["result.json", "crps"]),
+    "a score of text": ("a/result.json", '{"crps": "low"}', ["result.json"]),
+    "no baselines": ("a/result.json", '{"crps": 1.5}', ["result.json", "baselines"]),
+    "an event of a list": ("a/facts/events.jsonl", "[]\n", ["events.jsonl", "[0]"]),
+    "an event without a name": ("a/facts/events.jsonl", '{"time": "now"}\n', ["events.jsonl", "event"]),
+    "an epoch of text": ("a/facts/events.jsonl", '{"event": "epoch", "time": "now", "epoch": "one"}\n', ["events.jsonl", "epoch"]),
+    "two events a line": ("a/facts/events.jsonl", '{"event": "a", "time": "b"}, {"event": "a", "time": "b"}\n', ["events.jsonl", "line"]),
+    "brackets": ("a/facts/events.jsonl", "["*100_000 + "\n", ["events.jsonl"]),
+    "words among numbers": ("a/facts/scalars.csv", "step,epoch,val_squared_error\n1,1,low\n", ["scalars.csv", "val_squared_error"]),
+    "a short row": ("a/facts/scalars.csv", "step,epoch,val_squared_error\n1\n", ["scalars.csv", "row 1"]),
+    "an endless epoch": ("a/facts/scalars.csv", "step,epoch,val_squared_error\n1,inf,1\n", ["scalars.csv", "epoch"]),
+    "meta is a list": ("a/facts/meta.json", "[]", ["meta.json", "mapping"]),
+    "a configuration of text": ("a/facts/meta.json", '{"config": "lr"}', ["meta.json", "config"]),
+    "a recipe that is a list": ("a/facts/meta.json", '{"about": {"recipe": [1]}}', ["meta.json", "recipe"]),
+    "typed is a number": ("a/overrides.yaml", "- 5\n", ["overrides.yaml"]),
+    "typed is no JSON": ("a/overrides.yaml", "- {\n", ["overrides.yaml"]),
+    "a sweep of a list": ("sweep.json", "[]", ["sweep.json", "mapping"]),
+    "a sweep without variants": ("sweep.json", '{"lab": "market"}', ["sweep.json", "variants"]),
+    "a variant without a name": ("sweep.json", '{"lab": "market", "variants": [{"overrides": [], "values": {}}]}', ["sweep.json", "variants[0].name"]),
+    "a variant elsewhere": ("sweep.json", '{"lab": "market", "variants": [{"name": "../../x", "overrides": [], "values": {}}]}', ["sweep.json", "variants[0].name"]),
+    "a variant of numbers": ("sweep.json", '{"lab": "market", "variants": [{"name": "a", "overrides": [1], "values": {}}]}', ["sweep.json", "overrides[0]"]),
+}
+
+@pytest.mark.parametrize("what", SAYINGS)
+def test_what_a_run_says(what, sweep, tmp_path):
+    "File and field in one sentence."
+    shutil.copytree(sweep, tmp_path/"s")
+    read_run(tmp_path/"s/a")
+    file, text, words = SAYINGS[what]
+    (tmp_path/"s"/file).write_text(text)
+    refused(lambda: read_run(tmp_path/"s/a"), *words)
+
+def test_a_broken_run_hides_no_other(sweep, tmp_path):
+    "In the table of all runs, and among sweeps."
+    shutil.copytree(sweep, tmp_path/"s")
+    (tmp_path/"s/a/status.json").write_text("[]")
+    assert list_runs(tmp_path/"s").name.tolist()[-1] == "b"
+    (tmp_path/"t").mkdir(); (tmp_path/"t/sweep.json").write_text("[]")
+    assert newest_sweep("market", tmp_path).name == "s"
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return generate_dataset(tmp_path_factory.mktemp("stores")/"s", ["lss"], 20, T=4, horizon=3, block=10, progress=False).root
+
+def resealed(root, change=lambda manifest: None, splits=None):
+    "A store whose manifest, or whose splits, say something else, sealed again."
+    if splits is not None: (root/"lss/splits.json").write_text(splits)
+    manifest = json.loads((root/"manifest.json").read_text())
+    if splits is not None: manifest["files"]["lss/splits.json"] = file_facts(root/"lss/splits.json")
+    manifest = change(manifest) or manifest
+    manifest.pop("sha256")
+    (root/"manifest.json").write_text(json.dumps(manifest | dict(sha256=hashlib.sha256(canonical(manifest).encode()).hexdigest())))
+
+def read_store(root):
+    "Everything that a store gives."
+    store = open_store(root)
+    repr(store)
+    for world in store.worlds:
+        store.splits(world)
+        for name in ARRAYS: store.read(world, name)
+    IRFDataset(store, split="train").get_world_info("lss")
+    return store
+
+def put(*path, to):
+    "A change that sets a field."
+    def change(document):
+        at = document
+        for name in path[:-1]: at = at[name]
+        if to is ...: del at[path[-1]]
+        else: at[path[-1]] = to
+    return change
+
+SHARD = "lss/theta.zarr/c/0/0"
+MANIFESTS = [("block", -2), ("block", 0), ("block", 2**40), ("block", 1.5), ("block", True), ("block", "10"), ("block", None), ("block", ...), ("block", 20), ("block", 2),
+             ("worlds", "lss", "n", -1), ("worlds", "lss", "n", 2**50), ("worlds", "lss", "n", "20"), ("worlds", "lss", "n", ...), ("worlds", "lss", "n", 1000), ("worlds", ...),
+             ("worlds", ["lss"]), ("worlds", "lss", 5), ("worlds", "lss", "shapes", {}), ("worlds", "lss", "shapes", "theta", [-1]), ("worlds", "lss", "shapes", "theta", [2**60]),
+             ("worlds", "lss", "shapes", "theta", 36), ("worlds", "lss", "shapes", "theta", [18, 2]), ("worlds", "lss", "shapes", "irfs", [1, 1, 1]),
+             ("worlds", "lss", "parameters", "names", 3), ("worlds", "lss", "parameters", "lower", ["a"]), ("worlds", "lss", "shocks", []), ("files", ...), ("files", []),
+             ("files", SHARD, ...), ("files", SHARD, {}), ("files", SHARD, "bytes", "many"), ("files", SHARD, "bytes", -1), ("files", SHARD, "sha256", None), ("files", SHARD, 7),
+             ("horizon", "far"), ("T", -3), ("version", [1]), ("config_hash", {})]
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: "-".join(map(str, path)))
+def test_a_manifest_that_lies(path, store, tmp_path):
+    "Sealed again: file and field in one sentence, before an array is allocated."
+    root = Path(shutil.copytree(store, tmp_path/"s"))
+    resealed(root); read_store(root)
+    resealed(root, put(*path[:-1], to=path[-1]))
+    refused(lambda: read_store(root), str(root))
+
+@pytest.mark.parametrize("text", ["[]", "{}x", '{"train": 3}', '{"train": [-1]}', '{"train": [20]}', '{"train": [1.5]}', '{"train": ["1"]}', '{"train": [[1]]}', '{"train": [1, 1]}',
+                                  '{"train": [true]}', '{"train": [99999999999999999999]}', '{"train": null}', '{"\\ud800": [1]}', "["*100_000])
+def test_splits_that_lie(text, store, tmp_path):
+    "Draws that are there, each once."
+    root = Path(shutil.copytree(store, tmp_path/"s"))
+    resealed(root, splits=text)
+    refused(lambda: read_store(root), "splits.json")
+
+# published models
+
+def toy(name, *typed):
+    "What a lab would train, before it does: the model, and the words of its checkpoint."
+    lab = get_lab(name)
+    config = lab.configure([*typed, "tracking.mode=disabled"])
+    training = lab.parts(config, lab.load(config, quiet=True))[0].training
+    about = training.about | dict(config=plain(asdict(config)), run="20260101-000000_toy")
+    return training.objective.model, dict(about=plain(about), config=plain(asdict(training.config)), epoch=1)
+
+DECISION = dict(recalibration=dict(kind="platt", pos_weight=1., rows=50, slope=1.2, intercept=.1), threshold=.5, payoffs=[.01, -.01], base_rate=.3)
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    "A published file of each of three labs, untrained."
+    folder, made = tmp_path_factory.mktemp("published"), {}
+    for name, typed in (("market", ["data=mock", "model=linear"]), ("signal", ["data.source=mock"]), ("events", ["data.n=64"])):
+        model, state = toy(name, *typed)
+        if name == "signal": state["about"]["decision"] = DECISION
+        (folder/name).mkdir()
+        made[name] = save_checkpoint(folder/name/"model.safetensors", {f"model/{k}": v for k, v in model.state_dict().items()}, state)
+        assert load_published(folder/name)[1]["lab"] == name
+    return made
+
+def republished(path, folder, change):
+    "The same file with other words or numbers, sealed again."
+    tensors, state = load_checkpoint(path)
+    change(tensors, state)
+    folder.mkdir()
+    return save_checkpoint(folder/"model.safetensors", tensors, state).parent
+
+def first_of(tensors, ending): return next(k for k in tensors if k.endswith(ending))
+def spoil(ending, value):
+    def change(tensors, state):
+        k = first_of(tensors, ending)
+        tensors[k] = tensors[k].clone(); tensors[k].view(-1)[0] = value
+    return change
+
+MANY = [0.], [-1.], [[1.]], ["1"], [None]       # as often as there are features
+NAN, WIDE = float("nan"), {"backbone": {"d_model": 256, "blocks": ["lstm"]*60}}
+TAMPERED = [    # lab, change, words of the sentence
+    *(("market", lambda t, s, k=k, v=v: s["about"]["engineer"]["fitted"].update({k: v*len(s["about"]["engineer"]["fitted"][k]) if v in MANY else v}), [k]) for k, v in (
+        ("std", [0.]), ("std", [-1.]), ("std", [1., 1.]), ("std", "wide"), ("std", None), ("std", [[1.]]), ("std", ["1"]), ("mean", [None]), ("mean", 0.),
+        ("level", 0.), ("level", -1.), ("level", [1., 1.]), ("ratio", 0.), ("ratio", None), ("ratio", True))),
+    *(("market", lambda t, s, k=k: s["about"]["engineer"]["fitted"].pop(k), [k]) for k in ("mean", "std", "level", "ratio")),
+    ("market", lambda t, s: s["about"]["engineer"].update(fitted=[1]), ["fitted"]),
+    ("market", lambda t, s: s["about"].update(engineer=None), ["engineer"]),
+    ("market", lambda t, s: s["about"]["recipe"]["backbone"].update(WIDE["backbone"]), ["tensors"]),
+    ("market", lambda t, s: s["about"].update(lab=["market"]), ["lab"]),
+    ("market", lambda t, s: s["about"].update(plugins=[1]), ["plugins[0]"]),
+    ("market", lambda t, s: s["about"].update(config=[1]), ["config"]),
+    ("market", lambda t, s: s["about"]["config"]["model"].update(head={"name": "${oc.env:TOKEN}"}), ["written out"]),
+    ("market", lambda t, s: s["about"]["config"].update(name="${oc.env:TOKEN}"), ["written out"]),
+    ("market", lambda t, s: s["about"].update(recipe={"backbone": {"blocks": [["x"]]}}), []),
+    ("market", lambda t, s: s.update(config=dict(lookback=10**9)), []),
+    ("market", spoil("weight", NAN), ["weight"]), ("market", spoil("bias", float("inf")), ["bias"]), ("signal", spoil("weight", NAN), ["weight"]),
+    ("events", spoil("weight", -float("inf")), ["weight"]), ("events", spoil("x_std", 0.), ["x_std"]), ("events", spoil("x_std", -1.), ["x_std"]),
+    ("events", spoil("x_mean", NAN), ["x_mean"]), ("events", spoil("tokens", 0.), ["tokens"]), ("events", spoil("g_std", NAN), ["g_std"]),
+    *(("signal", lambda t, s, v=v: s["about"]["decision"].update(v), [k]) for k, v in (
+        ("threshold", dict(threshold="half")), ("threshold", dict(threshold=[.5])), ("payoffs", dict(payoffs=[1.])), ("payoffs", dict(payoffs="ab")), ("base_rate", dict(base_rate=3)),
+        ("recalibration", dict(recalibration=[1])))),
+    *(("signal", lambda t, s, v=v: s["about"]["decision"]["recalibration"].update(v), [k]) for k, v in (
+        ("slope", dict(slope=-1.)), ("slope", dict(slope=None)), ("slope", dict(slope="steep")), ("intercept", dict(intercept=[1.])), ("pos_weight", dict(pos_weight="x")),
+        ("pos_weight", dict(pos_weight=0)), ("recalibration", dict(kind=["platt"])), ("rows", dict(rows=-1)), ("rows", dict(rows="many")), ("temperature", dict(kind="temperature")))),
+]
+
+@pytest.mark.parametrize("case", range(len(TAMPERED)))
+def test_a_tampered_model(case, published, tmp_path, token):
+    "Scalers, weights, recalibrations and recipes: refused by name, before memory is taken."
+    name, change, words = TAMPERED[case]
+    folder, made = republished(published[name], tmp_path/"theirs", change), []
+    hook = register_module_parameter_registration_hook(lambda module, key, p: made.append(0 if p is None else p.numel()))
+    try: refused(lambda: load_published(folder), "model.safetensors", *words)
+    finally: hook.remove()
+    assert sum(made) < 12*2**20
+
+def test_one_layer_that_fills_the_memory(published, tmp_path):
+    "No number of it is above four thousand, and together they are 275 GB."
+    folder = republished(published["market"], tmp_path/"theirs", lambda t, s: s["about"]["recipe"]["backbone"].update(
+        d_model=4096, blocks=[{"name": "resconv", "kernel_size": 4095}]))
+    refused(lambda: load_published(folder), "model.safetensors", "tensors")
+
+# numbers that ask for too much
+
+MUCH = [("market", "evaluation.n_boot=100000000"), ("market", "training.processes=1000"), ("market", "evaluation.n_paths=10000000000"), ("signal", "evaluation.n_boot=100000000"),
+        ("signal", "evaluation.random_draws=1000000000"), ("signal", "training.processes=1000"), ("macro", "training.processes=1000"), ("events", "evaluation.n_boot=100000000"),
+        ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000")]
+
+@pytest.mark.parametrize("lab, typed", MUCH, ids=lambda x: x)
+def test_numbers_that_ask_for_too_much(lab, typed):
+    "Refused by the schema, before memory is taken or a process is started."
+    refused(lambda: get_lab(lab).configure([typed]), typed.partition("=")[0].rpartition(".")[2])
+    refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(typed.partition("=")[0].split(".")) + ": " + typed.partition("=")[2] + "}"*(1 + typed.count("."))), "config.yaml")
+
+def test_one_bound_of_processes(): assert MOST["processes"] == PROCESSES
