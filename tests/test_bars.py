@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings, strategies as st
 
@@ -678,3 +679,106 @@ def test_later_rows_change_no_earlier_gap():
         assert bar_step(bars) == bar_step(quiet(validate_bars, early))
         again, _ = fill_gaps(bars, "ffill")
         pd.testing.assert_frame_equal(again[again.index <= weekdays[-1]], filled, check_freq=False)
+
+# ---------------------------------------------------------------- files as other programs write them
+
+HEAD, DAYS = "Date,Open,High,Low,Close,Volume\n", "2024-01-02,10,11,9,10.5,100\n2024-01-03,10.5,12,10,11,50\n"
+LONG = pd.DataFrame(dict(unique_id=[7203, 7203, 9984, 9984], ds=["2024-01-02", "2024-01-03"]*2, y=[10.5, 11, 10.5, 11]))
+LEVELS = [("Close", 10.5, 11), ("High", 11, 12), ("Low", 9, 10), ("Open", 10, 10.5), ("Volume", 100, 50)]
+
+class Speaks:
+    "Columns by Arrow's protocol, and nothing else."
+    def __init__(self, frame): self.table = pa.Table.from_pandas(frame)
+    def __arrow_c_stream__(self, schema=None): return self.table.__arrow_c_stream__(schema)
+
+def three_lines(first, second, assets):
+    "As a download of several assets writes it."
+    columns = [(name, asset, *values) for name, *values in LEVELS for asset in assets]
+    lines = zip(*columns)
+    return "\n".join(",".join([word, *map(str, line)]) for word, line in zip((first, second, "Date", "2024-01-02", "2024-01-03"), [*(next(lines) for _ in range(2)), [""]*len(columns), *lines])) + "\n"
+
+PROGRAMS = {        # the text of a file, or a table; and its assets
+    "sep": ("sep=;\n" + (HEAD + DAYS).replace(",", ";"), ["x"]), "link": ("https://www.example.com\n" + HEAD + DAYS, ["x"]), "remarks": ("# daily, adjusted\n#\n\n" + HEAD + DAYS, ["x"]),
+    "title": ("Apple Inc., daily\n\n" + HEAD + DAYS, ["x"]), "facts": ("Symbol,AAPL\nCurrency,USD\n" + HEAD + DAYS, ["x"]),
+    "one of three lines": (three_lines("Price", "Ticker", ["AAPL"]), ["AAPL"]), "three lines": (three_lines("Price", "Ticker", ["A", "B"]), ["A", "B"]), "three lines of old": (three_lines("", "", ["A", "B"]), ["A", "B"]),
+    "date and time": ("<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>\n" + DAYS.replace("2024-01-02", "A.US,D,20240102,000000").replace("2024-01-03", "A.US,D,20240103,000000"), ["A.US"]),
+    "tabs": ((HEAD.replace("Date", "<DATE>,<TIME>") + DAYS.replace("2024-01-02", "2024.01.02,00:00:00").replace("2024-01-03", "2024.01.03,00:00:00")).replace(",", "\t"), ["x"]),
+    "forecasts": (LONG, ["7203", "9984"]), "forecasts with more": (LONG.set_axis(["item_id", "timestamp", "target"], axis=1).assign(covid=0.), ["7203", "9984"]), "a forecast": (LONG.iloc[:2, 1:].assign(x=1.), ["bars"]),
+    "numbered": (LONG.set_axis(["symbol", "time", "close"], axis=1).astype({"symbol": float}), ["7203", "9984"]), "zeros before": ("unique_id,ds,y\n000001,2024-01-02,10.5\n000001,2024-01-03,11\n", ["000001"]),
+    "arrow": (Speaks(pd.read_csv(pd.io.common.StringIO(HEAD + DAYS))), ["bars"]), "pyarrow": (pa.Table.from_pandas(pd.read_csv(pd.io.common.StringIO(HEAD + DAYS))), ["bars"]), "arrows": ({"A": Speaks(LONG.iloc[:2])}, ["A"]),
+    "FRED": ("observation_date,GDP\n2024-01-01,.\n2024-01-02,10.5\n2024-01-03,11\n", ["x"]), "FRED of old": ("DATE,GDP\n2024-01-02,10.5\n2024-01-03,11\n", ["x"]),
+}
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_other_programs_write(name, tmp_path):
+    given, assets = PROGRAMS[name]
+    if isinstance(given, str): (tmp_path/"x.csv").write_text(given); given = tmp_path/"x.csv"
+    bars = quiet(get_source(given).load)
+    assert list(bars) == assets
+    for b in bars.values():
+        assert_valid(b)
+        assert b.index.strftime("%Y-%m-%d %H:%M").tolist() == ["2024-01-02 00:00", "2024-01-03 00:00"] and b.close.tolist() == [10.5, 11]
+        if "Open" in str(given if not isinstance(given, Path) else given.read_text()): assert b.iloc[0].tolist() == [10, 11, 9, 10.5, 100]
+
+def test_two_levels_in_either_order():
+    one = quiet(get_source("mock").load, ["A", "B"])
+    wide = pd.concat(one, axis=1)
+    for frame in wide, wide.swaplevel(axis=1), wide.swaplevel(axis=1).sort_index(axis=1).reset_index():
+        for name, bars in get_source(frame).load().items(): assert_same(bars, one[name])
+    assert_same(validate_bars(wide[["A"]]), one["A"])
+    with pytest.raises(BarError, match="two levels, of 2 assets, A, B; choose one asset, as in frame"): validate_bars(wide)
+    with pytest.raises(BarError, match="two levels, and neither holds a close"): get_source(wide.rename(columns={"close": "klose"})).load()
+
+def test_the_line_is_counted_with_what_stands_above(tmp_path):
+    for above, head, line in ("", HEAD, 3), ("https://x.example\n", HEAD, 4), ("# one\n\n# two, three\n", HEAD, 6), ("sep=,\n", HEAD, 4):
+        (tmp_path/"x.csv").write_text(above + head + DAYS.replace(",12,", ",spam,"))
+        with pytest.raises(BarError, match=rf"column High: spam is not a number; write it like 1234.5 \(line {line}\)"): get_source(tmp_path/"x.csv").load()
+        (tmp_path/"x.csv").write_text(above + head + DAYS.replace(",12,", ",12,1,"))
+        with pytest.raises(BarError, match=f"line {line} has 7 fields where the header has 6"): get_source(tmp_path/"x.csv").load()
+    (tmp_path/"x.csv").write_text("date,time,close\n20240102,930,1\n20240102,945,2\n")            # half past nine, or nine minutes and a half
+    with pytest.raises(BarError, match="column time"): get_source(tmp_path/"x.csv").load()
+
+@pytest.mark.parametrize("folders", ["{m}/BTC.csv", "{y}/{n}/BTC.csv", "{y}/BTC-{m}.csv", "year={y}/{n}/BTC.csv"])
+def test_months_in_folders(folders, tmp_path):
+    for n in "01", "02":
+        path = tmp_path/"BTC"/folders.format(m=f"2024-{n}", y="2024", n=n)
+        path.parent.mkdir(parents=True, exist_ok=True); path.write_text(HEAD + DAYS.replace("2024-01", f"2024-{n}"))
+    bars = get_source(tmp_path/"BTC").load()
+    assert list(bars) == ["BTC"] and len(bars["BTC"]) == 4
+    with pytest.raises(BarError, match="no CSV or Parquet file is in this folder; .* is below it: give .*, or call the folder symbol="):
+        (tmp_path/"a"/"BTC").mkdir(parents=True); (tmp_path/"a"/"BTC"/"1.csv").write_text(HEAD + DAYS)
+        get_source(tmp_path/"a")
+
+# ---------------------------------------------------------------- files that have no end
+
+def test_files_without_an_end(tmp_path):
+    "Refused before they are read, in one sentence that fits on a screen."
+    with gzip.open(tmp_path/"bomb.csv.gz", "wb", 9) as file:
+        for _ in range(120): file.write(b"\n"*2**20)
+    assert (tmp_path/"bomb.csv.gz").stat().st_size < 2**18
+    os.mkfifo(tmp_path/"pipe.csv"); (tmp_path/"zero.csv").symlink_to("/dev/zero"); (tmp_path/"zero.parquet").symlink_to("/dev/zero")
+    with open(tmp_path/"hole.csv", "wb") as file: file.truncate(2**33)
+    for name, says in ("bomb.csv.gz", "bytes unpack to more than"), ("pipe.csv", "a pipe or a device"), ("zero.csv", "a pipe or a device"), ("zero.parquet", "a pipe or a device"), ("hole.csv", "more than 4,294,967,296; split it"):
+        with pytest.raises(BarError, match=says) as found: get_source(tmp_path/name).load()
+        assert len(str(found.value)) < 1500 and "\n" not in str(found.value)
+
+def test_too_many_columns(tmp_path):
+    wide = ",".join(f"c{i}" for i in range(100_000))
+    (tmp_path/"x.csv").write_text("time,open,high,low," + wide + "\n")
+    with pytest.raises(BarError, match="there are 100,004 columns, more than 20,000; keep those"): get_source(tmp_path/"x.csv").load()
+    pa.parquet.write_table(pa.table({f"c{i}": [1.] for i in range(20_001)}), tmp_path/"x.parquet")
+    with pytest.raises(BarError, match="there are 20,001 columns"): get_source(tmp_path/"x.parquet").load()
+    with pytest.raises(BarError, match="there are 20,001 columns"): check_bars(pd.DataFrame(np.ones((1, 20_001))))
+    with pytest.raises(BarError, match="no column is called low; rename one of .* … .*, or keep close alone$") as found: check_bars(pd.DataFrame(np.ones((1, 5000))).add_prefix("column").assign(time="2024-01-02", open=1., close=1., high=1.))
+    assert len(str(found.value)) < 1500
+
+def test_a_small_parquet_with_a_large_word(tmp_path):
+    "A kilobyte on the disk, ten megabytes in the sentence: cut. And a few bytes that claim seven million rows."
+    table = pa.table({"time": ["x"*10_000_000], "close": [1.]})
+    pa.parquet.write_table(table, tmp_path/"x.parquet", compression="zstd", write_statistics=False)
+    assert (tmp_path/"x.parquet").stat().st_size < 10_000
+    with pytest.raises(BarError, match="is not a time") as found: get_source(tmp_path/"x.parquet").load()
+    assert len(str(found.value)) < 1500
+    pa.parquet.write_table(pa.table(dict.fromkeys(FIELDS, pa.repeat(1., 7_000_000))), tmp_path/"y.parquet", compression="zstd", row_group_size=7_000_000)
+    assert (tmp_path/"y.parquet").stat().st_size < 2**18
+    with pytest.raises(BarError, match="bytes claim 7,000,000 rows of 5 columns"): get_source(tmp_path/"y.parquet").load()

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from synthlab.metrics.classification import (SCORES, auc, average_precision, best_threshold, block_weights,
     calibration_error, classification_scores, classification_table, payoff_threshold, reliability)
 from synthlab.metrics.recalibration import (RECALIBRATION_KINDS, create_recalibration, fit_temperature,
-    restore_recalibration)
+    restore_recalibration, smoothed_targets)
 from synthlab.metrics.skill import block_bootstrap, percentile_interval
 
 quick = settings(derandomize=True, deadline=None, max_examples=50)
@@ -207,10 +207,22 @@ def loss(p, y): return -np.mean(np.log(np.where(y > 0, p, 1 - p)))
 def test_platt_is_a_logistic_regression(seed):
     z, y = logits(seed)
     fit = create_recalibration("platt").fit(z, y)
-    peer = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(z[:, None], y)
+    target = smoothed_targets(y)
+    peer = LogisticRegression(C=np.inf, tol=1e-12, max_iter=1000).fit(np.tile(z, 2)[:, None], np.repeat([1, 0], len(z)), np.append(target, 1 - target))
     assert [fit.fitted["slope"], fit.fitted["intercept"]] == pytest.approx([peer.coef_[0, 0], peer.intercept_[0]], abs=1e-5)
-    assert fit.probability(z).mean() == pytest.approx(y.mean(), abs=1e-8)
+    assert fit.probability(z).mean() == pytest.approx(target.mean(), abs=1e-8) and target.mean() == pytest.approx(y.mean(), abs=1e-3)
     assert fit.fitted["slope"] == pytest.approx(.7, abs=.15) and fit.fitted["intercept"] == pytest.approx(-1.3, abs=.2)
+
+@pytest.mark.parametrize("kind", ["platt", "temperature"])
+@pytest.mark.parametrize("n", [2, 4, 12, 40])
+def test_a_few_rows_that_are_told_apart_do_not_make_certain(kind, n):
+    "What n rows of a class can teach, and no more: Platt's targets, whatever the size of the logits."
+    y = np.arange(n) % 2
+    for size in 1e-3, 1., 1e3:
+        z = size*(2*y - 1.)
+        p = create_recalibration(kind).fit(z, y).probability(z)
+        assert p == pytest.approx(smoothed_targets(y), abs=1e-5) and smoothed_targets(y).max() == (n/2 + 1)/(n/2 + 2)
+        assert 0 < create_recalibration(kind).fit(z, 1 - y).probability(z).min() and create_recalibration(kind).fit(z, 1 - y).probability(z) == pytest.approx(.5, abs=.01)     # the wrong way round
 
 @quick
 @given(seed=seeds, scale=st.sampled_from([1e-6, 1., 1e4]), n=st.integers(4, 200))
@@ -274,7 +286,8 @@ def test_awkward_logits(kind):
         p = r.probability(np.linspace(x.min() - 1, x.max() + 1, 101))
         assert np.isfinite(p).all() and (np.diff(p) >= 0).all() and 0 < p.min() and p.max() < 1
         assert restore_recalibration(r.state()).state() == r.state()
-    if kind != "temperature": assert create_recalibration(kind).fit(np.zeros(300), y).probability(0.) == pytest.approx(y.mean(), abs=1e-6)
+    known = smoothed_targets(y).mean() if kind == "platt" else y.mean()
+    if kind != "temperature": assert create_recalibration(kind).fit(np.zeros(300), y).probability(0.) == pytest.approx(known, abs=1e-6)
     flat = create_recalibration(kind).fit(-z, y).probability(z)
     assert np.ptp(flat) < .01 and (kind == "temperature" or abs(flat.mean() - y.mean()) < .01)
 

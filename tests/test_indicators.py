@@ -45,10 +45,27 @@ def find(indicator, columns, **options):
 EVERY = [       # each indicator, in its usual and in other sizes
     (sma, {}), (sma, dict(n=1)), (sma, dict(n=7)), (ema, {}), (ema, dict(n=5, start="first")), (ema, dict(n=3, smoothing="wilder")), (ema, dict(n=1)),
     (momentum, {}), (momentum, dict(n=1)), (rsi, {}), (rsi, dict(n=5, smoothing="span", start="first")), (rsi, dict(n=2)), (true_range, {}), (true_range, dict(start="first")),
-    (atr, {}), (atr, dict(n=1)), (atr, dict(n=6, smoothing="span", start="first")), (bollinger, {}), (bollinger, dict(n=5, deviations=1.5, ddof=1)), (macd, {}),
+    (atr, {}), (atr, dict(n=1)), (atr, dict(start="sheet")), (true_range, dict(start="sheet")), (atr, dict(n=6, smoothing="span", start="first")), (bollinger, {}), (bollinger, dict(n=5, deviations=1.5, ddof=1)), (macd, {}),
     (macd, dict(fast=3, slow=6, signal=2, start="first")), (stochastic_oscillator, {}), (stochastic_oscillator, dict(n=5, slow=1, signal=4)), (williams_r, {}), (williams_r, dict(n=3)),
     (cci, {}), (cci, dict(n=6)), (adx, {}), (adx, dict(n=4)), (obv, {}), (volume_ratio, {}), (volume_ratio, dict(n=4))]
 named = lambda case: "-".join([case[0].__name__, *(f"{k}{v}" for k, v in case[1].items())])
+
+@pytest.mark.parametrize("case", EVERY, ids=named)
+def test_a_memory_goes_through_json(case):
+    "At any row, also where an average has begun to work in blocks: another one goes on from it to the bit, and a copy goes its own way."
+    indicator, options = case
+    c, cuts = candles(SERIAL + 3*SCAN, 7, ((30, 60),)), (0, 1, 17, 45, SERIAL + 20, SERIAL + 2*SCAN + 3)
+    def feed(live, i, j): return [np.asarray(x) for x in np.atleast_2d(live(*(c[k][i:j] for k in live.takes)))]
+    live = Live(indicator, **options)
+    for i, j in zip(cuts, (*cuts[1:], SERIAL + 3*SCAN)):
+        saved, twin = json.dumps(live.state(), allow_nan=False), live.copy()
+        want = feed(live, i, j)
+        for other in Live(indicator, **options).load(json.loads(saved)), twin:
+            for one, there in zip(want, feed(other, i, j), strict=True): np.testing.assert_array_equal(one, there)
+            assert other.state() == live.state()
+    if saved == "[]": return
+    broken = json.loads(saved); broken[0][next(iter(broken[0]))] = "spam"
+    with pytest.raises(ValueError, match="is damaged in this state"): Live(indicator, **options).load(broken)
 
 # --- reference numbers ---------------------------------------------------------------------------------------------------
 
@@ -98,6 +115,8 @@ def test_ta_on_real_candles(name):
     begun("rsi_14", one(rsi, c, start="first"), 13)
     assert theirs["ta_atr_14"][0] == 0 and np.isnan(one(atr, c)[:14]).all()     # missing here, 0 there
     near(one(atr, c), theirs["ta_atr_14"], 1e-8, 300)
+    begun("atr_14", one(atr, c, start="sheet"), 13)             # the sheet's beginning: the first range is high less low
+    assert np.isnan(one(atr, c, start="sheet")[:13]).all()
     bands = find(bollinger, c)
     for k in ("upper", "middle", "lower", "percent"): begun(f"bb_{k}", bands[k], 19)
     begun("bb_width_pct", 100*bands["width"], 19)

@@ -1,16 +1,16 @@
 """Candle by candle as in one go: the same features, probabilities and trades; from the checkpoint alone, and from files that others run; and nowhere a pickle."""
-import io, json, math, pickle, shutil, zipfile
+import io, json, math, multiprocessing, pickle, shutil, warnings, zipfile
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
 from synthlab.experiments import experiment as bench
-from synthlab.datasets.bars import BarError
+from synthlab.datasets.bars import BarError, check_values
 from synthlab.datasets.sources import FrameDataSource, MockDataSource
 from synthlab.datasets.features import create_engineer
 from synthlab.datasets.indicators import COLUMNS, atr
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.sources import get_source
-from synthlab.labs.signal.predictor import PaperResult, SignalPredictor, paper_trade
+from synthlab.labs.signal.predictor import PaperResult, SignalPredictor, check_candle, paper_trade
 from synthlab.labs.signal.judging import Decision, decision_state, network_logits
 from synthlab.labs.signal.settings import signal_config
 from synthlab.labs.signal.trading import trade_strategies, traded_assets
@@ -20,6 +20,7 @@ from synthlab.models.price_action import create_classifier
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from synthlab.trainers.exports import load_onnx, load_program
+from tiny import cases, spawner
 
 TOY = ["model=small", "training.epochs=1", "training.stride=12", "data.lookback=24", "evaluation.random_draws=20", "evaluation.n_boot=100", "tracking.mode=disabled", "threads=1"]
 SIZE = 16
@@ -110,7 +111,7 @@ def test_what_comes_later_changes_no_probability(five_minutes):
     assert (one == other).all() and len(one) > 100
 
 BAD = [("late", -1, {}), ("twice", 0, {}), ("high", 1, dict(high=1.)), ("low", 1, dict(low=1e9)), ("negative", 1, dict(low=-1.)), ("nothing", 1, dict(low=0.)), ("volume", 1, dict(volume=-1.)),
-       *((f"missing {c}", 1, {c: math.nan}) for c in COLUMNS), ("infinite", 1, dict(high=math.inf))]
+       *((f"missing {c}", 1, {c: math.nan}) for c in COLUMNS[:4]), ("infinite", 1, dict(high=math.inf))]
 
 def test_bad_candles_are_refused_and_change_nothing(five_minutes):
     "Late, repeated, impossible, missing: the next good candle gives what it would have given."
@@ -135,6 +136,153 @@ def test_times_are_read_as_utc(five_minutes):
     assert first.time == pd.Timestamp("2020-01-01", tz="UTC") and first.probability is None and first.signal is False
     second = stream.push(pd.Timestamp("2020-01-01 01:05", tz="Europe/Berlin"), 2, 2, 1, 1, 5)      # the next one
     assert second.time == pd.Timestamp("2020-01-01 00:05", tz="UTC") and stream.segment == 0
+
+# --- a stream that lives on ------------------------------------------------------------------------------------------------
+
+def go_on(file, cut, upto):
+    "In another process: the rest of the candles, from a state that lies in a file."
+    bars = MockDataSource(length=4030, freq="5min", seed=4).load(["A"])["A"]
+    stream = complete(bars.iloc[:1200]).stream().restore(json.loads(Path(file).read_text()))
+    said = [stream.take(time, tuple(candle)) for time, *candle in rows(bars.iloc[cut:upto])]
+    Path(file).with_suffix(".said").write_text(json.dumps([[str(s.time), s.probability, s.signal] for s in said] + [stream.state()]))
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("fresh", marks=pytest.mark.slow)])
+def test_a_state_goes_on_in_another_process(start, tmp_path):
+    "Kept as JSON, taken up elsewhere: probabilities and state to the last bit."
+    bars = MockDataSource(length=4030, freq="5min", seed=4).load(["A"])["A"]
+    stream, cut, upto = complete(bars.iloc[:1200]).stream(), 260, 290
+    for time, *candle in rows(bars.iloc[:cut]): stream.take(time, tuple(candle))
+    (tmp_path/"state.json").write_text(json.dumps(stream.state(), allow_nan=False))
+    said = [stream.take(time, tuple(candle)) for time, *candle in rows(bars.iloc[cut:upto])]
+    child = (spawner if start == "fresh" else multiprocessing.get_context("fork")).Process(target=go_on, args=(tmp_path/"state.json", cut, upto))
+    child.start(); child.join()
+    *there, state = json.loads((tmp_path/"state.said").read_text())
+    assert there == [[str(s.time), s.probability, s.signal] for s in said] and sum(s.probability is not None for s in said) == 30
+    assert state == json.loads(json.dumps(stream.state()))
+
+@pytest.mark.parametrize("seed", cases(3, 200))
+def test_stopped_and_corrected_anywhere(seed, five_minutes):
+    "Saved and restored, and the last candle replaced, at random places, in front of and behind holes: as if nothing had been."
+    rng, name = np.random.default_rng(seed), ("stationary", "price_action", "range_volatility", "zscore")[seed % 4]
+    predictor = complete(five_minutes.iloc[:1000], name) if seed % 4 < 2 else None
+    predictor = predictor or SignalPredictor(Last(), complete(five_minutes.iloc[:1000]).about | {"engineer": create_engineer(name).fit([five_minutes.iloc[:1000]]).state()})
+    predictor.gaps = ("segment", "ffill")[seed//4 % 2]
+    first = int(rng.integers(1330, 1590)); bars = five_minutes.iloc[first:1640]
+    honest, tried = predictor.stream(), predictor.stream()
+    for time, *candle in rows(bars):
+        want = honest.take(time, tuple(candle))
+        if rng.random() < .1: tried = predictor.stream().restore(json.loads(json.dumps(tried.state(), allow_nan=False)))
+        if rng.random() < .8: found = tried.take(time, tuple(candle))
+        else:
+            tried.take(time, tuple(np.array(candle)*1.2))
+            if rng.random() < .5: tried = predictor.stream().restore(json.loads(json.dumps(tried.state())))
+            with pytest.raises(BarError): tried.replace(time, *np.array(candle)*[1, .5, 1, 1, 1])
+            found = tried.replace(time, *candle)
+        assert found == want
+    assert json.dumps(tried.state()) == json.dumps(honest.state()) and honest.segment == (predictor.gaps == "segment")
+
+class Last(torch.nn.Module):
+    def logits(self, history): return history[:, -1, 0]
+
+DAMAGE = [("now", None), ("back", 3), ("of", "0"*64), ("more", 1), *((("now", k), v) for k, v in dict(features={}, window=[[1.]], watch={"last": "spam"}, stamps={}, before=[1., 2.], segment=-1, begun="someday").items())]
+
+@pytest.mark.parametrize("where,what", DAMAGE)
+def test_a_state_that_is_none_is_refused(where, what, five_minutes):
+    "In one sentence, and the stream stays as it was."
+    predictor = complete(five_minutes.iloc[:600])
+    stream = predictor.stream()
+    for time, *candle in rows(five_minutes.iloc[:40]): stream.take(time, tuple(candle))
+    state, before = stream.state(), json.dumps(stream.state())
+    bad = state | {where: what} if isinstance(where, str) else state | {"now": state["now"] | {where[1]: what}}
+    with pytest.raises(ConfigError, match="give what state.. gave"): stream.restore(bad)
+    assert json.dumps(stream.state()) == before
+
+def test_a_stream_refuses_what_a_file_would(five_minutes):
+    "Between two stamps, by the hour, a hundred times the price, from the future; and each leaves no trace."
+    bars = five_minutes.iloc[:40]
+    stream = complete(five_minutes.iloc[:600]).stream()
+    for time, *candle in rows(bars): stream.take(time, tuple(candle))
+    before, now = json.dumps(stream.state()), stream.last
+    def at(minutes, factor=1.): return now + pd.Timedelta(minutes, "min"), *np.array(candle)*[factor]*5
+    for bad, words in (at(7), "begins 0 days 00:07:00 after the last one"), (at(62), "mend its time"), (at(5, 100.), "column .*: .* times the last close"), (at(5, .01), "times the last close"), \
+            ((pd.Timestamp("2180-01-01", tz="UTC"), *candle), "the clock of this machine says"):
+        with pytest.raises(BarError, match=words): stream.push(*bad)
+        assert json.dumps(stream.state()) == before
+    hourly = complete(five_minutes.iloc[:600]).stream()
+    with pytest.raises(BarError, match="the last 4 candles lie 0 days 01:00:00 apart, .* taught candles of 0 days 00:05:00"):
+        for k in range(4): hourly.push(*at(60*k))
+    assert hourly.push(*at(125))[2] is None                 # it waits for nothing but the next one
+
+def test_a_candle_is_repaired_as_in_a_file():
+    "A volume that nobody knows, an open or close a little outside: the batch and the stream make the same of them, and refuse the same."
+    rng, kinds = np.random.default_rng(0), set()
+    for _ in range(300):
+        o, c = 100*np.exp(.01*rng.normal(size=2))
+        candle = np.array([o, max(o, c)*(1 + .01*rng.normal()), min(o, c)*(1 + .01*rng.normal()), c, rng.choice([5., 0., math.nan, -1.], p=[.5, .2, .2, .1])])
+        mended = candle[None].copy()
+        try:
+            check_values(mended, "bars", lambda bad, what, field: (_ for _ in ()).throw(BarError(what)))
+            want = tuple(mended[0])
+        except BarError: want = None
+        try: found = check_candle(pd.Timestamp(0, tz="UTC"), tuple(candle))
+        except BarError: found = None
+        assert found == want
+        kinds.add("refused" if want is None else "kept" if np.array_equal(mended[0], candle, equal_nan=True) else "mended")
+    assert kinds == {"refused", "kept", "mended"}
+
+def test_an_unknown_volume_says_what_it_says_in_a_file(five_minutes):
+    bars = five_minutes.iloc[1100:1400].copy()
+    bars.iloc[::7, 4] = math.nan
+    predictor = complete(five_minutes.iloc[:1000])
+    stream = predictor.stream()
+    said = pd.Series({t: stream.push(t, *candle).probability for t, *candle in rows(bars)}, dtype=float).dropna()
+    with pytest.warns(UserWarning, match="unknown volumes were set to 0"): whole = predictor.predict(bars)["probability"]
+    assert said.index.equals(whole.index) and abs(said - whole).max() < 1e-6
+
+def test_so_many_candles_are_filled_in_and_silence_says_why(five_minutes):
+    "As training filled them; from more on the stream begins anew."
+    bars = five_minutes.iloc[1300:1700]                     # five candles are gone behind the 300th
+    predictor = complete(five_minutes.iloc[:1000])
+    predictor.gaps = "ffill"
+    whole = predictor.predict(bars)["probability"]
+    for fill, gaps in (None, 0), (5, 0), (4, 1), (0, 1):
+        stream = predictor.stream(fill=fill)
+        said = [stream.take(time, tuple(candle)) for time, *candle in rows(bars)]
+        assert stream.segment == gaps
+        silent = [s for s in said if s.probability is None]
+        assert all(bool(s.why) == (s.probability is None) for s in said) and silent[0].why == f"the first probability needs {predictor.min_candles} candles, 1 so far"
+        if gaps: assert said[300].why == f"the first probability needs {predictor.min_candles} candles, 1 since the gap before {bars.index[300]}"
+        else: assert abs(pd.Series({s.time: s.probability for s in said}, dtype=float).dropna() - whole).max() < 1e-6
+    predictor.learnt_until = bars.index[-1]
+    stream = predictor.stream()
+    assert [stream.take(time, tuple(candle)) for time, *candle in rows(bars)][-1].why == f"the model has learnt from candles up to {bars.index[-1]}"
+
+@pytest.mark.parametrize("name", ["stationary", "price_action", "range_volatility"])
+def test_the_history_that_is_recommended_is_enough(name):
+    "A longer past changes no probability; a shorter one is told of."
+    bars = MockDataSource(length=4030, freq="5min", seed=4).load(["A"])["A"]
+    predictor = complete(bars.iloc[:1200], name) if name != "range_volatility" else SignalPredictor(Last(), complete(bars.iloc[:600]).about | {"engineer": create_engineer(name).fit([bars.iloc[:600]]).state()})
+    whole = predictor.predict(bars)["probability"].iloc[-1]
+    n = predictor.history
+    found = [predictor.predict(bars.iloc[-k:])["probability"].iloc[-1] for k in (n, predictor.min_candles)]
+    assert abs(found[0] - whole) < 1e-6 and abs(found[1] - whole) >= abs(found[0] - whole)
+    if name != "range_volatility": return                   # a stream of thousands says no more
+    with pytest.warns(UserWarning, match=f"heard {n - 1} candles; unless nothing lies before them, give {n}"): predictor.stream().feed(bars.iloc[-n + 1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert predictor.stream().feed(bars.iloc[-n:]).probability == pytest.approx(whole, abs=1e-6)
+
+def test_ninety_assets_go_through_the_network_together():
+    "In batches that do not end with an asset, and each asset is answered as if it were alone."
+    frames = {f"A{i}": MockDataSource(length=230 + i, freq="5min", seed=i).load(["A"])["A"] for i in range(30)}
+    predictor = complete(frames["A9"], "price_action")
+    predictor.learnt_until = None
+    calls, logits = [], predictor.model.network.logits
+    predictor.model.network.logits = lambda history: (calls.append(len(history)), logits(history))[1]
+    said = predictor.answer(frames)
+    windows = sum(map(len, said.values()))
+    assert len(calls) <= windows//256 + 2*(windows//1024 + 1) and list(said) == list(frames)
+    for name in ("A0", "A29"): pd.testing.assert_frame_equal(said[name], predictor.predict(frames[name]), check_exact=False, atol=1e-6, rtol=0, check_freq=False)
 
 # --- paper trading ------------------------------------------------------------------------------------------------------------
 

@@ -96,10 +96,11 @@ def walk(args):
 
 # %% ../../nbs/cli/05_calls.ipynb #c807115b
 def split_names(
-    text: str | None,               # `A,B`
+    text: str | None,               # `A,B`, or `[A,B]`
 ) -> list[str] | None:              # None stands for all
     "Names that are typed with commas."
-    return [name.strip() for name in text.split(",")] if text else None
+    from synthlab.experiments.settings import words
+    return list(map(str, words(text))) or None if text else None
 
 # %% ../../nbs/cli/05_calls.ipynb #81a330fd
 def go_on(args):

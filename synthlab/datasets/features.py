@@ -175,6 +175,11 @@ class FeatureEngineer:
         return self.warmup + 2*USUAL
 
     @property
+    def history(self) -> int:
+        "Rows before a row by which it is what it would be with any more of them."
+        return self.context
+
+    @property
     def kept(self) -> int:
         "How many of the first features stay as `raw` gives them; the others are standardised."
         return 0 if self.standardise else len(self.names)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow.dataset
-from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, plain
+from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, as_table, find_columns, plain
 from .fingerprint import fingerprint
 from .gaps import bar_step
 from .packages import MissingPackage, missing
@@ -61,6 +61,7 @@ class Adjusted(DataSource):
 
     def table(self, name: str) -> tuple:
         table, rows = self.source.table(name)
+        if not isinstance(table, pd.DataFrame | pd.Series): table = as_table(table, self.label(name))
         if not isinstance(table, pd.DataFrame): return table, rows
         parts, rest = find_columns(table.columns, self.label(name))
         column = next((c for c in rest if plain(c) == "adj_close"), None)

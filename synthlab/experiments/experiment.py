@@ -28,6 +28,7 @@ from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins
 from .runs import PLUGINS, Lock, Run
+from .settings import words
 from .setup import computing_threads, get_device
 from .tasks import Task, run_tasks
 from ..models.registry import ConfigError
@@ -488,7 +489,7 @@ def evaluate(
     "Test a run's best weights; nothing is written."
     run, lab = open_run(run_dir, lab)
     lab.refuse(overrides := lab.spell(list(overrides)))
-    assets = [assets] if isinstance(assets, str) else assets
+    assets = None if assets is None else list(map(str, words(assets)))
     config = override(lab.elsewhere(run_config(run, lab), source, assets), overrides)
     with computing_threads(config.threads):
         model, about = load_model(run.folder, lab, judged=True)

@@ -5,11 +5,11 @@ fees, and in files that other programs run."""
 
 # %% auto #0
 __all__ = ['CalibratedNetwork', 'WindowPredictor', 'features_by_stretch', 'SignalPredictor', 'predict_assets', 'Signal',
-           'check_candle', 'SignalStream', 'trading_terms', 'check_span', 'replay', 'PaperResult', 'paper_result',
-           'paper_trade']
+           'check_candle', 'check_jump', 'StreamMemory', 'SignalStream', 'trading_terms', 'check_span', 'replay',
+           'PaperResult', 'paper_result', 'paper_trade']
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #51b9890d
-import json, math, warnings
+import copy, hashlib, json, math, warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +18,11 @@ import pandas as pd
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from ...datasets.bars import SPIKE, BarError, validate_bars
+from ...datasets.bars import SPIKE, TOLERANCE, BarError, find_jump, validate_bars
 from ...datasets.candles import FeatureStream
 from ...datasets.features import FeatureEngineer, restore_engineer
-from ...datasets.gaps import GapWatch, bar_step, fill_gaps, limit_of, stretches
-from ...datasets.indicators import Live, atr
+from ...datasets.gaps import GapWatch, StampWatch, bar_step, fill_gaps, limit_of, stretches
+from ...datasets.indicators import BLOCK, Live, atr, json_numbers, numbers_like
 from ...datasets.sources import get_source
 from ...datasets.splits import whole_windows
 from ...datasets.tables import extra_columns
@@ -90,6 +90,11 @@ class WindowPredictor:
         "Candles up to the first probability, its own included."
         return self.engineer.warmup + self.lookback
 
+    @property
+    def history(self) -> int:
+        "Candles up to a probability that no longer past would change, its own included."
+        return self.engineer.history + self.lookback
+
     def probability(self,
         windows: np.ndarray | torch.Tensor,     # (B, lookback, F), float32
     ) -> np.ndarray:                    # (B,) float32
@@ -99,13 +104,19 @@ class WindowPredictor:
             return np.concatenate([self.model(part).numpy() for part in torch.as_tensor(windows).split(256)])
 
     def probabilities_at(self,
-        features: np.ndarray,           # (T, F), float32
-        row: np.ndarray,                # last rows of windows, (n,), each with lookback - 1 rows before it
-    ) -> np.ndarray:                    # (n,) float32
-        "Probabilities of the windows that end in these rows."
-        windows = np.lib.stride_tricks.sliding_window_view(features, self.lookback, 0).transpose(0, 2, 1)
-        parts = np.array_split(row - self.lookback + 1, -(-len(row)//1024))
-        return np.concatenate([self.probability(np.ascontiguousarray(windows[part])) for part in parts])
+        asked: list[tuple],             # of each asset: features (T, F), float32; last rows of n windows, (n,)
+    ) -> list[np.ndarray]:              # of each asset, (n,) float32
+        "Probabilities of the windows that end in these rows; those of all assets go through the network together."
+        held, said, count = [], [np.zeros(0, np.float32)], [len(row) for _, row in asked]
+        for features, row in asked:
+            windows = np.lib.stride_tricks.sliding_window_view(features, self.lookback, 0).transpose(0, 2, 1)
+            for first in range(0, len(row), 1024):
+                held.append(windows[row[first:first + 1024] - self.lookback + 1])
+                if sum(map(len, held)) < 1024: continue
+                said.append(self.probability(np.concatenate(held)))
+                held = []
+        if held: said.append(self.probability(np.concatenate(held)))
+        return np.split(np.concatenate(said), np.cumsum(count)[:-1])
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #4e9e9f9e
 def features_by_stretch(
@@ -123,24 +134,37 @@ class SignalPredictor(WindowPredictor):
         candles: pd.DataFrame,          # of one asset: times in index or column, open, high, low, close, volume
     ) -> pd.DataFrame:                  # index time: close, probability, signal; a row each candle that has enough past
         "What the signal says at the close of each candle."
-        given = self.read(candles)
-        bars, segment = fill_gaps(given, self.gaps, self.limit)
-        row = self.rows_to_answer(bars, self.rows_with_past(bars, segment), given.index)
-        p = self.probabilities_at(features_by_stretch(self.engineer, bars, segment), row)
-        answers = dict(close=bars["close"].to_numpy()[row], probability=p, signal=p >= self.threshold)
-        return pd.DataFrame(answers, bars.index[row])
+        return self.answer({"": self.read(candles)})[""]
+
+    def answer(self,
+        given: Mapping[str, pd.DataFrame],  # checked candles by asset
+    ) -> dict[str, pd.DataFrame]:       # as `predict` gives it, by asset
+        "What the signal says of several assets, in batches that do not end with an asset."
+        asked, close = [], {}
+        for name, bars in given.items():
+            self.check_bars(bars)
+            filled, segment = fill_gaps(bars, self.gaps, self.limit)
+            row = self.rows_to_answer(filled, self.rows_with_past(filled, segment), bars.index)
+            asked.append((features_by_stretch(self.engineer, filled, segment), row))
+            close[name] = filled["close"].iloc[row]
+        said = zip(close.items(), self.probabilities_at(asked))
+        return {name: pd.DataFrame(dict(close=at, probability=p, signal=p >= self.threshold)) for (name, at), p in said}
 
     def read(self,
         candles: pd.DataFrame,          # of one asset
     ) -> pd.DataFrame:
         "Candles checked as those of the training were, with the further columns that the engineer was taught."
         bars = validate_bars(candles, jump_limit=self.jump_limit)
+        if self.engineer.past: extra_columns(candles, bars, list(self.engineer.past))
+        self.check_bars(bars)
+        return bars
+
+    def check_bars(self, bars: pd.DataFrame) -> None:
+        "Refuse candles of another length than those it was taught, or without the further columns."
         if self.engineer.past:
-            extra_columns(candles, bars, list(self.engineer.past))
             try: self.engineer.beside(bars)
             except ValueError as e: raise ConfigError(str(e)) from None
         self.check_step(bars)
-        return bars
 
     def load_source(self,
         source,                         # a file, the name of a series, or frames by asset
@@ -158,7 +182,7 @@ class SignalPredictor(WindowPredictor):
         "Those of some rows that were given, not filled in, and that nothing was learnt from; what is left out is said."
         row = row[bars.index[row].isin(given)]
         fresh = not_learnt(bars.index[row], self.learnt_until, "candle with enough past", "candles")
-        if note := learnt_note(int((~fresh).sum()), self.learnt_until, "candles"): warnings.warn(note, stacklevel=3)
+        if note := learnt_note(int((~fresh).sum()), self.learnt_until, "candles"): warnings.warn(note, stacklevel=4)
         return row[fresh]
 
     def rows_with_past(self, bars: pd.DataFrame, segment: np.ndarray) -> np.ndarray:
@@ -187,13 +211,20 @@ class SignalPredictor(WindowPredictor):
         if note := learnt_note(seen, until, "candles"): warnings.warn(note, stacklevel=3)
         return bars.index[bars.index > until][0]
 
-    def stream(self) -> "SignalStream":
+    def stream(self,
+        fill: int | None = None,        # most candles in a row that are filled in, where data.gaps is ffill; None: any
+    ) -> "SignalStream":
         "The same, candle by candle."
-        return SignalStream(self)
+        return SignalStream(self, fill)
 
     def export_notes(self) -> dict[str, str]:
         "All that is needed to make the features elsewhere, and to act, as text."
-        return dict(engineer=json.dumps(self.engineer.state()), columns=", ".join(self.engineer.columns),
+        engineer = self.engineer
+        neutral, least = getattr(engineer, "neutral", {}), getattr(engineer, "least", None)
+        return dict(engineer=json.dumps(engineer.state()), columns=", ".join(engineer.columns),
+                    clip=repr(engineer.limit), neutral=json.dumps(neutral), least_atr=json.dumps(least),
+                    warmup=str(engineer.warmup), candles=str(self.min_candles), history=str(self.history),
+                    trading=json.dumps(self.trading),
                     threshold="never" if math.isinf(self.threshold) else repr(self.threshold),
                     horizon=str(self.horizon), step=str(self.step), label=json.dumps(self.about.get("label")),
                     gaps=self.gaps, gap_limit=str(self.limit), jump_limit=repr(self.jump_limit), zone=self.zone,
@@ -220,7 +251,7 @@ def predict_assets(
 ) -> dict[str, pd.DataFrame]:           # by asset: index time; close, probability, signal
     "What a signal says of every candle of a source."
     predictor = SignalPredictor(network, about)
-    return {name: predictor.predict(bars) for name, bars in predictor.load_source(source, assets).items()}
+    return predictor.answer(predictor.load_source(source, assets))
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #cc77260d
 class Signal(NamedTuple):
@@ -229,30 +260,122 @@ class Signal(NamedTuple):
     close: float
     probability: float | None           # 0 to 1; None while there is not enough past, and where it has learnt from it
     signal: bool                        # whether to buy at the next open
+    why: str = ""                       # why there is no probability
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #99e9af12
 def check_candle(
     time: pd.Timestamp,                 # of its open, for the message
     candle: tuple,                      # open, high, low, close, volume, and further columns
-) -> None:
+) -> tuple:                             # the same, repaired as in a file
     "Refuse what is no candle."
-    open, high, low, close, volume, *_ = candle
-    if not all(map(math.isfinite, candle)):
+    open, high, low, close, volume, *further = candle
+    if math.isnan(volume): volume = 0.
+    if not all(map(math.isfinite, (open, high, low, close, volume, *further))):
         raise BarError("a number is missing or infinite; leave out a candle without trades", time=time)
-    if not (0 < low <= min(open, close) and high >= max(open, close) and volume >= 0):
-        raise BarError(f"open {open:g}, high {high:g}, low {low:g}, close {close:g}, volume {volume:g}: "
-                       "the low is above 0 and the lowest, the high the highest, a volume 0 or more", time=time)
+    top, bottom, far = max(open, close), min(open, close), TOLERANCE*close
+    if 0 < low <= high and top - high <= far and low - bottom <= far and bottom > 0 and volume >= 0:
+        return open, max(high, top), min(low, bottom), close, volume, *further
+    raise BarError(f"open {open:g}, high {high:g}, low {low:g}, close {close:g}, volume {volume:g}: "
+                   "the low is above 0 and the lowest, the high the highest, a volume 0 or more", time=time)
 
-# %% ../../../nbs/labs/signal/30_predictor.ipynb #1ebf539b
-class SignalStream:
-    "A signal that is fed one candle at a time."
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #f5b39554
+def check_jump(
+    time: pd.Timestamp,                 # of the candle, for the message
+    candle: tuple,                      # open, high, low, close, …
+    before: tuple,                      # the last candle, or nothing
+    limit: float,                       # times that a price may be its neighbours
+) -> None:
+    "Refuse a price that cannot be meant, as it would be in the last row of a file."
+    last = before[3] if before else candle[3]
+    if max(candle[1], last) <= limit*min(candle[2], last): return
+    prices = np.array([[last]*4, candle[:4]]) if before else np.array([candle[:4]])
+    if found := find_jump(prices, limit):
+        _, field, _ = found
+        price = candle[("open", "high", "low", "close").index(field)]
+        raise BarError(f"{price:g} is {price/last:.3g} times the last close, {last:g}; correct it, or, after a split "
+                       "or in another unit, feed a new stream the past in new prices", time=time, column=field)
+
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #e6312cce
+class StreamMemory:
+    "What a stream remembers of its candles, and how to keep it."
+    kept = "features", "window", "watch", "stamps", "before", "segment", "begun"
+
     def __init__(self,
         predictor: SignalPredictor,
     ):
         self.predictor, self.features = predictor, FeatureStream(predictor.engineer)
         self.window = np.zeros((predictor.lookback, predictor.engineer.feature_dim), np.float32)
         self.watch = GapWatch(predictor.step, predictor.gaps, predictor.limit, predictor.zone)
-        self.before, self.segment = (), 0       # the last candle; counts the gaps
+        self.stamps, self.before = StampWatch(predictor.step), ()   # what may come next; the last candle
+        self.segment, self.begun = 0, None      # gaps; first stamp after the last one
+        self.back = None                        # the same before the last candle
+
+    def copy(self):
+        "The same at this moment, which goes its own way from now on, and cannot go back."
+        twin = copy.copy(self)
+        twin.features, twin.watch, twin.stamps = self.features.copy(), self.watch.copy(), copy.copy(self.stamps)
+        twin.back = None
+        return twin
+
+    def hear(self, candles: np.ndarray) -> None:
+        "Let candles into the features, (n, columns)."
+        for first in range(0, len(candles), BLOCK):
+            x = self.features.extend(dict(zip(self.features.takes, candles[first:first + BLOCK].T)))
+            self.window = np.concatenate([self.window, x])[-len(self.window):]
+
+    def whose(self) -> str:
+        "The digest of all that shapes a feature: a state belongs to signals that agree in it."
+        p = self.predictor
+        facts = p.engineer.state(), p.lookback, str(p.step), p.gaps, str(p.limit)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def moment(self) -> dict:
+        "What it remembers at this moment."
+        begun = None if self.begun is None else self.begun.isoformat()
+        return dict(features=self.features.state(), window=json_numbers(self.window), watch=self.watch.state(),
+                    stamps=self.stamps.state(), before=list(self.before), segment=self.segment, begun=begun)
+
+    def state(self) -> dict:
+        "All that it remembers, as JSON can say it to the last bit."
+        return dict(of=self.whose(), now=self.moment(), back=None if self.back is None else self.back.moment())
+
+    def load(self, moment: Mapping) -> "StreamMemory":
+        "Go on from a moment."
+        if set(moment) != set(self.kept): raise ValueError(f"a moment has {', '.join(self.kept)}")
+        self.features.load(moment["features"])
+        self.window = numbers_like(moment["window"], self.window, "window").astype(np.float32)
+        self.watch.load(moment["watch"]); self.stamps.load(moment["stamps"])
+        before = moment["before"] and numbers_like(moment["before"], np.zeros(len(self.features.takes)), "before")
+        self.before, self.segment = tuple(map(float, before)), numbers_like(moment["segment"], 0, "segment")
+        self.begun = None if moment["begun"] is None else to_times([moment["begun"]])[0]
+        if (self.watch.last is None) == bool(self.before): raise ValueError("before is damaged")
+        return self
+
+    def restore(self,
+        state: Mapping,                 # what `state` gave, perhaps of another process
+    ):
+        "Go on where another stream of the same signal stopped."
+        try:
+            if set(state) != {"of", "now", "back"}: raise ValueError("a state has of, now, back")
+            if state["of"] != self.whose(): raise ValueError("it is of another signal, with other features")
+            fresh = lambda: type(self)(self.predictor)
+            now = fresh().load(state["now"])
+            now.back = None if state["back"] is None else fresh().load(state["back"])
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise ConfigError(f"this is no state that the stream could go on from: {str(e)[:200]}; give what state() "
+                              "gave, or feed it the past") from None
+        vars(self).update({name: vars(now)[name] for name in (*self.kept, "back")})
+        return self
+
+# %% ../../../nbs/labs/signal/30_predictor.ipynb #1ebf539b
+class SignalStream(StreamMemory):
+    "A signal that is fed one candle at a time."
+    def __init__(self,
+        predictor: SignalPredictor,
+        fill: int | None = None,        # most candles in a row that are filled in, where data.gaps is ffill; None: any
+    ):
+        super().__init__(predictor)
+        self.fill = fill
 
     @property
     def last(self) -> pd.Timestamp | None:
@@ -265,13 +388,34 @@ class SignalStream:
         **further: float,               # columns that the engineer was taught besides, by name
     ) -> Signal:
         "The next candle, which has just closed."
+        return self.take(*self.read(time, (open, high, low, close, volume), further))
+
+    def replace(self,
+        time,                           # of the last candle
+        open: float, high: float, low: float, close: float, volume: float, **further: float,    # as for `push`
+    ) -> Signal:
+        "The last candle once more, corrected: as if the first one had never been."
+        time, candle = self.read(time, (open, high, low, close, volume), further)
+        if self.back is None or time != self.last:
+            raise BarError(f"this candle is of {time}, the last one of {self.last}; only the last one can be replaced, "
+                           "for an older one feed a new stream", time=time)
+        corrected = self.back.copy()
+        answer = corrected.take(time, candle)
+        vars(self).update(vars(corrected))
+        return answer
+
+    def read(self, time, candle: tuple, further: Mapping) -> tuple[pd.Timestamp, tuple]:
+        "A candle as somebody writes it: its time in UTC, and its numbers in order."
         past = self.predictor.engineer.past
         if set(further) != set(past):
             named = lambda names: ", ".join(names) or "none"
             raise BarError(f"the further columns of a candle are {named(sorted(further))}; the signal was taught "
                            f"{named(past)}")
-        numbers = (open, high, low, close, volume, *(further[name] for name in past))
-        return self.take(to_times([time])[0], tuple(map(float, numbers)))
+        time, now = to_times([time])[0], pd.Timestamp.now("UTC")
+        if time > now + pd.Timedelta(1, "D"):
+            raise BarError(f"this candle is of {time}, and the clock of this machine says {now:%Y-%m-%d %H:%M}; mend "
+                           "the one or the other", time=time)
+        return time, tuple(map(float, (*candle, *(further[name] for name in past))))
 
     def feed(self,
         candles: pd.DataFrame,          # of one asset: the past, before the live candles begin
@@ -281,6 +425,9 @@ class SignalStream:
         if self.last is None: self.watch.zone = bars.attrs.get("zone", self.watch.zone)
         rows = bars[list(self.features.takes)].itertuples(name=None)
         for time, *candle in rows: answer = self.take(time, tuple(candle))
+        if not self.segment and self.features.rows < self.predictor.history:
+            warnings.warn(f"the stream has heard {self.features.rows} candles; unless nothing lies before them, give "
+                          f"{self.predictor.history}, from which on a longer past changes no probability", stacklevel=2)
         return answer
 
     def take(self,
@@ -288,37 +435,38 @@ class SignalStream:
         candle: tuple,                  # open, high, low, close, volume, and the engineer's further columns: floats
     ) -> Signal:
         "The same as `push`, for what needs no reading."
-        self.check(time, candle)
+        candle = self.check(time, candle)
         missed, anew = self.watch.missing(time)
+        back = self.copy()
+        if self.fill is not None and len(missed) > self.fill: missed, anew = missed[:0], True
         if anew:
             self.features.restart()
-            self.segment += 1
-        for stamp in missed: self.swallow(stamp, (*self.before[3:4]*4, 0., *self.before[5:]))
-        self.swallow(time, candle)
-        until = self.predictor.learnt_until
-        if self.features.rows < self.predictor.min_candles or (until is not None and time <= until):
-            return Signal(time, candle[3], None, False)
+            self.segment, self.begun = self.segment + 1, time
+        self.hear(np.repeat([[*self.before[3:4]*4, 0., *self.before[5:]]], len(missed), 0))
+        self.hear(np.array([candle]))
+        self.watch.take(time); self.stamps.take(time)
+        self.before, self.back = candle, back
+        if why := self.silence(time): return Signal(time, candle[3], None, False, why)
         p = float(self.predictor.probability(self.window[None])[0])
         return Signal(time, candle[3], p, p >= self.predictor.threshold)
 
-    def swallow(self, time: pd.Timestamp, candle: tuple) -> None:
-        "Let a candle into the features."
-        self.watch.take(time)
-        self.before = candle
-        self.window[:-1] = self.window[1:]
-        self.window[-1] = self.features.push(*candle)
+    def silence(self, time: pd.Timestamp) -> str:
+        "Why there is no probability, if there is none."
+        heard, need, until = self.features.rows, self.predictor.min_candles, self.predictor.learnt_until
+        if heard < need:
+            since = f", {heard} since the gap before {self.begun}" if self.begun is not None else f", {heard} so far"
+            return f"the first probability needs {need} candles{since}"
+        if until is not None and time <= until: return f"the model has learnt from candles up to {until}"
+        return ""
 
-    def check(self, time: pd.Timestamp, candle: tuple) -> None:
-        "Refuse what is no candle, or not the next one."
-        if self.last is not None and time <= self.last:
-            raise BarError(f"this candle is of {time}, the last one of {self.last}; "
-                           "give them in order, each once", time=time)
-        if self.last is not None and time - self.last < self.predictor.step:
-            raise BarError(f"this candle begins {time - self.last} after the last one, "
-                           f"the signal was taught candles of {self.predictor.step}; give such", time=time)
+    def check(self, time: pd.Timestamp, candle: tuple) -> tuple:
+        "Refuse what is no candle, or not the next one; a candle, repaired as in a file."
         if len(candle) != len(self.features.takes):
             raise BarError(f"this candle has {len(candle)} numbers; give {', '.join(self.features.takes)}", time=time)
-        check_candle(time, candle)
+        self.stamps.check(time)
+        candle = check_candle(time, candle)
+        check_jump(time, candle, self.before, self.predictor.jump_limit)
+        return candle
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #1490ae91
 def trading_terms(
