@@ -276,3 +276,23 @@ def test_a_lab_of_a_users(plugin, tmp_path, monkeypatch, capsys):
     alone = python("-c", "from synthlab.cli.main import main; print(main(['evaluate', 'a'])); main(['runs', '.'])", cwd=tmp_path)
     assert "give it again: --plugin line_lab.py" in alone.stderr and alone.stderr.count("\n") == 1
     assert alone.stdout.split()[:3] == ["2", "done", "error"]           # its numbers, without its lab
+
+# --- killed before it was a run ----------------------------------------------------------------------------------------------------
+
+BORN = "", "lock", "checkpoints/", "facts/", "config.yaml", "overrides.yaml", ".status.json.7.tmp"     # in the order in which they once came
+
+@pytest.mark.parametrize("n", range(1, len(BORN)))
+def test_a_folder_that_never_became_a_run_is_taken_up(n, plugin, tmp_path, monkeypatch, capsys):
+    "As an earlier version left it after `kill -9`: listed, told how to go on by `resume`, and taken by the line that began it."
+    monkeypatch.chdir(tmp_path)
+    for name in BORN[1:n + 1]: (Path("runs/cut")/name).mkdir(parents=True) if name.endswith("/") else (Path("runs/cut").mkdir(parents=True, exist_ok=True), (Path("runs/cut")/name).touch())
+    for line in "resume runs/cut", "evaluate runs/cut", "report runs/cut":
+        assert main([*line.split(), "--plugin", plugin]) == 2
+        said = capsys.readouterr().err
+        assert "was cut off before it was one" in said and "--run-dir runs/cut" in said and said.count("\n") == 1, line
+    assert main(["runs", "runs"]) == 0 and "runs/cut is not a run: it was cut off" in capsys.readouterr().out
+    line = ["line", "train", "tracking.mode=disabled", "--run-dir", "runs/cut", "--quiet", "--plugin", plugin]
+    assert main(line) == 0 and Run("runs/cut").status == "done" and not list(Path("runs").glob(".*"))
+    assert main(line) == 0      # finished already
+    Path("runs/mine").mkdir(); Path("runs/mine/letter.txt").write_text("dear")
+    assert main([*line[:3], "--run-dir", "runs/mine", "--plugin", plugin]) == 2 and Path("runs/mine/letter.txt").read_text() == "dear"

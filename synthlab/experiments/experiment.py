@@ -24,7 +24,7 @@ from .config import override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins
-from .runs import Lock, Run
+from .runs import Lock, Run, check_free, unborn_words
 from .setup import computing_threads, get_device
 from .tasks import Task, run_tasks
 from ..models.registry import ConfigError
@@ -43,7 +43,8 @@ def open_run(
 ) -> tuple[Run, Lab]:
     "A run and its lab; nothing is written."
     run = Run(run_dir)
-    if not (run.folder/"config.yaml").exists(): raise ConfigError(f"{run_dir} is not a run: it has no config.yaml")
+    why = unborn_words(run_dir) or ("" if (run.folder/"config.yaml").exists() else "it has no config.yaml")
+    if why: raise ConfigError(f"{run_dir} is not a run: {why}")
     said = run.read_status()
     require_plugins(said.get("plugins", []), run_dir)
     own = get_lab(said.get("lab"))
@@ -65,7 +66,8 @@ def goes_on(
     lab: Lab,
 ) -> bool:                              # whether it holds a run of this configuration; an error if one of another
     "Whether a run is to be taken up rather than begun."
-    if not run_dir or not (Path(run_dir)/"config.yaml").exists(): return False
+    if not run_dir: return False
+    if not (Run(run_dir).folder/"status.json").exists(): check_free(run_dir); return False
     run, _ = open_run(run_dir, lab)
     old = run_config(run, lab)
     if replace(old, runs=config.runs) == config: return True         # the folder of all runs may be told from elsewhere

@@ -20,7 +20,7 @@ from ..metrics.wording import nearest
 from .experiment import load_model
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run
-from .runs import list_runs
+from .runs import as_counted, is_unborn, list_runs, unborn_words
 from .settings import read_value, words as read_words
 from .settings_page import find_settings, list_presets
 from .verdicts import table_forms
@@ -115,13 +115,17 @@ def headline_of(
 def show_runs(
     folder: str | Path = "runs",            # of all runs
 ) -> None:
-    "The sweeps and runs in a folder, oldest first, with status and score."
+    "The sweeps and runs in a folder, oldest first, with status and score; what is broken or cut off is said below."
     found, sweeps = list_runs(folder), sorted(Path(folder).glob("*/sweep.json"))
-    if not len(found) and not sweeps: print(f"there is no run in {folder}; start one with: synthlab train")
+    unborn = [p for p in sorted(Path(folder).glob("[!.]*"), key=as_counted) if (p/"lock").exists() and is_unborn(p)]
+    if not len(found) and not sweeps and not unborn:
+        print(f"there is no run in {folder}; start one with: synthlab train")
     for path in sweeps:
         done = (list_runs(path.parent)["status"] == "done").sum()
         print(f"{'sweep':<12} {f'{done} done':<16}  {path.parent.as_posix()}")
     for row in found.to_dict("records"): print(f"{row['status']:<12} {headline_of(row):<16}  {row['folder']}")
+    for why in found.get("broken", pd.Series()).dropna(): print(f"\n{why}")
+    for path in unborn: print(f"\n{path.as_posix()} is not a run: {unborn_words(path)}")
 
 # %% ../../nbs/experiments/28_terminal.ipynb #20b0f6ef
 def show_presets(
