@@ -31,6 +31,7 @@ from ..models.registry import ConfigError
 from ..trainers.checkpoints import CheckpointError, check_shapes, load_checkpoint, read_header
 from ..trainers.facts import json_text
 from ..trainers.keeper import below
+from ..trainers.output import lasting_output
 from ..trainers.interruption import Interrupted, going_on
 from ..metrics.wording import counted
 from ..trainers.processes import launch
@@ -286,6 +287,7 @@ def run_kept(
     new = Run.create(config.runs, lab.name, config.name, to_yaml(config), **record)
     return finish(Experiment(lab, config, data, new, parts, quiet=quiet), resume=False)
 
+@lasting_output()
 def run(
     lab: str | Lab,                     # which laboratory
     config: Any = (),                   # what its `configure` gave, or overrides
@@ -309,6 +311,7 @@ def run(
         raise
 
 # %% ../../nbs/experiments/24_experiment.ipynb #7b44ddb9
+@lasting_output()
 def resume(
     run_dir: str | Path,                # of a run that was interrupted
     lab: str | Lab | None = None,       # the lab that asks; None takes the run's own
@@ -380,6 +383,7 @@ def load_model(
     return (model.eval() if hasattr(model, "eval") else model), about
 
 # %% ../../nbs/experiments/24_experiment.ipynb #f2d550cf
+@lasting_output()
 def train(
     lab: str | Lab,                     # which laboratory
     config: Any,                        # what its `configure` gave

@@ -19,6 +19,7 @@ from .config import to_schema
 from .experiment import load_model, open_run, run_config
 from .lab import Lab, get_lab
 from .runs import Run, folder_name
+from ..metrics.wording import page_words
 from ..models.registry import ConfigError
 from ..models.synth import recipe_hash
 from ..trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
@@ -74,7 +75,7 @@ def model_card(
 ) -> str:                               # Markdown with a YAML head
     "What README.md says."
     tags = "".join(f"- {tag}\n" for tag in ("synthlab", *lab.tags))
-    return f"---\nlibrary_name: synthlab\ntags:\n{tags}---\n\n{lab.card(about, result, where)}"
+    return f"---\nlibrary_name: synthlab\ntags:\n{tags}---\n\n{lab.card(page_words(about), result, where)}"
 
 # %% ../../nbs/experiments/40_publish.ipynb #0b79a9c9
 def find_published(

@@ -226,7 +226,7 @@ def name_folder(
     stem: str,                      # the name that it would like
     folder: Path | None = None,     # this very folder instead
 ) -> Path:                          # where it is now
-    "Give a folder its name: the one that is asked for, or the one that it would like, with a number where that is taken."
+    "Give a folder its name: the one that is asked for, or the one that it would like, numbered where that is taken."
     numbered = (Path(root)/(stem if n == 1 else f"{stem}-{n}") for n in range(1, 10_000))      # the same second
     for found in numbered if folder is None else [Path(folder)]:
         if folder is not None and is_unborn(found): shutil.rmtree(found)

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
-from ..metrics.wording import nearest
+from ..metrics.wording import file_words, nearest
 from .experiment import load_model
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run
@@ -26,6 +26,7 @@ from .settings_page import find_settings, list_presets
 from .verdicts import table_forms
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
+from ..trainers.interruption import going_on
 from ..trainers.tracking import has_key
 
 # %% ../../nbs/experiments/28_terminal.ipynb #6c700395
@@ -60,7 +61,9 @@ def finish_on_terminal(
     lab, config = result["lab"], result["config"]
     if not lab.keeps(config): return
     if lab.draws(config): keep_figures(lab.figures(result), result["run"].figures)
-    if report: report_run(result["run"].folder)
+    if not report: return
+    folder = result["run"].folder
+    with going_on(f"the run is done; its page is made by: synthlab report {folder}"): report_run(folder)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #7683d737
 def show_sweep(
@@ -203,8 +206,8 @@ def write_frames(
     output: str | Path,                     # a CSV file; of several, one each with the asset's name behind it
 ) -> list[Path]:
     "Write answers, each file as a whole or not at all."
-    path = Path(output)
-    paths = {name: path if len(frames) == 1 else path.with_stem(f"{path.stem}_{name}") for name in frames}
+    path, words = Path(output), file_words(frames)
+    paths = {name: path if len(frames) == 1 else path.with_stem(f"{path.stem}_{words[name]}") for name in frames}
     for name, to in paths.items(): atomic_write(to, frames[name].to_csv().encode())
     return list(paths.values())
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from torch import Tensor
 from .checkpoints import (CheckpointError, checkpoint_bytes, load_checkpoint,
                                            newest_checkpoint)
+from ..models.registry import ConfigError
 from .facts import Facts, atomic_write, plain, remove_leftovers
-from .steps import NonFinite, Stepper, TrainingConfig, rows_not_finite
+from .steps import Diverged, NonFinite, Stepper, TrainingConfig, rows_not_finite
 
 # %% ../../nbs/trainers/28_keeper.ipynb #a6a3cab7
 # what may be another when a training is resumed
@@ -102,7 +103,7 @@ class Keeper(Stepper):
         now, default = plain(asdict(self.config)), plain(asdict(type(self.config)()))
         for name in sorted(now.keys() - MAY_CHANGE):
             old = then.get(name, default[name])
-            if now[name] != old: raise ValueError(
+            if now[name] != old: raise ConfigError(
                 f"{name} is {now[name]!r}, but {path} was trained with {old!r}: "
                 "resume with the old value, or start a new run")
 
@@ -183,10 +184,11 @@ class Keeper(Stepper):
                   action=action, samples=samples, not_finite=values, **error.facts)
         if action == "skip": return
         where = f"at step {self.step} (epoch {self.epoch}, batch {self.position})"
-        cause = f"finite data, samples {samples[:8]}…"
-        if values: cause = f"not finite in the data: {values}"
-        raise FloatingPointError(f"{error} {where}; {cause}; this step was not taken, "
-                                 "on_nonfinite=skip would go on without it") from None
+        some = lambda rows: f"{rows[:8]}{'…' if len(rows) > 8 else ''}"
+        cause = f"finite data, samples {some(samples)}; a smaller lr may help"
+        if values: cause = "not finite in the data: " + ", ".join(f"{k} of samples {some(v)}" for k, v in values.items())
+        raise Diverged(f"{error} {where}; {cause}; this step was not taken, "
+                       "on_nonfinite=skip would go on without it") from None
 
 COUNTERS = "step", "epoch", "position", "best", "stale", "skipped", "samples", "data"
 
