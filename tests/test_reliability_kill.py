@@ -78,7 +78,7 @@ def killed_in_save(folder, place, name, nth):
         if now and place == "in the write": os.write = write_half
         if now and place == "before the sync": os.fsync = die
         if now and place == "before the rename": os.replace = die
-        if now and place == "after the rename": module_of_facts.sync_folder = die
+        if now and place == "after the rename": module_of_facts.sync = die
         real(path, data)
         if now and place == "between best and last": die()
     import synthlab.trainers.facts as module_of_facts

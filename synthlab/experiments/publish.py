@@ -23,7 +23,7 @@ from ..metrics.wording import page_words
 from ..models.registry import ConfigError
 from ..models.synth import recipe_hash
 from ..trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from ..trainers.facts import atomic_write, json_text, sync_folder
+from ..trainers.facts import atomic_write, json_text, sync
 
 # %% ../../nbs/experiments/40_publish.ipynb #0f15b4ab
 def check_publishable(
@@ -150,7 +150,7 @@ def whole_folder(
         write(new)
         if folder.exists(): folder.rename(old)
         new.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     finally:
         for left in (new, old): shutil.rmtree(left, ignore_errors=True)
     return folder

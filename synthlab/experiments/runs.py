@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd
 from ..models.registry import ConfigError
-from ..trainers.facts import Facts, atomic_write, json_text, remove_leftovers, sync_folder
+from ..trainers.facts import Facts, atomic_write, json_text, lasting_folder, remove_leftovers, sync
 
 # %% ../../nbs/experiments/10_runs.ipynb #867513b9
 def folder_name(
@@ -211,8 +211,7 @@ def make_cradle(
     root: Path,                     # folder of all runs, made if missing
 ) -> Path:                          # new, and empty
     "A folder in which a run is made, under a name that nobody looks for; cradles of the dead are removed."
-    root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
+    root = lasting_folder(root)
     for old in root.glob(".run-*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > LIFETIME and not Lock(old/"lock").held(): shutil.rmtree(old)
@@ -234,7 +233,7 @@ def name_folder(
         except OSError as e:
             if e.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR): raise
             continue
-        sync_folder(found.parent)
+        sync(found.parent)
         return found
     if folder is not None: check_free(folder)
     raise FileExistsError(f"{root} has ten thousand folders called {stem}")

@@ -14,7 +14,7 @@ from torch import Tensor
 from .checkpoints import (CheckpointError, checkpoint_bytes, load_checkpoint,
                                            newest_checkpoint)
 from ..models.registry import ConfigError
-from .facts import Facts, atomic_write, plain, remove_leftovers
+from .facts import Facts, atomic_write, lasting_folder, plain, remove_leftovers
 from .steps import Diverged, NonFinite, Stepper, TrainingConfig, rows_not_finite
 
 # %% ../../nbs/trainers/28_keeper.ipynb #a6a3cab7
@@ -72,7 +72,7 @@ class Keeper(Stepper):
             self.kept = {k: v.clone() for k, v in self.model.state_dict().items()}
         if self.folder and self.world.rank == 0:
             self.facts.sync()
-            self.path("last").parent.mkdir(parents=True, exist_ok=True)
+            lasting_folder(self.path("last").parent)
             data = checkpoint_bytes(self.tensors(), self.state())
             for name in names: atomic_write(self.path(name), data)
         self.saved_at = time.monotonic()
@@ -186,7 +186,8 @@ class Keeper(Stepper):
         where = f"at step {self.step} (epoch {self.epoch}, batch {self.position})"
         some = lambda rows: f"{rows[:8]}{'…' if len(rows) > 8 else ''}"
         cause = f"finite data, samples {some(samples)}; a smaller lr may help"
-        if values: cause = "not finite in the data: " + ", ".join(f"{k} of samples {some(v)}" for k, v in values.items())
+        bad = ", ".join(f"{k} of samples {some(v)}" for k, v in values.items())
+        if values: cause = f"not finite in the data: {bad}"
         raise Diverged(f"{error} {where}; {cause}; this step was not taken, "
                        "on_nonfinite=skip would go on without it") from None
 
