@@ -1,5 +1,5 @@
 "One grammar for every lab: each verb explains itself, each mistake is a sentence, and what is typed is what the bench is asked."
-import os, subprocess, sys
+import json, os, re, shutil, signal, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,11 +7,18 @@ import pandas as pd, pytest
 from synthlab.cli.calls import CALLS
 from synthlab.cli.main import main
 from synthlab.cli.parsers import FREE_VERBS, MOVED, example, house_labs, parser, verbs_of
+from synthlab.datasets.sources import MockDataSource
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments.config import settings
+from synthlab.experiments.experiment import open_run, resume, run
 from synthlab.experiments.lab import get_lab
+from synthlab.experiments.publish import model_card, published_about
 from synthlab.experiments.runs import Run
+from synthlab.experiments.settings import runs_folder
 from synthlab.experiments.settings_page import list_presets, settings_table
+from synthlab.experiments.terminal import write_frames
+from synthlab.models.registry import ConfigError
+from synthlab.trainers.checkpoints import load_checkpoint
 
 TOY = '''
 import torch, pandas as pd
@@ -276,3 +283,148 @@ def test_a_lab_of_a_users(plugin, tmp_path, monkeypatch, capsys):
     alone = python("-c", "from synthlab.cli.main import main; print(main(['evaluate', 'a'])); main(['runs', '.'])", cwd=tmp_path)
     assert "give it again: --plugin line_lab.py" in alone.stderr and alone.stderr.count("\n") == 1
     assert alone.stdout.split()[:3] == ["2", "done", "error"]           # its numbers, without its lab
+
+# --- killed before it was a run ----------------------------------------------------------------------------------------------------
+
+BORN = "", "lock", "checkpoints/", "facts/", "config.yaml", "overrides.yaml", ".status.json.7.tmp"     # in the order in which they once came
+
+@pytest.mark.parametrize("n", range(1, len(BORN)))
+def test_a_folder_that_never_became_a_run_is_taken_up(n, plugin, tmp_path, monkeypatch, capsys):
+    "As an earlier version left it after `kill -9`: listed, told how to go on by `resume`, and taken by the line that began it."
+    monkeypatch.chdir(tmp_path)
+    for name in BORN[1:n + 1]: (Path("runs/cut")/name).mkdir(parents=True) if name.endswith("/") else (Path("runs/cut").mkdir(parents=True, exist_ok=True), (Path("runs/cut")/name).touch())
+    for line in "resume runs/cut", "evaluate runs/cut", "report runs/cut":
+        assert main([*line.split(), "--plugin", plugin]) == 2
+        said = capsys.readouterr().err
+        assert "was cut off before it was one" in said and "--run-dir runs/cut" in said and said.count("\n") == 1, line
+    assert main(["runs", "runs"]) == 0 and "runs/cut is not a run: it was cut off" in capsys.readouterr().out
+    line = ["line", "train", "tracking.mode=disabled", "--run-dir", "runs/cut", "--quiet", "--plugin", plugin]
+    assert main(line) == 0 and Run("runs/cut").status == "done" and not list(Path("runs").glob(".*"))
+    assert main(line) == 0      # finished already
+    Path("runs/mine").mkdir(); Path("runs/mine/letter.txt").write_text("dear")
+    assert main([*line[:3], "--run-dir", "runs/mine", "--plugin", plugin]) == 2 and Path("runs/mine/letter.txt").read_text() == "dear"
+
+# --- output that is gone, and signals ------------------------------------------------------------------------------------------------
+
+def in_child(outside, line, folder):
+    "A line in a forked process whose output was made so by `outside`; its exit code, and what it said of errors."
+    if not (pid := os.fork()):
+        code = 99
+        try:
+            os.chdir(folder)
+            sys.stderr = open("errors.txt", "w")
+            outside()
+            code = main(line)
+            sys.stderr.flush()
+        finally: os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), (folder/"errors.txt").read_text()
+
+def led_to(file, **how):
+    "The standard output, as the number and as Python's stream."
+    os.dup2(file, 1)
+    sys.stdout = open(1, "w", **how)
+
+def ended_pipe():
+    read, write = os.pipe(); os.close(read)
+    led_to(write)
+
+def closed(*numbers):
+    for number in numbers: os.close(number)
+    sys.stdout = None
+    if 2 in numbers: sys.stderr.close(); sys.stderr = None
+
+GONE = {"a pipe that has ended": (ended_pipe, 141), "a pipe that ends after a line": (lambda: led_to(subprocess.Popen(["head", "-1"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL).stdin.fileno(), buffering=1), None),
+        "closed": (lambda: closed(1), 0), "closed, and errors, too": (lambda: closed(0, 1, 2), 0), "a full disk": (lambda: led_to(os.open("/dev/full", os.O_WRONLY)), 1),
+        "a closed stream": (lambda: (led_to(os.open("/dev/null", os.O_WRONLY)), sys.stdout.close()), 1), "ASCII": (lambda: led_to(os.open("said.txt", os.O_WRONLY | os.O_CREAT), encoding="ascii"), 0)}
+
+@pytest.mark.parametrize("what", GONE)
+def test_output_decides_nothing(what, plugin, tmp_path):
+    "R30: the run is done, whatever becomes of what is printed; a full disk is told at the end."
+    outside, expected = GONE[what]
+    code, said = in_child(outside, ["line", "train", "tracking.mode=disabled", "--run-dir", "Größe", "--no-report", "--plugin", plugin], tmp_path)
+    assert code == expected if expected is not None else code in (0, 141)
+    assert Run(tmp_path/"Größe").status == "done" and Run(tmp_path/"Größe").result["error"] == 0
+    assert json.loads((tmp_path/"Größe/lock").read_text()).keys() == {"host", "pid", "started"}      # and nobody printed into it
+    assert "Traceback" not in said and ("could not be written" in said) == (code == 1)
+    if what == "ASCII": assert "run: Gr\\xf6\\xdfe\n" in (tmp_path/"said.txt").read_text()
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("where", ["load", "judge"])
+def test_the_hint_comes_after_every_signal(where, number, plugin, tmp_path, monkeypatch, capsys):
+    "Also where nothing is trained at that moment: the run is interrupted, and the line that goes on is the last one."
+    monkeypatch.chdir(tmp_path)
+    line = ["line", "train", "tracking.mode=disabled", "--run-dir", "a", "--quiet", "--no-report", "--plugin", plugin]
+    assert main(line) == 0
+    Run("a").set_status("interrupted"); capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(get_lab("line")), where, lambda *args, **more: signal.raise_signal(number))
+        assert main(["resume", "a", "--plugin", plugin]) == 128 + number
+    assert capsys.readouterr().err.endswith("go on with: synthlab resume a\n") and Run("a").status == "interrupted"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and main(["resume", "a", "--no-report", "--plugin", plugin]) == 0
+
+# --- whatever a user can cause is a sentence -------------------------------------------------------------------------------------------
+
+def prices(scale, path):
+    "Bars of a scale, in a file."
+    bars = MockDataSource(600).load("MOCK")["MOCK"]
+    bars[["open", "high", "low", "close"]] *= scale/bars["close"].iloc[0]
+    bars.reset_index().to_csv(path, index=False)
+
+@pytest.mark.parametrize("line, why, begun", [
+    ("market train MARKET evaluation.n_paths=2", "evaluation.n_paths is 2; use 3 or more", False), ("market train MARKET evaluation.baselines=[]", "evaluation.baselines is empty; name", False),
+    ("market train MARKET data=1e300.csv", "is not between 1e-30 and 1e+30; give it in another unit", False), ("market train MARKET data=1e-300.csv", "is not between", False),
+    ("signal train SIGNAL data.source=1e300.csv", "is not between", False), ("quant train data.assets=[AAPL] data.start=2019-06-01 data.end=2020-12-01 family=ridge others=[] training.train_days=120 "
+     "training.test_days=60 training.min_train_samples=100", "no row tells what became of xdm_ret_5d", False),
+    ("market train MARKET training.lr=1e30 training.epochs=3 training.stride=5", "a smaller lr may help", True), ("signal train SIGNAL training.lr=1e30", "a smaller lr may help", True)])
+def test_what_cannot_work_is_told_before_it_is_trained(line, why, begun, tmp_path, monkeypatch, capsys):
+    "One sentence of at most 400 letters and no folder, or a run that says itself that it failed."
+    monkeypatch.chdir(tmp_path)
+    for scale in "1e300", "1e-300": prices(float(scale), f"{scale}.csv")
+    words = line.replace("MARKET", " ".join(TINY["market"])).replace("SIGNAL", " ".join(TINY["signal"])).split()
+    assert main([*words, "tracking.mode=disabled", "threads=1", "--run-dir", "a", "--quiet", "--no-report"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert why in said and len(said) < 400 and Path("a").exists() == begun
+    if begun: assert Run("a").status == "failed" and "a smaller lr" in Run("a").read_status()["error"]
+
+def change(name, old, new): return lambda folder: (folder/name).write_text(re.sub(old, new, (folder/name).read_text(), count=1))
+
+TOUCHED = {"another setting": (change("config.yaml", r"\blr: [^\n]+", "lr: 0.5"), "resume with the old value, or start a new run"),
+           "an event that is none": (change("facts/events.jsonl", "{", "<"), "line 1 is no event"),
+           "no rows": (lambda folder: (folder/"facts/scalars.csv").unlink(), "facts were removed, start a new run")}
+
+@pytest.mark.parametrize("what", TOUCHED)
+def test_a_run_that_was_touched_is_not_resumed(what, runs, tmp_path, capsys):
+    folder, (touch, why) = tmp_path/"a", TOUCHED[what]
+    shutil.copytree(runs/"market", folder)
+    Run(folder).set_status("interrupted")
+    touch(folder)
+    assert main(["resume", str(folder), "--no-report", "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert why in said and said.count("\n") == 1
+
+def test_a_broken_result_hides_no_other_run(runs, tmp_path, capsys):
+    for name in "macro", "signal": shutil.copytree(runs/name, tmp_path/name)
+    (tmp_path/"macro/result.json").write_text('{"half": ')
+    assert main(["runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("done") == 2 and get_lab("signal").headline.show(Run(tmp_path/"signal").result) in said and "macro/result.json cannot be read" in said
+    assert main(["compare", str(tmp_path/"macro"), str(tmp_path/"signal")]) == 2 and "cannot be read" in capsys.readouterr().err
+
+@pytest.mark.parametrize("line", ["line train --run-dir a\0b", "resume a\0b", "runs a\0b", "predict a\0b --source x", "line train name=a\0b"])
+def test_no_name_holds_a_nul(line, plugin, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*line.split(" "), "--plugin", plugin]) == 2
+    said = capsys.readouterr().err
+    assert "holds a NUL" in said and said.count("\n") == 1 and not list(tmp_path.iterdir())
+    for way in lambda: run("market", run_dir="a\0b"), lambda: resume("a\0b"), lambda: runs_folder("a\0b"):
+        with pytest.raises(ConfigError, match="holds a NUL"): way()
+
+def test_names_of_assets_are_escaped_where_they_are_shown(runs, tmp_path):
+    "In a card, in the name of a file, in a picture."
+    run, lab = open_run(runs/"signal")
+    about = published_about(run, lab, load_checkpoint(run.checkpoints/"best.safetensors")[1]) | dict(assets=["BTC/USDT", "<script>x|y</script>"])
+    assert "BTC/USDT, &#60;script&#62;x&#124;y&#60;/script&#62;," in model_card(lab, about, run.result)
+    frames = {name: pd.DataFrame(dict(y=[n])) for n, name in enumerate(("BTC/USDT", "BTC-USDT", "../../x", "a\0b", "n"*400))}
+    files = write_frames(frames, tmp_path/"said.csv")
+    assert {p.parent for p in files} == {tmp_path} and [pd.read_csv(p).y[0] for p in files] == [0, 1, 2, 3, 4]
+

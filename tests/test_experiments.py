@@ -155,7 +155,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     (["train", "data.engineer.estimators=[parkinsn]"], "parkinson"),
     (["train", "tracking.mode=on"], "online"),
     (["train", "evaluation.level=95"], "0.95"),
-    (["train", "evaluation.n_paths=0"], "2 or more"),
+    (["train", "evaluation.n_paths=2"], "3 or more"),
     (["evaluate", "nowhere", "data=sp500"], "nowhere"),
     (["evaluate", "nowhere"], "nowhere"),
     (["resume", "nowhere"], "nowhere"),

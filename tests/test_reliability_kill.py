@@ -78,7 +78,7 @@ def killed_in_save(folder, place, name, nth):
         if now and place == "in the write": os.write = write_half
         if now and place == "before the sync": os.fsync = die
         if now and place == "before the rename": os.replace = die
-        if now and place == "after the rename": module_of_facts.sync_folder = die
+        if now and place == "after the rename": module_of_facts.sync = die
         real(path, data)
         if now and place == "between best and last": die()
     import synthlab.trainers.facts as module_of_facts
@@ -127,7 +127,7 @@ def test_one_of_two_processes_killed_and_restarted(seed, tmp_path):
 
 def run_in(root): return next((p.parent for p in root.glob("*/status.json")), root)
 
-STOPS = {"SIGTERM in a step": (signal.SIGTERM, dict(pause=.2)), "Ctrl-C in a step": (signal.SIGINT, dict(pause=.2)),
+STOPS = {"SIGTERM in a step": (signal.SIGTERM, dict(pause=.2)), "SIGHUP in a step": (signal.SIGHUP, dict(pause=.2)), "Ctrl-C in a step": (signal.SIGINT, dict(pause=.2)),
          "SIGTERM in validation": (signal.SIGTERM, dict(pause_val=.2)), "Ctrl-C in validation": (signal.SIGINT, dict(pause_val=.2))}
 
 @pytest.mark.parametrize("seed", cases(1, 12))
@@ -140,7 +140,7 @@ def test_asked_to_stop(stop, seed, tmp_path, undisturbed):
     time.sleep(random.Random(seed).random()*.1)
     os.kill(child.pid, number); child.join(30)
     folder = run_in(tmp_path)
-    assert child.exitcode == (143 if number == signal.SIGTERM else 1)
+    assert child.exitcode == (1 if number == signal.SIGINT else 128 + number)
     said, saved = Run(folder).read_status()["error"], newest_checkpoint(folder/"checkpoints")[2]
     assert Run(folder).status == "interrupted" and signal.Signals(number).name in said
     assert events(folder)[-1] == "interrupted"

@@ -1,7 +1,7 @@
 """Folders that several processes want, and names that people type.
 
 R10 one owner a run, R11 a run stays below its root whatever it is called."""
-import importlib.util, json, os, random, re, signal, socket, threading, time
+import importlib.util, itertools, json, os, random, re, signal, socket, threading, time
 from pathlib import Path
 
 import pytest
@@ -136,6 +136,50 @@ def test_same_second(tmp_path):
     assert len({r.folder for r in runs}) == 5
     for r in runs: r.close()
     assert list_runs(tmp_path).status.tolist() == ["done"]*5
+
+# a run's folder appears whole
+
+def dies_at(n, function):
+    "Whether a forked child was killed at its n-th call to the file system; False: it came to its end before."
+    pid = os.fork()
+    if not pid:
+        calls = itertools.count()
+        def mortal(real):
+            def call(*args, **more):
+                if next(calls) == n: os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **more)
+            return call
+        for name in "open", "write", "pwrite", "mkdir", "fsync", "replace", "rename", "ftruncate": setattr(os, name, mortal(getattr(os, name)))
+        try: function()
+        finally: os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+@pytest.mark.parametrize("folder", [None, "mine"])
+def test_killed_at_any_call_while_it_is_made(folder, tmp_path):
+    "There is a run or there is none: never half of one, and the same line makes it or finds it whole."
+    for n in itertools.count():
+        root = tmp_path/str(n)
+        killed = dies_at(n, lambda: Run.create(root, "tiny", "x", "rows: 2\n", folder=folder and root/folder))
+        there = [p for p in root.glob("[!.]*")]
+        assert [p.as_posix() for p in there] == list(list_runs(root)["folder"]) and len(there) <= 1
+        for path in there:
+            with Run.open(path) as run: assert run.config() == "rows: 2\n" and run.read_status()["lab"] == "tiny"
+        if not there: Run.create(root, "tiny", "x", "rows: 2\n", folder=folder and root/folder).close()
+        if not killed: break
+    assert n > 25 and len(there) == 1 and not list(root.glob(".*"))
+
+def test_a_failure_while_it_is_made_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, data): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(runs, "atomic_write", full)
+    with pytest.raises(OSError, match="No space"): Run.create(tmp_path, "tiny", "x")
+    assert not list(tmp_path.iterdir())
+
+def test_two_may_not_begin_the_same_folder(tmp_path):
+    "Who comes second is told, whether the first has its name already or gets it in between."
+    with Run.create(tmp_path, "tiny", "x", folder=tmp_path/"mine"):
+        with pytest.raises(FileExistsError, match="go on with it: synthlab resume"): Run.create(tmp_path, "tiny", "x", folder=tmp_path/"mine")
+        begun = tmp_path/"other"; begun.mkdir(); (begun/"status.json").touch()
+        with pytest.raises(FileExistsError, match="go on with it: synthlab resume"): runs.name_folder(begun, tmp_path, "", tmp_path/"mine")
 
 # R11
 

@@ -27,7 +27,7 @@ from .config import override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins
-from .runs import PLUGINS, Lock, Run
+from .runs import PLUGINS, Lock, Run, check_free, unborn_words
 from .settings import words
 from .setup import computing_threads, get_device
 from .tasks import Task, run_tasks
@@ -35,6 +35,7 @@ from ..models.registry import ConfigError
 from ..trainers.checkpoints import CheckpointError, check_shapes, load_checkpoint, read_header
 from ..trainers.facts import json_text
 from ..trainers.keeper import below
+from ..trainers.output import lasting_output
 from ..trainers.interruption import Interrupted, going_on
 from ..metrics.wording import counted
 from ..trainers.processes import launch
@@ -47,7 +48,8 @@ def open_run(
 ) -> tuple[Run, Lab]:
     "A run and its lab; nothing is written."
     run = Run(run_dir)
-    if not (run.folder/"config.yaml").exists(): raise ConfigError(f"{run_dir} is not a run: it has no config.yaml")
+    why = unborn_words(run_dir) or ("" if (run.folder/"config.yaml").exists() else "it has no config.yaml")
+    if why: raise ConfigError(f"{run_dir} is not a run: {why}")
     said = run.read_status()
     require_plugins(said.get("plugins", []), run_dir)
     own = get_lab(said.get("lab"))
@@ -69,7 +71,8 @@ def goes_on(
     lab: Lab,
 ) -> bool:                              # whether it holds a run of this configuration; an error if one of another
     "Whether a run is to be taken up rather than begun."
-    if not run_dir or not (Path(run_dir)/"config.yaml").exists(): return False
+    if not run_dir: return False
+    if not (Run(run_dir).folder/"status.json").exists(): check_free(run_dir); return False
     run, _ = open_run(run_dir, lab)
     old = run_config(run, lab)
     if replace(old, runs=config.runs) == config: return True         # the folder of all runs may be told from elsewhere
@@ -289,6 +292,7 @@ def run_kept(
     new = Run.create(config.runs, lab.name, config.name, to_yaml(config), **record)
     return finish(Experiment(lab, config, data, new, parts, quiet=quiet), resume=False)
 
+@lasting_output()
 def run(
     lab: str | Lab,                     # which laboratory
     config: Any = (),                   # what its `configure` gave, or overrides
@@ -312,6 +316,7 @@ def run(
         raise
 
 # %% ../../nbs/experiments/24_experiment.ipynb #7b44ddb9
+@lasting_output()
 def resume(
     run_dir: str | Path,                # of a run that was interrupted
     lab: str | Lab | None = None,       # the lab that asks; None takes the run's own
@@ -429,6 +434,7 @@ def load_model(
     return (model.eval() if hasattr(model, "eval") else model), about
 
 # %% ../../nbs/experiments/24_experiment.ipynb #f2d550cf
+@lasting_output()
 def train(
     lab: str | Lab,                     # which laboratory
     config: Any,                        # what its `configure` gave

@@ -19,10 +19,11 @@ from .config import to_schema
 from .experiment import load_model, open_run, run_config
 from .lab import Lab, get_lab
 from .runs import Run, folder_name
+from ..metrics.wording import page_words
 from ..models.registry import ConfigError
 from ..models.synth import recipe_hash
 from ..trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from ..trainers.facts import atomic_write, json_text, sync_folder
+from ..trainers.facts import atomic_write, json_text, sync
 
 # %% ../../nbs/experiments/40_publish.ipynb #0f15b4ab
 def check_publishable(
@@ -74,7 +75,7 @@ def model_card(
 ) -> str:                               # Markdown with a YAML head
     "What README.md says."
     tags = "".join(f"- {tag}\n" for tag in ("synthlab", *lab.tags))
-    return f"---\nlibrary_name: synthlab\ntags:\n{tags}---\n\n{lab.card(about, result, where)}"
+    return f"---\nlibrary_name: synthlab\ntags:\n{tags}---\n\n{lab.card(page_words(about), result, where)}"
 
 # %% ../../nbs/experiments/40_publish.ipynb #0b79a9c9
 def find_published(
@@ -149,7 +150,7 @@ def whole_folder(
         write(new)
         if folder.exists(): folder.rename(old)
         new.rename(folder)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     finally:
         for left in (new, old): shutil.rmtree(left, ignore_errors=True)
     return folder

@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from ..datasets.packages import missing
 from ..datasets.documents import TEXT, misfit, parse_json
 from .config import PACKAGE, check_parameters, read_text
@@ -26,6 +27,7 @@ from .experiment import conclusion, open_run
 from .lab import Lab, get_lab
 from .runs import list_runs
 from .settings import read_value, runs_folder, words
+from ..metrics.wording import file_words
 from ..models.registry import ConfigError
 from ..trainers.facts import Facts, atomic_write, json_text
 
@@ -73,13 +75,16 @@ def keep_figures(
 ) -> dict[str, Figure]:             # the same figures, closed: a notebook shows them where it names them
     "Write each figure as a PNG file."
     Path(folder).mkdir(parents=True, exist_ok=True)
+    words = file_words(figures)
     for name, fig in figures.items():
+        for text in fig.findobj(Text):      # `$` in a name is a letter; an axis writes powers of ten with it
+            if "$" in text.get_text() and "\\mathdefault" not in text.get_text(): text.set_parse_math(False)
         data, canvas, dpi = io.BytesIO(), fig.canvas, fig.dpi
         fig.set_dpi(120)
         FigureCanvasAgg(fig).print_png(data)
         fig.set_canvas(canvas)
         fig.set_dpi(dpi)
-        atomic_write(Path(folder)/f"{name}.png", data.getvalue())
+        atomic_write(Path(folder)/f"{words[name]}.png", data.getvalue())
         plt.close(fig)
     return figures
 

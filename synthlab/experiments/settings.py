@@ -91,6 +91,7 @@ def runs_folder(
 ) -> str:                               # the project's own, where the default is asked for from within its notebooks
     "Where runs go."
     here = Path.cwd()
+    if "\0" in folder: raise ConfigError(f"runs={folder!r} holds a NUL, which no folder's name may")
     if folder != "runs": return folder
     for root in here.parents:
         if (root/"settings.ini").exists() and here.is_relative_to(root/"nbs"): return os.path.relpath(root/"runs", here)

@@ -24,6 +24,7 @@ from .runs import Lock
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 from ..trainers.interruption import StopSignals, going_on
+from ..trainers.output import lasting_output
 
 # %% ../../nbs/experiments/30_tasks.ipynb #029c6c81
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def follow_driver() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     threading.Thread(target=watch, daemon=True).start()
 
+@lasting_output()
 def main(
     words: Sequence[str] | None = None,     # default those of the command line
 ) -> int:                                   # 0 done, 1 not

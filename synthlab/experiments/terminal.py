@@ -16,16 +16,17 @@ from typing import Any
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
-from ..metrics.wording import nearest
+from ..metrics.wording import file_words, nearest
 from .experiment import load_model, run_config
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run
-from .runs import list_runs
+from .runs import as_counted, is_unborn, list_runs, unborn_words
 from .settings import read_value, words as read_words
 from .settings_page import find_settings, list_presets
 from .verdicts import table_forms
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
+from ..trainers.interruption import going_on
 from ..trainers.tracking import has_key
 
 # %% ../../nbs/experiments/28_terminal.ipynb #6c700395
@@ -60,7 +61,9 @@ def finish_on_terminal(
     lab, config = result["lab"], result["config"]
     if not lab.keeps(config): return
     if lab.draws(config): keep_figures(lab.figures(result), result["run"].figures)
-    if report: report_run(result["run"].folder)
+    if not report: return
+    folder = result["run"].folder
+    with going_on(f"the run is done; its page is made by: synthlab report {folder}"): report_run(folder)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #7683d737
 def show_sweep(
@@ -115,13 +118,17 @@ def headline_of(
 def show_runs(
     folder: str | Path = "runs",            # of all runs
 ) -> None:
-    "The sweeps and runs in a folder, oldest first, with status and score."
+    "The sweeps and runs in a folder, oldest first, with status and score; what is broken or cut off is said below."
     found, sweeps = list_runs(folder), sorted(Path(folder).glob("*/sweep.json"))
-    if not len(found) and not sweeps: print(f"there is no run in {folder}; start one with: synthlab train")
+    unborn = [p for p in sorted(Path(folder).glob("[!.]*"), key=as_counted) if (p/"lock").exists() and is_unborn(p)]
+    if not len(found) and not sweeps and not unborn:
+        print(f"there is no run in {folder}; start one with: synthlab train")
     for path in sweeps:
         done = (list_runs(path.parent)["status"] == "done").sum()
         print(f"{'sweep':<12} {f'{done} done':<16}  {path.parent.as_posix()}")
     for row in found.to_dict("records"): print(f"{row['status']:<12} {headline_of(row):<16}  {row['folder']}")
+    for why in found.get("broken", pd.Series()).dropna(): print(f"\n{why}")
+    for path in unborn: print(f"\n{path.as_posix()} is not a run: {unborn_words(path)}")
 
 # %% ../../nbs/experiments/28_terminal.ipynb #20b0f6ef
 def show_presets(
@@ -199,8 +206,8 @@ def write_frames(
     output: str | Path,                     # a CSV file; of several, one each with the asset's name behind it
 ) -> list[Path]:
     "Write answers, each file as a whole or not at all."
-    path = Path(output)
-    paths = {name: path if len(frames) == 1 else path.with_stem(f"{path.stem}_{name}") for name in frames}
+    path, words = Path(output), file_words(frames)
+    paths = {name: path if len(frames) == 1 else path.with_stem(f"{path.stem}_{words[name]}") for name in frames}
     for name, to in paths.items(): atomic_write(to, frames[name].to_csv().encode())
     return list(paths.values())
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from ..datasets.documents import ANY, COUNT, Kind, NAMES, NUMBER, is_text, misfit
 from .checkpoints import (PROGRESS, CheckpointError, checkpoint_bytes, load_checkpoint,
                                            newest_checkpoint)
-from .facts import Facts, atomic_write, plain, remove_leftovers
-from .steps import NonFinite, Stepper, TrainingConfig, rows_not_finite
+from ..models.registry import ConfigError
+from .facts import Facts, atomic_write, lasting_folder, plain, remove_leftovers
+from .steps import Diverged, NonFinite, Stepper, TrainingConfig, rows_not_finite
 
 # %% ../../nbs/trainers/28_keeper.ipynb #a6a3cab7
 # what may be another when a training is resumed
@@ -72,7 +73,7 @@ class Keeper(Stepper):
             self.kept = {k: v.clone() for k, v in self.model.state_dict().items()}
         if self.folder and self.world.rank == 0:
             self.facts.sync()
-            self.path("last").parent.mkdir(parents=True, exist_ok=True)
+            lasting_folder(self.path("last").parent)
             data = checkpoint_bytes(self.tensors(), self.state())
             for name in names: atomic_write(self.path(name), data)
         self.saved_at = time.monotonic()
@@ -101,7 +102,7 @@ class Keeper(Stepper):
         now, default = plain(asdict(self.config)), plain(asdict(type(self.config)()))
         for name in sorted(now.keys() - MAY_CHANGE):
             old = then.get(name, default[name])
-            if now[name] != old: raise ValueError(
+            if now[name] != old: raise ConfigError(
                 f"{name} is {now[name]!r}, but {path} was trained with {old!r}: "
                 "resume with the old value, or start a new run")
 
@@ -182,10 +183,12 @@ class Keeper(Stepper):
                   action=action, samples=samples, not_finite=values, **error.facts)
         if action == "skip": return
         where = f"at step {self.step} (epoch {self.epoch}, batch {self.position})"
-        cause = f"finite data, samples {samples[:8]}…"
-        if values: cause = f"not finite in the data: {values}"
-        raise FloatingPointError(f"{error} {where}; {cause}; this step was not taken, "
-                                 "on_nonfinite=skip would go on without it") from None
+        some = lambda rows: f"{rows[:8]}{'…' if len(rows) > 8 else ''}"
+        cause = f"finite data, samples {some(samples)}; a smaller lr may help"
+        bad = ", ".join(f"{k} of samples {some(v)}" for k, v in values.items())
+        if values: cause = f"not finite in the data: {bad}"
+        raise Diverged(f"{error} {where}; {cause}; this step was not taken, "
+                       "on_nonfinite=skip would go on without it") from None
 
 COUNTERS = "step", "epoch", "position", "best", "stale", "skipped", "samples", "data"
 

@@ -5,7 +5,7 @@ before it."""
 
 # %% auto #0
 __all__ = ['POSITIVE', 'NOT_NEGATIVE', 'RULES', 'TrainingConfig', 'whole', 'one_of', 'seeds_of', 'seed_draws', 'lr_factor',
-           'NonFinite', 'rows_not_finite', 'make_optimizer', 'Stepper', 'samples', 'TensorBatches']
+           'NonFinite', 'Diverged', 'rows_not_finite', 'make_optimizer', 'Stepper', 'samples', 'TensorBatches']
 
 # %% ../../nbs/trainers/27_steps.ipynb #8140b83c
 import hashlib, math
@@ -98,6 +98,9 @@ class NonFinite(FloatingPointError):
     def __init__(self, **facts):
         self.facts = facts
         super().__init__(f"{facts['what']} is {facts['value']}")
+
+class Diverged(FloatingPointError):
+    "A training that has come to an end because its numbers are none."
 
 def rows_not_finite(
     batch: dict[str, Tensor],           # one batch

@@ -146,7 +146,7 @@ class Trainer(Keeper):
         config, world = self.config, self.world
         data = dict(train=train.n, batches=len(train), val=val.n)
         if self.data not in (None, data):
-            raise ValueError(f"the checkpoint was made with data {self.data}, these are {data}")
+            raise ConfigError(f"the checkpoint was made with data {self.data}, these are {data}")
         new = self.data is None
         if new and self.folder and any(self.path(name).exists() for name in ("best", "last")):
             raise FileExistsError(f"{self.folder} holds a training already: resume() it, or choose "

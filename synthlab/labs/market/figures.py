@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ...experiments.figures import (draw_calibration, draw_fans, draw_gain, draw_skill, draw_split, draw_spread,
                                           draw_steps, draw_training)
 from ...experiments.verdicts import overlap, write_p_value
-from .judging import Evaluation
+from .judging import Evaluation, rank_bins
 from .settings import MarketConfig
 from ...metrics.calibration import (coverage_band, design_effect, rank_histogram_band, spread_skill,
                                           spread_skill_band, spread_skill_cases)
@@ -26,9 +26,10 @@ def calibration_figure(
     last, levels, members = evaluation.pit[:, -1], np.linspace(.1, .9, 9), config.evaluation.n_paths
     inside = np.array([(abs(last - .5) <= level/2).mean() for level in levels])
     shared = evaluation.scores.index, overlap(config.training.horizon, config.evaluation.stride)
-    bins = design_effect(np.minimum(last*10, 9).astype(int)[:, None] == np.arange(10), *shared, .9).mean()
+    n = rank_bins(members)
+    bins = design_effect(np.minimum(last*n, n - 1).astype(int)[:, None] == np.arange(n), *shared, .9).mean()
     within = design_effect(abs(last - .5)[:, None] <= levels/2, *shared, .9)
-    bars = [np.asarray(b)/len(last) for b in rank_histogram_band(len(last), members, 10, .9, bins)]
+    bars = [np.asarray(b)/len(last) for b in rank_histogram_band(len(last), members, n, .9, bins)]
     band = [np.asarray(b) for b in coverage_band(levels, len(last), np.inf, .9, within)]
     return draw_calibration(last, bars, levels, inside, band)
 

@@ -6,7 +6,7 @@
 __all__ = ['Simulator', 'UNIT', 'model_simulator', 'fit_baseline', 'baseline_simulator', 'baseline_simulators', 'judged_windows',
            'judged_batches', 'simulated', 'without_drift', 'step_scores', 'sampling_variance', 'prepend_start',
            'Evaluation', 'fan_positions', 'take_fan', 'evaluate', 'overlapping_windows', 'compare_scores',
-           'skill_table', 'calibration']
+           'skill_table', 'rank_bins', 'calibration']
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #882e0d18
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -280,6 +280,13 @@ def skill_table(
     table.insert(1, "noise", noise)
     return table.rename_axis("simulator")
 
+# %% ../../../nbs/labs/market/14_judging.ipynb #e982f987
+def rank_bins(
+    members: int,                       # of an ensemble
+) -> int:
+    "In how many bins its ranks are counted."
+    return min(10, members + 1)
+
 # %% ../../../nbs/labs/market/14_judging.ipynb #035a7ba3
 def calibration(
     evaluation: Evaluation,             # what `evaluate` found
@@ -287,7 +294,8 @@ def calibration(
 ) -> dict[str, Any]:                    # coverage of 50 and 90, bands, sharpness, rank_p_value, spread_skill_ratio
     "Coverage, sharpness, spread–skill ratio and rank test of the first simulator at the last step."
     last, outcome, at = evaluation.last, evaluation.outcome, evaluation.pit[:, -1]
-    counts = rank_histogram(ranks(last, outcome), last.shape[-1], 10, evaluation.scores.index)
+    members = last.shape[-1]
+    counts = rank_histogram(ranks(last, outcome), members, rank_bins(members), evaluation.scores.index)
     shared = overlap(config.training.horizon, config.evaluation.stride)
     inside = {}
     for q in (.5, .9):

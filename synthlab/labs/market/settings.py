@@ -64,10 +64,12 @@ class EvaluationConfig:
     seed: int = 7                       # of all that a test draws, whatever the training was seeded with
 
     def __post_init__(self):
-        at_least(self, "evaluation", n_paths=2, stride=1, n_boot=100, seed=0)
+        at_least(self, "evaluation", n_paths=3, stride=1, n_boot=100, seed=0)
         check_level(self.level)
         if self.conformal not in ("none", "split", "adaptive"):
             raise ValueError(f"evaluation.conformal is {self.conformal!r}; use none, split or adaptive")
+        if not self.baselines:
+            raise ValueError("evaluation.baselines is empty; name what the model is to be compared with, such as constant")
 
 # %% ../../../nbs/labs/market/10_settings.ipynb #09445a84
 @dataclass

@@ -86,10 +86,14 @@ class QuantFitting(Lab):
                      config={k: asdict(getattr(config, k)) for k in ("data", "training", "evaluation")},
                      features=list(data.rows.X.columns), targets=list(data.engines), family=recipe.name,
                      survivors=panel.members is None, notes=list(panel.notes))
+        cuts = {target: last_cut(engine, t.train_days, t.expanding) for target, engine in data.engines.items()}
+        for target, cut in cuts.items():
+            if not len(cut.train): raise ConfigError(
+                f"no row tells what became of {target}; take more assets or longer data, or leave it out of data.targets")
         def make():
             found, until = {}, 0
             for target, engine in data.engines.items():
-                cut = last_cut(engine, t.train_days, t.expanding)
+                cut = cuts[target]
                 found[target] = engine.fit(cut, recipe)[0]
                 until = max(until, int(engine.table.ends[cut.train, 0].max()))
             answers = Answers(found)
