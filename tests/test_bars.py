@@ -762,6 +762,16 @@ def test_files_without_an_end(tmp_path):
         with pytest.raises(BarError, match=says) as found: get_source(tmp_path/name).load()
         assert len(str(found.value)) < 1500 and "\n" not in str(found.value)
 
+@pytest.mark.parametrize("name", ["pipe.csv", "pipe.parquet"])
+def test_a_pipe_is_refused_at_every_door(name, tmp_path):
+    "Parameters of an economy, labelled tables and files that are mapped are looked at by the same function."
+    from synthlab.datasets.mapped import read_chunks
+    from synthlab.labs.macro.experiment import answer
+    from synthlab.labs.quant.phases import source_rows
+    os.mkfifo(tmp_path/name)
+    for door in lambda: answer(None, tmp_path/name), lambda: next(read_chunks(tmp_path/name, 9)), lambda: source_rows(tmp_path/name):
+        with pytest.raises(ValueError, match="no file but a folder, a pipe or a device"): door()
+
 def test_too_many_columns(tmp_path):
     wide = ",".join(f"c{i}" for i in range(100_000))
     (tmp_path/"x.csv").write_text("time,open,high,low," + wide + "\n")

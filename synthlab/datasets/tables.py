@@ -37,7 +37,7 @@ def _first(error):
 
 def check_file(
     path: Path,
-    most: int,              # bytes
+    most: float = MOST_BYTES,   # bytes
 ) -> int:                   # bytes
     "Refuse what has no end, such as a device or a pipe, and what is too large to be read at once."
     try: found = path.stat()
@@ -57,7 +57,7 @@ def _unpack(path, size):
 
 def _read_text(path):
     "A text file as UTF-8, without byte-order mark."
-    size = check_file(path, MOST_BYTES)
+    size = check_file(path)
     try:
         raw = _unpack(path, size) if path.suffix.lower() == ".gz" else path.read_bytes()
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
@@ -166,7 +166,7 @@ def read_parquet(
     path: Path,         # ends in .parquet or .pq
 ) -> pd.DataFrame:
     "A Parquet file."
-    size = check_file(Path(path), MOST_BYTES)
+    size = check_file(Path(path))
     try:
         with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             rows, columns = file.metadata.num_rows, file.metadata.num_columns
