@@ -762,6 +762,16 @@ def test_files_without_an_end(tmp_path):
         with pytest.raises(BarError, match=says) as found: get_source(tmp_path/name).load()
         assert len(str(found.value)) < 1500 and "\n" not in str(found.value)
 
+@pytest.mark.parametrize("name", ["pipe.csv", "pipe.parquet"])
+def test_a_pipe_is_refused_at_every_door(name, tmp_path):
+    "Parameters of an economy, labelled tables and files that are mapped are looked at by the same function."
+    from synthlab.datasets.mapped import read_chunks
+    from synthlab.labs.macro.experiment import answer
+    from synthlab.labs.quant.phases import source_rows
+    os.mkfifo(tmp_path/name)
+    for door in lambda: answer(None, tmp_path/name), lambda: next(read_chunks(tmp_path/name, 9)), lambda: source_rows(tmp_path/name):
+        with pytest.raises(ValueError, match="no file but a folder, a pipe or a device"): door()
+
 def test_too_many_columns(tmp_path):
     wide = ",".join(f"c{i}" for i in range(100_000))
     (tmp_path/"x.csv").write_text("time,open,high,low," + wide + "\n")
@@ -782,3 +792,19 @@ def test_a_small_parquet_with_a_large_word(tmp_path):
     pa.parquet.write_table(pa.table(dict.fromkeys(FIELDS, pa.repeat(1., 7_000_000))), tmp_path/"y.parquet", compression="zstd", row_group_size=7_000_000)
     assert (tmp_path/"y.parquet").stat().st_size < 2**18
     with pytest.raises(BarError, match="bytes claim 7,000,000 rows of 5 columns"): get_source(tmp_path/"y.parquet").load()
+
+STRANGE = ["a"*300_000, '"' + "a,"*100_000, "sep=\u00e9\nDate\u00e9Close\n", 'Date,Close\n2020-01-01,"1\n2020-01-02,2\n', "sep=;\n", "Price,Close\nTicker,A\nDate,\n", "\r\r", "x,y\n"]
+
+@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(i, marks=pytest.mark.soak) for i in range(2, 60))])
+def test_headers_at_random(seed, tmp_path):
+    "A sentence on one line or bars, whatever stands above the rows."
+    rng, file = np.random.default_rng(seed), tmp_path/"x.csv"
+    whole = [HEAD + DAYS, "sep=;\n" + (HEAD + DAYS).replace(",", ";"), three_lines("Price", "Ticker", ["A", "B"]), "https://x.example\n" + HEAD + DAYS]
+    texts = STRANGE*(seed == 0) + [list(whole[k]) for k in rng.integers(len(whole), size=100)]
+    for text in texts:
+        if isinstance(text, list):
+            for at in rng.integers(len(text), size=rng.integers(1, 5)): text[at] = str(rng.choice(['"', ",", ";", "\n", "", "sep=", "x", "9", "\u00e9", "\t", "|", "#", "\0"]))
+        file.write_text("".join(text), encoding="utf-8")
+        try: bars = quiet(get_source(file).load)
+        except BarError as e: assert len(str(e)) < 1500 and "\n" not in str(e)
+        else: [assert_valid(b) for b in bars.values()]

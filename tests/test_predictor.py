@@ -160,7 +160,7 @@ def test_a_state_goes_on_in_another_process(start, tmp_path):
     assert there == [[str(s.time), s.probability, s.signal] for s in said] and sum(s.probability is not None for s in said) == 30
     assert state == json.loads(json.dumps(stream.state()))
 
-@pytest.mark.parametrize("seed", cases(3, 200))
+@pytest.mark.parametrize("seed", cases(3, 80))
 def test_stopped_and_corrected_anywhere(seed, five_minutes):
     "Saved and restored, and the last candle replaced, at random places, in front of and behind holes: as if nothing had been."
     rng, name = np.random.default_rng(seed), ("stationary", "price_action", "range_volatility", "zscore")[seed % 4]

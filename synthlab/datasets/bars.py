@@ -26,7 +26,8 @@ LONGEST = 600           # characters of a part of a message
 def cut(
     text: str,          # perhaps what a file holds, or all names of its columns
 ) -> str:               # of at most so many characters and a dash
-    "A text that fits on a screen: its beginning and its end, where the remedy stands."
+    "A text on one line that fits on a screen: its beginning and its end, where the remedy stands."
+    text = re.sub(r"\s*[\r\n]+\s*", " ", text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST - 200]} … {text[-200:]}"
 
 class BarWarning(UserWarning):

@@ -29,7 +29,7 @@ from .gaps import FIRST, gap_limit
 from .market import Fold, static_table
 from .ranges import tell_ranges
 from .splits import SplitError, Windows, static_holdout, thin, whole_windows
-from .tables import PARQUET, DataSource, split_table
+from .tables import PARQUET, DataSource, check_file, split_table
 from .times import to_length
 from .windows import Batches, WindowGather
 
@@ -40,6 +40,7 @@ def read_chunks(
     columns=(),         # further ones to read, in any case
 ):                      # yields frames and the number of their first row
     "A Parquet file, only the columns that bars need, in chunks."
+    check_file(Path(path), np.inf)
     try:
         with pa.parquet.ParquetFile(path, page_checksum_verification=True, memory_map=True) as file:
             names = file.schema_arrow.names

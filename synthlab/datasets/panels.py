@@ -27,7 +27,7 @@ from .fingerprint import fingerprint
 from .gaps import bar_step
 from .packages import MissingPackage, missing
 from .sources import FrameDataSource, get_source
-from .tables import DataSource, read_csv
+from .tables import DataSource, read_csv, typed_names
 from .targets import ACROSS, horizon_bars, make_target, parse_target
 from .times import LATEST, TimeError, to_times
 from ..metrics.wording import counted, nearest
@@ -181,7 +181,7 @@ def load_panel(
     jump_limit: float = SPIKE,  # times that a price may be its neighbours, > 1; infinity: any
 ) -> Panel:
     "Validated bars of many assets."
-    assets = [assets] if isinstance(assets, str) else list(assets)
+    assets = typed_names(assets) if isinstance(assets, str) else list(assets)
     if isinstance(source, Panel):
         kept = [FrameDataSource(dict(source.bars)).find(a) for a in assets] or source.assets
         bars = {name: source.bars[name] for name in sorted(set(kept))}

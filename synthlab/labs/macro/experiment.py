@@ -22,8 +22,10 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from ...datasets.bars import BarError
 from ...datasets.response_batches import IRFDataset, ResponseBatches, load_split
 from ...datasets.store import ResponseStore
+from ...datasets.tables import check_file
 from ...datasets.world import VARIABLES
 from ...experiments.lab import Headline, Lab, LabComparing, register_lab
 from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
@@ -458,7 +460,10 @@ def answer(
     guard: str = "solver",              # outside of what was taught: solver | error | nan | fill | off
 ) -> dict[str, pd.DataFrame]:           # by world; index draw, shock, quarter; a column a variable, in percent
     "Responses to a shock of one standard deviation."
-    try: asked = source if isinstance(source, pd.DataFrame) else pd.read_csv(source)
+    try:
+        if not isinstance(source, pd.DataFrame): check_file(Path(source))
+        asked = source if isinstance(source, pd.DataFrame) else pd.read_csv(source)
+    except BarError as e: raise ConfigError(str(e)) from None
     except (OSError, ValueError) as e: raise ConfigError(f"{source}: {e}") from None
     worlds, found = worlds_that_know(emulator, list(asked.columns)) if worlds is None else list(worlds), {}
     if not worlds:

@@ -17,6 +17,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 from ...datasets.bars import SPELLINGS, plain
 from ...datasets.panels import EMBEDDED, TARGETS, Rows, load_panel, make_rows
+from ...datasets.tables import check_file
 from ...datasets.targets import parse_target
 from ...experiments.ledger import digest
 from .configuration import (PHASES, family_name, find_family, load_model_config,
@@ -31,6 +32,7 @@ from ...metrics.wording import counted, nearest
 # %% ../../../nbs/labs/quant/30_phases.ipynb #796e5fa8
 def _columns(path):
     "Names of the columns of a table, without its rows."
+    check_file(path)
     if path.suffix == ".parquet":
         import pyarrow.parquet
         return pyarrow.parquet.read_schema(path).names
@@ -46,6 +48,7 @@ def _labelled(source, target):
     if not (target in names or find_targets(names)): return None
     frames = []
     for p in paths:
+        check_file(p)
         frame = pd.read_parquet(p) if p.suffix == ".parquet" else pd.read_csv(p)
         if any(n is not None for n in frame.index.names): frame = frame.reset_index()
         known = {plain(c) for c in frame}
