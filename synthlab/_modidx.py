@@ -445,6 +445,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'synthlab/datasets/documents.py'),
                                              'synthlab.datasets.documents.Maybe': ( 'datasets/documents.html#maybe',
                                                                                     'synthlab/datasets/documents.py'),
+                                             'synthlab.datasets.documents.finite': ( 'datasets/documents.html#finite',
+                                                                                     'synthlab/datasets/documents.py'),
                                              'synthlab.datasets.documents.is_text': ( 'datasets/documents.html#is_text',
                                                                                       'synthlab/datasets/documents.py'),
                                              'synthlab.datasets.documents.misfit': ( 'datasets/documents.html#misfit',

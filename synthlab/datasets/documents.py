@@ -5,8 +5,8 @@ its fields is of its kind, or one sentence names file and field."""
 
 # %% auto #0
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'unique',
-           'no_number', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'within', 'is_text', 'shown', 'misfit', 'read_bytes',
-           'read_document', 'reading']
+           'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'within', 'is_text', 'shown', 'misfit',
+           'read_bytes', 'read_document', 'reading']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
 import json, os, stat
@@ -27,6 +27,11 @@ def unique(pairs):
 
 def no_number(word): raise ValueError(f"{word} is no number")
 
+def finite(text):
+    "A number with a point or an exponent, which may be written and still be infinite."
+    if abs(number := float(text)) == float("inf"): raise ValueError(f"{text[:20]} is too large a number")
+    return number
+
 def too_deep(
     value: Any,                     # plain data
     limit: int = DEPTH_LIMIT,
@@ -43,7 +48,8 @@ def parse_json(
     no: Callable[[str], Exception], # the error that says why it is refused
 ) -> Any:
     "What a document says, whatever it is."
-    try: found = json.loads(raw, object_pairs_hook=unique, parse_constant=no_number)
+    try: found = json.loads(raw, object_pairs_hook=unique, parse_constant=no_number,
+                               parse_float=finite)
     except RecursionError: raise no("it is nested too deeply") from None
     except ValueError as error: raise no(f"it is no JSON ({str(error)[:100]})") from None
     if isinstance(found, dict | list) and too_deep(found): raise no("it is nested too deeply")

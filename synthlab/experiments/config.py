@@ -168,9 +168,10 @@ def to_schema(
         name, what = getattr(e, "full_key", None), str(getattr(e, "msg", e)).strip().splitlines()[0]
         if what.startswith("Key "):
             name, what = None, f"there is no setting {name}; {nearest(name or '', settings(schema))}"
-        raise ConfigError(f"{name}: {what}" if name else what) from None
+        raise ConfigError(f"{name}: {what[:300]}" if name else what[:300]) from None
     except ConfigError: raise
-    except (TypeError, ValueError) as e: raise ConfigError(str(e)) from None
+    except (ArithmeticError, TypeError, ValueError) as e:
+        raise ConfigError([*str(e).splitlines(), type(e).__name__][0][:500]) from None
 
 # %% ../../nbs/experiments/00_config.ipynb #e7c518ab
 @lru_cache(maxsize=256)
@@ -270,7 +271,7 @@ def parse_yaml(
         scan_yaml(text, no)
         found = OmegaConf.to_container(OmegaConf.create(text or "{}"), resolve=False)
     except ConfigError: raise
-    except (OmegaConfBaseException, yaml.YAMLError, RecursionError, ValueError) as e:
+    except (OmegaConfBaseException, yaml.YAMLError, AssertionError, RecursionError, ValueError) as e:
         mark, what = getattr(e, "problem_mark", None), getattr(e, "problem", None) or [*str(e).splitlines(), ""][0][:200]
         raise no(f"it cannot be read as YAML{f', line {mark.line + 1}' if mark else ''}: {what}") from None
     if not isinstance(found, dict): raise no("it holds no settings; write name: value")

@@ -49,7 +49,7 @@ def open_run(
     if not (run.folder/"config.yaml").exists(): raise ConfigError(f"{run_dir} is not a run: it has no config.yaml")
     said = run.read_status()
     require_plugins(said.get("plugins", []), run_dir)
-    own = get_lab(said.get("lab"))
+    own = get_lab(said.get("lab"), run.folder/"status.json")
     if lab is not None and (asked := get_lab(lab)) is not own:
         raise ConfigError(f"{run_dir} is a run of the {own.name} lab, not of the {asked.name} lab")
     return run, own
