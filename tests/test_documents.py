@@ -295,10 +295,10 @@ def test_splits_that_lie(text, store, tmp_path):
 
 # published models
 
-def toy(name, *typed):
+def toy(name, *asked):
     "What a lab would train, before it does: the model, and the words of its checkpoint."
     lab = get_lab(name)
-    config = lab.configure([*typed, "tracking.mode=disabled"])
+    config = lab.configure([*asked, "tracking.mode=disabled"])
     training = lab.parts(config, lab.load(config, quiet=True))[0].training
     about = training.about | dict(config=plain(asdict(config)), run="20260101-000000_toy")
     return training.objective.model, dict(about=plain(about), config=plain(asdict(training.config)), epoch=1)
@@ -309,8 +309,8 @@ DECISION = dict(recalibration=dict(kind="platt", pos_weight=1., rows=50, slope=1
 def published(tmp_path_factory):
     "A published file of each of three labs, untrained."
     folder, made = tmp_path_factory.mktemp("published"), {}
-    for name, typed in (("market", ["data=mock", "model=linear"]), ("signal", ["data.source=mock"]), ("events", ["data.n=64"])):
-        model, state = toy(name, *typed)
+    for name, asked in (("market", ["data=mock", "model=linear"]), ("signal", ["data.source=mock"]), ("events", ["data.n=64"])):
+        model, state = toy(name, *asked)
         if name == "signal": state["about"]["decision"] = DECISION
         (folder/name).mkdir()
         made[name] = save_checkpoint(folder/name/"model.safetensors", {f"model/{k}": v for k, v in model.state_dict().items()}, state)
@@ -381,11 +381,11 @@ MUCH = [("market", "evaluation.n_boot=100000000"), ("market", "training.processe
         ("signal", "evaluation.random_draws=1000000000"), ("signal", "training.processes=1000"), ("macro", "training.processes=1000"), ("events", "evaluation.n_boot=100000000"),
         ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000")]
 
-@pytest.mark.parametrize("lab, typed", MUCH, ids=lambda x: x)
-def test_numbers_that_ask_for_too_much(lab, typed):
+@pytest.mark.parametrize("lab, asked", MUCH, ids=lambda x: x)
+def test_numbers_that_ask_for_too_much(lab, asked):
     "Refused by the schema, before memory is taken or a process is started."
-    refused(lambda: get_lab(lab).configure([typed]), typed.partition("=")[0].rpartition(".")[2])
-    refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(typed.partition("=")[0].split(".")) + ": " + typed.partition("=")[2] + "}"*(1 + typed.count("."))), "config.yaml")
+    refused(lambda: get_lab(lab).configure([asked]), asked.partition("=")[0].rpartition(".")[2])
+    refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(asked.partition("=")[0].split(".")) + ": " + asked.partition("=")[2] + "}"*(1 + asked.count("."))), "config.yaml")
 
 def test_one_bound_of_processes(): assert MOST["processes"] == PROCESSES
 

@@ -109,7 +109,8 @@ class IRFDataset(torch.utils.data.Dataset):
         "Sizes and names of a world."
         about = self.store.info(world)
         for k in ("parameters", "shocks", "observables"):
-            if not about.get(k): raise StoreError(f"the manifest says nothing of {k} of {world}", self.store.root/MANIFEST)
+            if about.get(k): continue
+            raise StoreError(f"the manifest says nothing of {k} of {world}", self.store.root/MANIFEST)
         p = about["parameters"]
         return {"n_params": len(p["names"]), "n_shocks": len(about["shocks"]["names"]), "n_samples": about["n"],
                 "horizon": self.store.manifest["horizon"], "param_names": p["names"],

@@ -381,7 +381,8 @@ def number_fault(
 ) -> str:                               # the end of a sentence; empty where there is none
     "What is wrong with the numbers of a network."
     if not isinstance(model, nn.Module): return ""          # others check their own
-    said = lambda kind: tuple(f"{at}.{name}".lstrip(".") for at, m in model.named_modules() for name in getattr(m, kind, ()))
+    inside = list(model.named_modules())
+    said = lambda kind: tuple(f"{at}.{name}".lstrip(".") for at, m in inside for name in getattr(m, kind, ()))
     positive, unknown = said("positive"), said("unknown")
     for name, values in tensors.items():
         if not values.is_floating_point() or unknown and name.startswith(unknown): continue

@@ -119,7 +119,8 @@ def table_row(
 ) -> tuple[dict[str, Any], str | None]:     # what the table says; what it can be ranked with, if it is done
     "What is known about a variant."
     lab, run, status = sweep.lab, Run(sweep.run(variant.name)), sweep.status(variant.name)
-    row, result = dict(name="") | variant.values | dict(name=variant.name, status=status), run.result if status == "done" else {}
+    row = dict(name="") | variant.values | dict(name=variant.name, status=status)
+    result = run.result if status == "done" else {}
     if result:
         with reading(lambda why: ConfigError(f"{run.folder}/result.json: {why}")):
             group = json_text([lab.question(run_config(run, lab), result), result.get("test_from")])
