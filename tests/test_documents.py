@@ -1,7 +1,7 @@
 """Documents whose digest is right and whose contents are not.
 
 R25 tampered scalers and weights, R27 every field of every kind of document: of another kind, missing, negative, huge, nested, interpolated."""
-import hashlib, json, random, re, shutil, struct, time
+import hashlib, json, random, shutil, struct, time, warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import tiny
 from tiny import cases
 from synthlab.datasets.generate import generate_dataset
 from synthlab.datasets.response_batches import IRFDataset
-from synthlab.datasets.store import ARRAYS, StoreError, canonical, file_facts, open_store
+from synthlab.datasets.store import ARRAYS, StoreError, file_facts, open_store
 from synthlab.experiments.config import read_yaml, to_schema
 from synthlab.experiments.experiment import open_run, run_config
 from synthlab.experiments.lab import get_lab
@@ -28,6 +28,7 @@ from synthlab.labs.quant.configuration import read_plain
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from synthlab.trainers.facts import plain
+from synthlab.trainers.keeper import TRAINING
 from synthlab.trainers.processes import PROCESSES
 
 @pytest.fixture(scope="module")
@@ -214,11 +215,16 @@ SAYINGS = {     # file, what it says instead, and words of the sentence
     "a variant of numbers": ("sweep.json", '{"lab": "market", "variants": [{"name": "a", "overrides": [1], "values": {}}]}', ["sweep.json", "overrides[0]"]),
 }
 
+def test_what_was_written_is_read(sweep, store, tmp_path):
+    "By all the doors that refuse what follows."
+    read_run(sweep/"a")
+    root = Path(shutil.copytree(store, tmp_path/"s"))
+    resealed(root); read_store(root)
+
 @pytest.mark.parametrize("what", SAYINGS)
 def test_what_a_run_says(what, sweep, tmp_path):
     "File and field in one sentence."
     shutil.copytree(sweep, tmp_path/"s")
-    read_run(tmp_path/"s/a")
     file, text, words = SAYINGS[what]
     (tmp_path/"s"/file).write_text(text)
     refused(lambda: read_run(tmp_path/"s/a"), *words)
@@ -241,18 +247,18 @@ def resealed(root, change=lambda manifest: None, splits=None):
     manifest = json.loads((root/"manifest.json").read_text())
     if splits is not None: manifest["files"]["lss/splits.json"] = file_facts(root/"lss/splits.json")
     manifest = change(manifest) or manifest
-    manifest.pop("sha256")
-    (root/"manifest.json").write_text(json.dumps(manifest | dict(sha256=hashlib.sha256(canonical(manifest).encode()).hexdigest())))
+    manifest.pop("sha256", None)
+    said = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    (root/"manifest.json").write_text(json.dumps(manifest | dict(sha256=hashlib.sha256(said.encode()).hexdigest())))
 
 def read_store(root):
     "Everything that a store gives."
     store = open_store(root)
     repr(store)
     for world in store.worlds:
-        store.splits(world)
+        splits = store.splits(world)
         for name in ARRAYS: store.read(world, name)
-    IRFDataset(store, split="train").get_world_info("lss")
-    return store
+        for split in splits: IRFDataset(store, world, split).get_world_info(world)
 
 def put(*path, to):
     "A change that sets a field."
@@ -276,7 +282,6 @@ MANIFESTS = [("block", -2), ("block", 0), ("block", 2**40), ("block", 1.5), ("bl
 def test_a_manifest_that_lies(path, store, tmp_path):
     "Sealed again: file and field in one sentence, before an array is allocated."
     root = Path(shutil.copytree(store, tmp_path/"s"))
-    resealed(root); read_store(root)
     resealed(root, put(*path[:-1], to=path[-1]))
     refused(lambda: read_store(root), str(root))
 
@@ -290,10 +295,10 @@ def test_splits_that_lie(text, store, tmp_path):
 
 # published models
 
-def toy(name, *typed):
+def toy(name, *asked):
     "What a lab would train, before it does: the model, and the words of its checkpoint."
     lab = get_lab(name)
-    config = lab.configure([*typed, "tracking.mode=disabled"])
+    config = lab.configure([*asked, "tracking.mode=disabled"])
     training = lab.parts(config, lab.load(config, quiet=True))[0].training
     about = training.about | dict(config=plain(asdict(config)), run="20260101-000000_toy")
     return training.objective.model, dict(about=plain(about), config=plain(asdict(training.config)), epoch=1)
@@ -304,8 +309,8 @@ DECISION = dict(recalibration=dict(kind="platt", pos_weight=1., rows=50, slope=1
 def published(tmp_path_factory):
     "A published file of each of three labs, untrained."
     folder, made = tmp_path_factory.mktemp("published"), {}
-    for name, typed in (("market", ["data=mock", "model=linear"]), ("signal", ["data.source=mock"]), ("events", ["data.n=64"])):
-        model, state = toy(name, *typed)
+    for name, asked in (("market", ["data=mock", "model=linear"]), ("signal", ["data.source=mock"]), ("events", ["data.n=64"])):
+        model, state = toy(name, *asked)
         if name == "signal": state["about"]["decision"] = DECISION
         (folder/name).mkdir()
         made[name] = save_checkpoint(folder/name/"model.safetensors", {f"model/{k}": v for k, v in model.state_dict().items()}, state)
@@ -376,10 +381,140 @@ MUCH = [("market", "evaluation.n_boot=100000000"), ("market", "training.processe
         ("signal", "evaluation.random_draws=1000000000"), ("signal", "training.processes=1000"), ("macro", "training.processes=1000"), ("events", "evaluation.n_boot=100000000"),
         ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000")]
 
-@pytest.mark.parametrize("lab, typed", MUCH, ids=lambda x: x)
-def test_numbers_that_ask_for_too_much(lab, typed):
+@pytest.mark.parametrize("lab, asked", MUCH, ids=lambda x: x)
+def test_numbers_that_ask_for_too_much(lab, asked):
     "Refused by the schema, before memory is taken or a process is started."
-    refused(lambda: get_lab(lab).configure([typed]), typed.partition("=")[0].rpartition(".")[2])
-    refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(typed.partition("=")[0].split(".")) + ": " + typed.partition("=")[2] + "}"*(1 + typed.count("."))), "config.yaml")
+    refused(lambda: get_lab(lab).configure([asked]), asked.partition("=")[0].rpartition(".")[2])
+    refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(asked.partition("=")[0].split(".")) + ": " + asked.partition("=")[2] + "}"*(1 + asked.count("."))), "config.yaml")
 
 def test_one_bound_of_processes(): assert MOST["processes"] == PROCESSES
+
+# R27
+
+DEEP = json.loads("["*40 + "]"*40)
+ODD = [None, True, False, -1, 0, 1, 3, 2**40, 2**63, 10**400, -.5, 1e308, NAN, float("inf"), "", "x", "\ud800", "${oc.env:TOKEN}", "x"*5000, "../..", "a/b", "\0", [], {}, [[]], [1, 1],
+       ["x"], {"a": {}}, {"name": "x"}, [0]*50, DEEP, {"name": "${oc.env:TOKEN}"}]
+
+def places(document, path=()):
+    "Every field of a document."
+    inside = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    for k, v in inside:
+        yield (*path, k)
+        yield from places(v, (*path, k))
+
+def mutated(document, draw):
+    "One field of another kind, missing, doubled, or new."
+    document = json.loads(json.dumps(document))
+    path = draw.choice([(), *places(document)])
+    if not path: return draw.choice(ODD)
+    at = document
+    for k in path[:-1]: at = at[k]
+    k, what = path[-1], draw.random()
+    if what < .15: del at[k]
+    elif what < .2 and isinstance(at, dict): at[draw.choice(["extra", "\ud800", "${oc.env:TOKEN}", "x"*300])] = at[k]
+    elif what < .3 and isinstance(at[k], int | float): at[k] *= draw.choice([-1, 10, 1000, .1])
+    else: at[k] = draw.choice(ODD)
+    return document
+
+class Documents:
+    "Folders with a document of each kind, and how each is changed and read."
+    def __init__(self, sweep, store, published, root):
+        self.run, self.store, self.published, self.root = root/"s/a", root/"store", published, root
+        shutil.copytree(sweep, root/"s"); shutil.copytree(store, self.store)
+        for name in published: shutil.copytree(published[name].parent, root/name)
+        self.whole = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+    def restore(self):
+        for path, data in self.whole.items():
+            if path.read_bytes() != data: path.write_bytes(data)
+
+    def json(self, file, draw):
+        path = self.run/file
+        path.write_text(json.dumps(mutated(json.loads(path.read_text()), draw)))
+        return path, lambda: read_run(self.run)
+
+    def status(self, draw): return self.json("status.json", draw)
+    def result(self, draw): return self.json("result.json", draw)
+    def meta(self, draw): return self.json("facts/meta.json", draw)
+    def sweep(self, draw): return self.json("../sweep.json", draw)
+
+    def events(self, draw):
+        path = self.run/"facts/events.jsonl"
+        said = mutated([json.loads(line) for line in path.read_text().splitlines()], draw)
+        path.write_text("".join(json.dumps(e) + "\n" for e in (said if isinstance(said, list) else [said])))
+        return path, lambda: read_run(self.run)
+
+    def scalars(self, draw):
+        path = self.run/"facts/scalars.csv"
+        cells = mutated([line.split(",") for line in path.read_text().splitlines()], draw)
+        lines = [",".join(map(str, c)) if isinstance(c, list) else str(c) for c in (cells if isinstance(cells, list) else [cells])]
+        path.write_text("\n".join(lines) + "\n", errors="replace")
+        return path, lambda: read_run(self.run)
+
+    def config(self, draw):
+        path = self.run/"config.yaml"
+        said = mutated(json.loads(json.dumps(plain(asdict(get_lab("market").configure())))), draw)
+        path.write_text(json.dumps(said))
+        return path, lambda: run_config(*open_run(self.run))
+
+    def typed(self, draw):
+        path = self.run/"overrides.yaml"
+        path.write_text(f"- {json.dumps(mutated(['training.lr=0.1'], draw))}\n")
+        return path, lambda: read_run(self.run)
+
+    def header(self, draw):
+        path = self.run/"checkpoints/last.safetensors"
+        data = path.read_bytes()
+        length, = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8:8 + length])
+        own = json.loads(header.pop("__metadata__")["synthlab"]) | dict(sha256="0"*64)
+        if draw.random() < .5: header = mutated(header, draw)
+        else: own = mutated(own, draw)
+        if isinstance(header, dict): header["__metadata__"] = {"synthlab": json.dumps(own)}
+        raw = json.dumps(header).encode()
+        data = struct.pack("<Q", len(raw)) + raw + data[8 + length:]
+        path.write_bytes(data.replace(b"0"*64, hashlib.sha256(data).hexdigest().encode(), 1))
+        def read():
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                found = newest_checkpoint(path.parent, model(), TRAINING)[0]
+            assert found == path or len(told) == 1 and len(str(told[0].message)) < 700
+        return path, read
+
+    def manifest(self, draw):
+        def change(manifest):
+            said = mutated(manifest, draw)
+            return said if isinstance(said, dict) and said else {"version": "1.0.0", "sha256": ""}
+        resealed(self.store, change)
+        return self.store, lambda: read_store(self.store)
+
+    def splits(self, draw):
+        path = self.store/"lss/splits.json"
+        resealed(self.store, splits=json.dumps(mutated(json.loads(path.read_text()), draw)))
+        return path, lambda: read_store(self.store)
+
+    def card(self, draw):
+        name = draw.choice(sorted(self.published))
+        path = self.root/name/"model.safetensors"
+        tensors, state = load_checkpoint(path)
+        said = mutated(state, draw)
+        try: save_checkpoint(path, tensors, said)
+        except (UnicodeEncodeError, RecursionError): pass
+        return path, lambda: load_published(path.parent)
+
+@pytest.fixture(scope="module")
+def documents(sweep, store, published, tmp_path_factory): return Documents(sweep, store, published, tmp_path_factory.mktemp("documents"))
+
+@pytest.mark.parametrize("seed", cases(17, 1700))
+@pytest.mark.parametrize("kind", ["status", "result", "meta", "sweep", "events", "scalars", "config", "typed", "header", "manifest", "splits", "card"])
+def test_any_field_of_any_document(kind, seed, documents, token):
+    "One field is another, and the digest right: it is read, or one sentence names the file; nothing is resolved."
+    draw = random.Random(f"{kind} {seed}")
+    try:
+        path, read = getattr(documents, kind)(draw)
+        try: read()
+        except (ConfigError, CheckpointError, StoreError) as error:
+            said = str(error)
+            assert type(error) in (ConfigError, CheckpointError, StoreError) and "\n" not in said and len(said) < 1000 and "s3cret" not in said, said
+            assert path.name in said or "has finished its training" in said, said
+    finally: documents.restore()

@@ -66,6 +66,18 @@ def test_what_was_not_tested_is_not_published(result, change, why, tmp_path):
     finally: run.write_result(good)
     assert not list(tmp_path.iterdir())
 
+@pytest.mark.parametrize("change", [dict(crps="low"), dict(scores=5), dict(scores={"model": "low"}), dict(scores={"model": [1., None]}), dict(baselines=[1]),
+                                    dict(baselines={"constant": {}})], ids=str)
+def test_a_result_of_another_kind_is_not_published(result, change, tmp_path):
+    "Whoever wrote it: file and field in one sentence, and nothing is written."
+    run, good = result["run"], result["run"].result
+    try:
+        run.write_result(good | change)
+        with pytest.raises(ConfigError, match="result.json: ") as told: HubManager(run, tmp_path).save()
+        assert type(told.value) is ConfigError and "\n" not in str(told.value)
+    finally: run.write_result(good)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
 @pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
 def test_what_was_not_finished_is_not_published(result, status, tmp_path, capsys):
     run = result["run"]

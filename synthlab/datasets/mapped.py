@@ -87,6 +87,7 @@ class MappedParquet(DataSource):
         if not self.path.name.lower().endswith(PARQUET):
             raise BarError("only Parquet files are mapped; convert it", str(path))
         self.manifest = read_manifest(self.folder)
+        if self.manifest is not None and not self.manifest.get("assets"): self.manifest = None      # of something else
         there = self.path.exists()
         if not there and self.manifest is None: raise BarError("no file is here; give another", str(path))
         if there and (self.manifest or {}).get("source") != self.source(): self.build()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from .responses import SPLIT_NAMES
-from .store import ResponseStore, open_store
+from .store import MANIFEST, ResponseStore, StoreError, open_store
 from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/76_response_batches.ipynb #aab1d4d9
@@ -71,6 +71,8 @@ def bytes_of(store: ResponseStore, worlds: Iterable[str], names: Iterable[str]) 
 
 def chosen_worlds(store: ResponseStore, worlds) -> list[str]:
     "Names of worlds of a store; None: all."
+    for k in ("T", "horizon"):
+        if store.manifest.get(k) is None: raise StoreError(f"the manifest has no {k}", store.root/MANIFEST)
     worlds = store.worlds if worlds is None else [worlds] if isinstance(worlds, str) else list(worlds)
     if not worlds: raise ValueError(f"there are no worlds; name some of {', '.join(store.worlds)}")
     for world in worlds: store.info(world)
@@ -106,6 +108,9 @@ class IRFDataset(torch.utils.data.Dataset):
     def get_world_info(self, world: str) -> dict:
         "Sizes and names of a world."
         about = self.store.info(world)
+        for k in ("parameters", "shocks", "observables"):
+            if about.get(k): continue
+            raise StoreError(f"the manifest says nothing of {k} of {world}", self.store.root/MANIFEST)
         p = about["parameters"]
         return {"n_params": len(p["names"]), "n_shocks": len(about["shocks"]["names"]), "n_samples": about["n"],
                 "horizon": self.store.manifest["horizon"], "param_names": p["names"],

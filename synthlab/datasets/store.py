@@ -158,7 +158,8 @@ def read_manifest(root: Path) -> dict:
         raise StoreError("this is no manifest of a store; generate the store again", path)
     said, version = manifest.pop("sha256", None), manifest.get("version")
     if str(version).split(".")[0] != VERSION.split(".")[0]:
-        raise StoreError(f"the store has layout {str(version)[:40]}, this program reads {VERSION}; generate it again", path)
+        found = str(version)[:40]
+        raise StoreError(f"the store has layout {found}, this program reads {VERSION}; generate it again", path)
     if said != hashlib.sha256(canonical(manifest).encode()).hexdigest():
         raise StoreError("the manifest is not what was written; generate the store again", path)
     if why := misfit(manifest, KINDS): raise no(why)
@@ -315,7 +316,8 @@ class ResponseStore:
             last = (about["n"] - 1)//self.manifest["block"]
             for name, shape in about["shapes"].items():
                 file = shard_file(Path(world), name, last, len(shape) + 1).as_posix()
-                if file not in self.manifest["files"]: return f"worlds.{world}.n is {about['n']:,}, and there is no {file}"
+                if file in self.manifest["files"]: continue
+                return f"worlds.{world}.n is {about['n']:,}, and there is no {file}"
         return ""
 
     def __repr__(self):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ..metrics.wording import nearest
+from ..datasets.documents import reading
 from .experiment import open_run, run_config
 from .lab import Lab
 from .runs import list_runs
@@ -47,9 +48,12 @@ def outcomes_of(
         run, lab = open_run(folder)
         if run.status != "done": raise ConfigError(f"{folder} has no test to compare: it is {run.status}")
         config, result = run_config(run, lab), run.result
-        try: parts.append(Outcomes(lab.outcomes(result), lab, config, lab.question(config, result)))
-        except (KeyError, TypeError):
-            raise ConfigError(f"{folder} has no test to compare: it was trained only") from None
+        try:
+            with reading(lambda why: ConfigError(f"{folder}/result.json: {why}")):
+                parts.append(Outcomes(lab.outcomes(result), lab, config, lab.question(config, result)))
+        except ConfigError as e:
+            if lab.headline.name in result: raise
+            raise ConfigError(f"{folder} has no test to compare: it was trained only") from e
     first = parts[0]
     return Outcomes(pd.concat([p.losses for p in parts]), first.lab, first.config, first.question)
 

@@ -132,7 +132,8 @@ def check_written(
     "Refuse a value that is not written out, wherever it stands."
     if OmegaConf.is_config(values): values = OmegaConf.to_container(values, resolve=False)
     if not isinstance(values, Mapping): raise ConfigError("a configuration has to be names with values, name: value")
-    if too_deep(values, NESTED): raise ConfigError(f"a configuration is nested too deeply, {NESTED} levels are the limit")
+    if too_deep(values, NESTED):
+        raise ConfigError(f"a configuration is nested too deeply, {NESTED} levels are the limit")
     todo, seen = [("", values)], 0
     while todo:
         (name, value), seen = todo.pop(), seen + 1
@@ -183,9 +184,10 @@ def to_schema(
         name, what = getattr(e, "full_key", None), str(getattr(e, "msg", e)).strip().splitlines()[0]
         if what.startswith("Key "):
             name, what = None, f"there is no setting {name}; {nearest(name or '', settings(schema))}"
-        raise ConfigError(complaint(name, what)) from None
+        raise ConfigError(complaint(name, what[:300])) from None
     except ConfigError: raise
-    except (TypeError, ValueError) as e: raise ConfigError(str(e)) from None
+    except (ArithmeticError, TypeError, ValueError) as e:
+        raise ConfigError([*str(e).splitlines(), type(e).__name__][0][:500]) from None
 
 # %% ../../nbs/experiments/00_config.ipynb #e7c518ab
 @lru_cache(maxsize=256)
@@ -256,7 +258,8 @@ def read_text(
     except UnicodeDecodeError: raise no("it is no text in UTF-8") from None
 
 # %% ../../nbs/experiments/00_config.ipynb #befee0dd
-OPENED = yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken
+OPENED = (yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken,
+          yaml.FlowSequenceStartToken)
 CLOSED = yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken
 
 def scan_yaml(
@@ -285,8 +288,9 @@ def parse_yaml(
         scan_yaml(text, no)
         found = OmegaConf.to_container(OmegaConf.create(text or "{}"), resolve=False)
     except ConfigError: raise
-    except (OmegaConfBaseException, yaml.YAMLError, RecursionError, ValueError) as e:
-        mark, what = getattr(e, "problem_mark", None), getattr(e, "problem", None) or [*str(e).splitlines(), ""][0][:200]
+    except (OmegaConfBaseException, yaml.YAMLError, AssertionError, RecursionError, ValueError) as e:
+        mark, what = getattr(e, "problem_mark", None), getattr(e, "problem", None)
+        what = what or [*str(e).splitlines(), type(e).__name__][0][:200]
         raise no(f"it cannot be read as YAML{f', line {mark.line + 1}' if mark else ''}: {what}") from None
     if not isinstance(found, dict): raise no("it holds no settings; write name: value")
     try: check_written(found)

@@ -52,7 +52,7 @@ def open_run(
     if why: raise ConfigError(f"{run_dir} is not a run: {why}")
     said = run.read_status()
     require_plugins(said.get("plugins", []), run_dir)
-    own = get_lab(said.get("lab"))
+    own = get_lab(said.get("lab"), run.folder/"status.json")
     if lab is not None and (asked := get_lab(lab)) is not own:
         raise ConfigError(f"{run_dir} is a run of the {own.name} lab, not of the {asked.name} lab")
     return run, own
@@ -387,7 +387,8 @@ def number_fault(
 ) -> str:                               # the end of a sentence; empty where there is none
     "What is wrong with the numbers of a network."
     if not isinstance(model, nn.Module): return ""          # others check their own
-    said = lambda kind: tuple(f"{at}.{name}".lstrip(".") for at, m in model.named_modules() for name in getattr(m, kind, ()))
+    inside = list(model.named_modules())
+    said = lambda kind: tuple(f"{at}.{name}".lstrip(".") for at, m in inside for name in getattr(m, kind, ()))
     positive, unknown = said("positive"), said("unknown")
     for name, values in tensors.items():
         if not values.is_floating_point() or unknown and name.startswith(unknown): continue

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
+from ..datasets.documents import shown
 from .config import CONF, compose, in_open, override, settings
 from .parts import Fitted, Part
 from .profiles import split_profile
@@ -373,10 +374,12 @@ def lab_names(
 # %% ../../nbs/experiments/22_lab.ipynb #88e472c3
 def get_lab(
     name: str | Lab,                    # of a lab, or the lab itself
+    where: str | Path = "",             # the file that names it, for errors
 ) -> Lab:
     "A lab by its name."
     if isinstance(name, Lab): return name
     if name not in _labs and name in lab_names(): importlib.import_module(f"synthlab.labs.{name}.experiment")
     if name in _labs: return _labs[name]
-    raise ConfigError(f"there is no lab {name!r} (one of your own comes with --plugin FILE); "
+    asked = shown(name) if isinstance(name, str) else repr(name)
+    raise ConfigError(f"{where and f'{where}: '}there is no lab {asked} (one of your own comes with --plugin FILE); "
                       f"{nearest(name, lab_names())}")

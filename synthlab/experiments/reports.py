@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from ..datasets.packages import missing
-from ..datasets.documents import TEXT, misfit, parse_json
+from ..datasets.documents import TEXT, misfit, parse_json, reading
 from .config import PACKAGE, check_parameters, read_text
 from .experiment import conclusion, open_run
 from .lab import Lab, get_lab
@@ -170,7 +170,8 @@ class RunLink:
         "The run's conclusion, and all that it was computed from; {} where there is none."
         run, lab = open_run(self.folder)
         if "conclusion" not in run.result: return {}
-        kept = {name: run.result[name] for name in ("notes", "conclusion", *lab.evidence)}
+        with reading(lambda why: ConfigError(f"{run.folder}/result.json: {why}")):
+            kept = {name: run.result[name] for name in ("notes", "conclusion", *lab.evidence)}
         return dict(lab=lab.name, **kept)
 
     def __repr__(self): return f"run: {self.shown()}"

@@ -50,7 +50,7 @@ class Sweep:
         self.folder = Path(folder)
         said = read_sweep(self.folder)
         require_plugins(said.get("plugins", []), folder)
-        self.lab = get_lab(said.get("lab"))
+        self.lab = get_lab(said["lab"], self.folder/"sweep.json")
         self.variants = [Variant(v["name"], v["overrides"], v["values"]) for v in said["variants"]]
 
     @classmethod
@@ -119,7 +119,8 @@ def table_row(
 ) -> tuple[dict[str, Any], str | None]:     # what the table says; what it can be ranked with, if it is done
     "What is known about a variant."
     lab, run, status = sweep.lab, Run(sweep.run(variant.name)), sweep.status(variant.name)
-    row, result = dict(name=variant.name, **variant.values, status=status), run.result if status == "done" else {}
+    row = dict(name="") | variant.values | dict(name=variant.name, status=status)
+    result = run.result if status == "done" else {}
     if result:
         with reading(lambda why: ConfigError(f"{run.folder}/result.json: {why}")):
             group = json_text([lab.question(run_config(run, lab), result), result.get("test_from")])

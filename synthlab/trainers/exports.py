@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from ..datasets.documents import reading
 from ..datasets.packages import need
 from .facts import atomic_write
 
@@ -152,8 +153,9 @@ def plain_program(
     bad = [r for r in records if not _PLAIN.fullmatch(r)]
     for info, record in zip(archive.infolist(), records):
         if record.endswith("_config.json"):
-            config = json.loads(archive.read(info))["config"]
-            bad += [f"{record}: {k}" for k, v in config.items() if v.get("use_pickle", True)]
+            with reading(lambda why: ValueError(f"{name}: {record}: {why}")):
+                config = json.loads(archive.read(info))["config"]
+                bad += [f"{record}: {k}" for k, v in config.items() if v.get("use_pickle", True)]
         elif record == "data/sample_inputs/model.pt" and info.file_size: bad.append(record)
     if bad:
         raise ValueError(f"{name} holds what torch would unpickle or run: {', '.join(bad[:3])}; a program is loaded "
@@ -192,7 +194,9 @@ def load_program(
     except Exception as error:
         what = str(error).splitlines()[0]
         raise ValueError(f"{path} is damaged, or from another version of torch: {what}") from error
-    about = json.loads(said["about.json"])
+    with reading(lambda why: ValueError(f"{path}: about.json: {why}")):
+        about = {str(k): str(v) for k, v in json.loads(said["about.json"]).items()}
+        window, features = int(about["window"]), int(about["features"])
     def probabilities(x):
         with torch.no_grad(): return run(torch.from_numpy(x)).numpy()
-    return ExportedClassifier(probabilities, int(about["window"]), int(about["features"]), about)
+    return ExportedClassifier(probabilities, window, features, about)

@@ -251,8 +251,9 @@ def read_table(path: Path) -> tuple[list, list]:
     "Column names and rows of text; nothing of a file that is not there."
     try: lines = list(csv.reader(whole_lines(path)))
     except csv.Error as error: raise ConfigError(f"{path} is no table: {error}") from None
-    odd = [i for i, line in enumerate(lines) if len(line) != len(lines[0])]
-    if odd: raise ConfigError(f"{path}: row {odd[0]} has {len(lines[odd[0]])} cells, and there are {len(lines[0])} names")
+    for i, line in enumerate(lines):
+        if len(line) == len(lines[0]): continue
+        raise ConfigError(f"{path}: row {i} has {len(line)} cells, and there are {len(lines[0])} names")
     return (lines[0], lines[1:]) if lines else ([], [])
 
 # %% ../../nbs/trainers/00_facts.ipynb #c821f304

@@ -22,6 +22,7 @@ from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from tqdm.auto import tqdm
+from ...datasets.documents import NAMES
 from ...datasets.panels import Rows
 from ...datasets.purged import CombinatorialFolds
 from ...datasets.splits import SplitError
@@ -29,7 +30,7 @@ from ...datasets.targets import direction, parse_target
 from ...experiments.experiment import HANDFULS, finished_part
 from ...experiments.ledger import TrialStanding, TrialLedger, digest, standing, trial_key
 from ...experiments.parts import EstimatorPart
-from ...experiments.runs import Lock
+from ...experiments.runs import Lock, read_said
 from ...experiments.setup import computing_threads
 from ...experiments.sweeps import new_folder
 from ...experiments.tasks import Task, run_tasks
@@ -261,7 +262,7 @@ class WalkFits(WalkCuts):
         "The folder of a walk, new or of the same walk."
         said, path = json.loads(json_text(self.plan(recipe, levels))), Path(folder)/"walk.json"
         if path.exists():
-            if json.loads(path.read_text()) == said: return Path(folder)
+            if read_said(path, NAMES) == said: return Path(folder)
             raise ConfigError(f"{folder} holds another walk; choose another folder")
         Path(folder).mkdir(parents=True, exist_ok=True)
         atomic_write(path, json_text(said, indent=1) + "\n")

@@ -156,7 +156,7 @@ class SignalFitting(SignalSharing, SignalComparing, BarLab):
         return Training(objective, fold.train, fold.val, config.training, about, COLUMNS)
 
     def build(self, about, tensors):
-        if "decision" in about: restore_decision(about["decision"])         # complains about one that was tampered with
+        if "decision" in about: restore_decision(about["decision"])     # complains
         return create_classifier(about["recipe"], restore_engineer(about["engineer"]).feature_dim, 0)
 
 # %% ../../../nbs/labs/signal/20_experiment.ipynb #af595f8f
