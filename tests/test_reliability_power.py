@@ -99,6 +99,13 @@ def test_a_run_is_there_or_not_there(seed, tmp_path):
         assert (Path(folder)/"config.yaml").read_text() == "rows: 2\n" and Run(folder).read_status()["lab"] == "tiny"
     assert len(list(found.glob("[!.]*"))) == len(list_runs(found)) <= 1
 
+@pytest.mark.parametrize("seed", cases(4, 40))
+def test_a_run_that_has_begun_stays(seed, tmp_path):
+    "Once `create` has answered, its folder is there after a cut, also where the folder of all runs was new."
+    with Disk(tmp_path) as disk: Run.create(tmp_path/"deep/runs", "tiny", "x").close()
+    disk.names[tmp_path.stat().st_ino] = {"deep": (tmp_path/"deep").stat().st_ino}      # the root of this disk has nobody above it
+    assert list_runs(disk.left(tmp_path.with_name(f"found{seed}"), random.Random(seed))/"deep/runs")["name"].tolist() == ["x"]
+
 LOST = {"no sync of the file": ("fsync", lambda handle: None), "no sync of the folder": ("sync", lambda path: None)}
 
 @pytest.mark.parametrize("what", LOST)
