@@ -2,13 +2,10 @@
 
 They lie in `corpus/VERSION` and are never written again: a checkpoint in the middle of a training, a finished run of a lab in one file, that file, the
 settings of each lab of the house, a store of responses, and `expected.json` with the numbers that must be found in them."""
-import hashlib, json, shutil, sys
+import hashlib, json, shutil
 from pathlib import Path
 
 import torch
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
 
 import synthlab, tiny
 from synthlab.datasets.generate import generate_dataset
@@ -20,6 +17,7 @@ from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.runs import Run
 from synthlab.trainers.trainer import Trainer, TrainingConfig
 
+HERE = Path(__file__).parent
 CORPUS, LABS = HERE/"corpus", ("market", "macro", "signal", "quant", "events")
 
 class Half(Exception): "The training has come half way."

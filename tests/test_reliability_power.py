@@ -3,7 +3,7 @@
 R31 after a cut at any instant, the newest whole checkpoint and the facts agree, and a run is there or not there. The disk is a double
 of `os` that keeps a second copy of everything, as a drive would find it: bytes reach it by `fsync` of their file, names by `fsync` of their folder.
 What was written but not synced is lost, half of it, or kept, as a seed decides: a system promises nothing about it."""
-import contextlib, os, random, shutil
+import contextlib, os, random
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from synthlab.experiments.runs import Run, list_runs
 from synthlab.trainers import facts
 from synthlab.trainers.checkpoints import newest_checkpoint
 from synthlab.trainers.facts import Facts, atomic_write
-from synthlab.trainers.trainer import Trainer, TrainingConfig
 
 class PowerCut(BaseException): "The machine is off."
 
