@@ -3,7 +3,7 @@
 R31 after a cut at any instant, the newest whole checkpoint and the facts agree, and a run is there or not there. The disk is a double
 of `os` that keeps a second copy of everything, as a drive would find it: bytes reach it by `fsync` of their file, names by `fsync` of their folder.
 What was written but not synced is lost, half of it, or kept, as a seed decides: a system promises nothing about it."""
-import contextlib, os, random, shutil
+import contextlib, os, random
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from synthlab.experiments.runs import Run, list_runs
 from synthlab.trainers import facts
 from synthlab.trainers.checkpoints import newest_checkpoint
 from synthlab.trainers.facts import Facts, atomic_write
-from synthlab.trainers.trainer import Trainer, TrainingConfig
 
 class PowerCut(BaseException): "The machine is off."
 
@@ -98,6 +97,13 @@ def test_a_run_is_there_or_not_there(seed, tmp_path):
     for folder in list_runs(found)["folder"]:
         assert (Path(folder)/"config.yaml").read_text() == "rows: 2\n" and Run(folder).read_status()["lab"] == "tiny"
     assert len(list(found.glob("[!.]*"))) == len(list_runs(found)) <= 1
+
+@pytest.mark.parametrize("seed", cases(4, 40))
+def test_a_run_that_has_begun_stays(seed, tmp_path):
+    "Once `create` has answered, its folder is there after a cut, also where the folder of all runs was new."
+    with Disk(tmp_path) as disk: Run.create(tmp_path/"deep/runs", "tiny", "x").close()
+    disk.names[tmp_path.stat().st_ino] = {"deep": (tmp_path/"deep").stat().st_ino}      # the root of this disk has nobody above it
+    assert list_runs(disk.left(tmp_path.with_name(f"found{seed}"), random.Random(seed))/"deep/runs")["name"].tolist() == ["x"]
 
 LOST = {"no sync of the file": ("fsync", lambda handle: None), "no sync of the folder": ("sync", lambda path: None)}
 

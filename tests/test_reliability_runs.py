@@ -1,7 +1,7 @@
 """Folders that several processes want, and names that people type.
 
 R10 one owner a run, R11 a run stays below its root whatever it is called."""
-import importlib.util, itertools, json, os, random, re, signal, socket, threading, time
+import importlib.util, itertools, json, os, random, re, shutil, signal, socket, threading, time
 from pathlib import Path
 
 import pytest
@@ -185,16 +185,25 @@ def test_two_may_not_begin_the_same_folder(tmp_path):
 
 NASTY = ["../x", "/etc/passwd", "a\0b", "x"*300, "..", ".", "", "~", "a/../../b", "con:", "x\ny", "-rf", "𝕏", "é", "%2e%2e%2f", "$(id)", "a\\b"]
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(st.one_of(st.sampled_from(NASTY), st.text(max_size=400), st.from_regex(r"[./\\~\x00a-z-]{1,40}", fullmatch=True)))
-def test_names_are_contained(tmp_path_factory, name):
+NAMES = st.one_of(st.sampled_from(NASTY), st.text(max_size=400), st.from_regex(r"[./\\~\x00a-z-]{1,40}", fullmatch=True))
+
+def contained(root, name):
     "Refused, or a folder directly below the root whose name any shell and system takes."
-    root = tmp_path_factory.getbasetemp()/"names"
     try: run = Run.create(root, "tiny", name)
     except ValueError as error: assert "try 'baseline'" in str(error); return
     run.close()
     assert run.folder.resolve().parent == root.resolve() and re.fullmatch(r"\d{8}-\d{6}_tiny_[A-Za-z0-9_.-]+", run.folder.name)
     assert len(run.folder.name) <= 100 and json.loads((run.folder/"status.json").read_text())["name"] == name
+    shutil.rmtree(run.folder)
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(NAMES)
+def test_names_are_contained(tmp_path_factory, name): contained(tmp_path_factory.getbasetemp()/"names", name)
+
+@pytest.mark.soak
+@settings(max_examples=10_000, deadline=None, derandomize=True)
+@given(NAMES)
+def test_many_names_are_contained(tmp_path_factory, name): contained(tmp_path_factory.getbasetemp()/"names", name)
 
 @pytest.mark.parametrize("lab", ["../x", "a/b", "\0x"])
 def test_lab_is_contained(lab, tmp_path):

@@ -69,7 +69,7 @@ class EvaluationConfig:
         if self.conformal not in ("none", "split", "adaptive"):
             raise ValueError(f"evaluation.conformal is {self.conformal!r}; use none, split or adaptive")
         if not self.baselines:
-            raise ValueError("evaluation.baselines is empty; name what the model is to be compared with, such as constant")
+            raise ValueError("evaluation.baselines is empty; name what the model is compared with, such as constant")
 
 # %% ../../../nbs/labs/market/10_settings.ipynb #09445a84
 @dataclass

@@ -89,7 +89,7 @@ class QuantFitting(Lab):
         cuts = {target: last_cut(engine, t.train_days, t.expanding) for target, engine in data.engines.items()}
         for target, cut in cuts.items():
             if not len(cut.train): raise ConfigError(
-                f"no row tells what became of {target}; take more assets or longer data, or leave it out of data.targets")
+                f"no row tells what became of {target}; take more assets or days, or leave it out of data.targets")
         def make():
             found, until = {}, 0
             for target, engine in data.engines.items():
