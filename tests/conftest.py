@@ -122,8 +122,9 @@ def pytest_runtest_makereport(item):
 by_test, by_group, late, kept = Counter(), Counter(), Counter(), Counter()
 
 def pytest_runtest_logreport(report):
-    by_test[report.nodeid.rpartition("@")[0] or report.nodeid] += report.cpu
-    by_group[report.group] += report.cpu
+    cost, name = getattr(report, "cpu", 0.), report.nodeid.rpartition("@")[0] or report.nodeid     # a worker that died has counted nothing
+    by_test[name] += cost
+    by_group[getattr(report, "group", name)] += cost
     if report.skipped and "no time left" in str(report.longrepr): late[report.group] += 1
     if report.when == "call" and report.passed: kept.update(promises_of(report.nodeid))
 

@@ -12,6 +12,7 @@ import tiny
 from tiny import cases, spawner
 from synthlab.experiments.runs import Run
 from synthlab.trainers.checkpoints import newest_checkpoint
+from synthlab.trainers.interruption import Interrupted, StopSignals, going_on
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -197,3 +198,18 @@ def test_interrupted_notebook_cell(tmp_path, undisturbed):
     finally:
         client.stop_channels(); manager.shutdown_kernel(now=True)
     same(run_in(tmp_path), undisturbed)
+
+# in this process, whose main thread alone may set handlers
+
+def test_a_terminal_that_is_closed_is_a_request_unless_one_lives_on():
+    "SIGHUP is noted in a training and raised where there is a hint; after `nohup` it is nothing."
+    with StopSignals() as stop: signal.raise_signal(signal.SIGHUP)
+    assert (stop.name, stop.error("").code) == ("SIGHUP", 129)
+    for number in signal.SIGTERM, signal.SIGHUP:
+        with pytest.raises(Interrupted, match=f"stopped by {number.name}; go on with the run") as e, going_on("go on with the run"): signal.raise_signal(number)
+        assert e.value.code == 128 + number and signal.getsignal(number) is signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop: signal.raise_signal(signal.SIGHUP)
+        assert stop.name is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally: signal.signal(signal.SIGHUP, before)
