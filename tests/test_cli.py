@@ -114,6 +114,7 @@ def test_every_verb_has_a_help_with_an_example_that_is_understood(lab, verb, cap
     ("signal paper nowhere --source sp500", "nowhere"), ("signal export nowhere", "nowhere"), ("macro worlds --worlds nkk", "did you mean nk?"),
     ("line train --plugin nowhere.py", "there is no plug-in"), ("quant train model=ridge", "here it is family"),
     ("quant walk ridge lightgbm", "is a walk already"), ("quant train training", "such as training.train_days=252"), ("quant train data.targets=return_5d", "did you mean fwd_ret_5d?"),
+    ("market train name=${oc.env:HOME}", "a value is written out, not interpolated"), ("signal train data.source=${oc.env:HOME}", "not interpolated"),
     ("quant columns return_5d", "did you mean fwd_ret_5d?"), ("quant columns returns_5_rank", "did you mean return_5_rank?"),
     *((" ".join(old), new) for old, new in MOVED.items())])
 def test_a_mistake_gets_one_sentence(line, says, tmp_path, monkeypatch, capsys):
