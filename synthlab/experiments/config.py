@@ -292,7 +292,7 @@ def parse_yaml(
         mark, what = getattr(e, "problem_mark", None), getattr(e, "problem", None)
         what = what or [*str(e).splitlines(), type(e).__name__][0][:200]
         raise no(f"it cannot be read as YAML{f', line {mark.line + 1}' if mark else ''}: {what}") from None
-    if not isinstance(found, dict): raise no("it holds no settings; write name: value")
+    if not isinstance(found, dict): raise no("it holds a list; write name: value")
     try: check_written(found)
     except ConfigError as e: raise no(str(e)) from None
     return found
