@@ -218,7 +218,7 @@ def test_the_deflated_sharpe_ratio_counts_the_runs(toy, tmp_path):
     ratios = [.02, -.03]
     for i, ratio in enumerate(ratios):
         shutil.copytree(toy["run"].folder, root/f"r{i}")
-        (root/f"r{i}/result.json").write_text(json.dumps(toy["metrics"] | {"sharpe_a_bar": ratio}, default=str))
+        Run(root/f"r{i}").write_result(toy["metrics"] | {"sharpe_a_bar": ratio})
     shutil.copytree(toy["run"].folder, root/"other"); (root/"other/result.json").write_text(json.dumps({"source": "nasdaq", "sharpe_a_bar": 9.}))
     Run(root/"other").set_status("done", data={k: v | {"sha256": "0"*64} for k, v in Run(root/"other").read_status()["data"].items()})       # other candles
     trials, variance = count_trials(config, .1)
