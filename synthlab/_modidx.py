@@ -2821,6 +2821,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'synthlab/experiments/tasks.py'),
                                             'synthlab.experiments.tasks.need_cluster': ( 'experiments/tasks.html#need_cluster',
                                                                                          'synthlab/experiments/tasks.py'),
+                                            'synthlab.experiments.tasks.need_jobqueue': ( 'experiments/tasks.html#need_jobqueue',
+                                                                                          'synthlab/experiments/tasks.py'),
                                             'synthlab.experiments.tasks.on_worker': ( 'experiments/tasks.html#on_worker',
                                                                                       'synthlab/experiments/tasks.py'),
                                             'synthlab.experiments.tasks.perform': ( 'experiments/tasks.html#perform',

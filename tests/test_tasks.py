@@ -1,5 +1,5 @@
 """Named work as text: whoever does it, and whoever is killed, the folder ends the same, and nobody outlives the one he works for."""
-import ast, importlib.metadata, os, random, re, signal, subprocess, sys, time
+import ast, importlib.metadata, importlib.util, os, random, re, signal, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 
@@ -197,8 +197,11 @@ def test_an_unknown_cluster_is_refused(tmp_path):
     ("slurm", "SLURMCluster", ["#SBATCH -n 1", "#SBATCH --cpus-per-task=1", "#SBATCH --mem=4G"]),
     ("htcondor", "HTCondorCluster", ["MY.DaskWorkerCores = 1", "MY.DaskWorkerMemory = 4000000000", "RequestCpus = MY.DaskWorkerCores"])])
 def test_the_jobs_that_dask_submits(cluster, kind, lines):
-    "One core, one process, four GB, and no more than Dask's own configuration says."
-    jobqueue = pytest.importorskip("dask_jobqueue")
+    "One core, one process, four GB, and no more than Dask's own configuration says; Ctrl-C stays what it was."
+    if not importlib.util.find_spec("dask_jobqueue"): pytest.skip("dask-jobqueue is not installed")
+    before = signal.getsignal(signal.SIGINT)
+    jobqueue = tasks.need_jobqueue()
+    assert signal.getsignal(signal.SIGINT) is before
     job = getattr(jobqueue, kind).job_cls(scheduler="tcp://host:1", name="w", **tasks.queue_options(cluster))
     script = job.job_script()
     assert "distributed.cli.dask_worker" in script and "--nthreads 1" in script

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ATTEMPTS', 'PATIENCE', 'ONE_THREAD', 'SLURM', 'HTCONDOR', 'Task', 'register_task', 'task_kinds', 'get_task',
            'command', 'sentence', 'perform', 'follow_driver', 'main', 'run_process', 'carry_out', 'log_of', 'error_of',
-           'run_here', 'run_in_processes', 'missing_packages', 'need_cluster', 'on_worker', 'queue_options',
-           'cluster_client', 'run_on_cluster', 'lost', 'run_tasks', 'condor_word', 'submit_files']
+           'run_here', 'run_in_processes', 'missing_packages', 'need_cluster', 'on_worker', 'need_jobqueue',
+           'queue_options', 'cluster_client', 'run_on_cluster', 'lost', 'run_tasks', 'condor_word', 'submit_files']
 
 # %% ../../nbs/experiments/30_tasks.ipynb #9fd209f0
 import argparse, contextlib, importlib, logging
@@ -232,6 +232,16 @@ def on_worker(
         return task is None or task.state == "cancelled"
     carry_out(words, log, error, cwd, released)
 
+# %% ../../nbs/experiments/30_tasks.ipynb #d320eacc
+def need_jobqueue():
+    "dask-jobqueue; Ctrl-C stays what it was."
+    before = signal.getsignal(signal.SIGINT)
+    try: import dask_jobqueue
+    except ImportError: raise missing_packages("dask-jobqueue") from None
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before: signal.signal(signal.SIGINT, before)
+    return dask_jobqueue
+
 # %% ../../nbs/experiments/30_tasks.ipynb #5e6189cc
 def queue_options(
     cluster: str,                   # slurm | htcondor
@@ -252,9 +262,8 @@ def cluster_client(
         how = dict(n_workers=jobs, threads_per_worker=1, dashboard_address=None, silence_logs=logging.ERROR)
         kind = distributed.LocalCluster
     elif cluster in ("slurm", "htcondor"):
-        try: import dask_jobqueue
-        except ImportError: raise missing_packages("dask-jobqueue") from None
-        kind = dask_jobqueue.SLURMCluster if cluster == "slurm" else dask_jobqueue.HTCondorCluster
+        jobqueue = need_jobqueue()
+        kind = jobqueue.SLURMCluster if cluster == "slurm" else jobqueue.HTCondorCluster
         how = queue_options(cluster)
     elif ":" in cluster: kind = None
     else: raise ConfigError(f"there is no cluster {cluster!r}; use local, slurm, htcondor, "
