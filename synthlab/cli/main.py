@@ -36,10 +36,9 @@ def mistakes() -> tuple[type[Exception], ...]:
     from synthlab.experiments.runs import RunLocked
     from synthlab.models.registry import ConfigError, UnknownName
     from synthlab.trainers.checkpoints import CheckpointError
-    from synthlab.trainers.facts import FactsError
     from synthlab.trainers.steps import Diverged
     about_data = BarError, EventError, StoreError, SplitError, MissingPackage
-    return *about_data, ConfigError, UnknownName, RunLocked, CheckpointError, FactsError, Diverged, OSError
+    return *about_data, ConfigError, UnknownName, RunLocked, CheckpointError, Diverged, OSError
 
 # %% ../../nbs/cli/10_main.ipynb #25711756
 def call(

@@ -406,11 +406,12 @@ def load_model(
     path, own = Path(path), Path(path).is_dir()
     if not path.exists(): raise ConfigError(f"there is no run and no checkpoint at {path}")
     folder = path
-    inside = sorted(p.parent.name for p in path.glob("*/status.json"))
-    if inside and not (path/"status.json").exists():
-        raise ConfigError(f"{path} holds runs; ask one of them: {', '.join(inside[:4])}{', …'*(len(inside) > 4)}")
     if own: path = path/"checkpoints"/"best.safetensors"
-    if not path.exists(): raise CheckpointError(f"{path} is not there: this run has not trained yet")
+    if not path.exists():
+        inside = sorted(p.parent.name for p in folder.glob("*/status.json"))
+        if inside and not (folder/"status.json").exists():
+            raise ConfigError(f"{folder} holds runs; ask one of them: {', '.join(inside[:4])}{', …'*(len(inside) > 4)}")
+        raise CheckpointError(f"{path} is not there: this run has not trained yet")
     tensors, state = load_checkpoint(path)
     about = (state.get("about") or {}) | dict(training=state.get("config") or {})
     if "lab" not in about: raise CheckpointError(f"{path} holds no model of a lab")
