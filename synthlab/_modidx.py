@@ -2634,6 +2634,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'synthlab/experiments/runs.py'),
                                            'synthlab.experiments.runs.describe': ( 'experiments/runs.html#describe',
                                                                                    'synthlab/experiments/runs.py'),
+                                           'synthlab.experiments.runs.find_runs': ( 'experiments/runs.html#find_runs',
+                                                                                    'synthlab/experiments/runs.py'),
                                            'synthlab.experiments.runs.folder_name': ( 'experiments/runs.html#folder_name',
                                                                                       'synthlab/experiments/runs.py'),
                                            'synthlab.experiments.runs.is_unborn': ( 'experiments/runs.html#is_unborn',

@@ -165,6 +165,7 @@ def test_killed_at_any_call_while_it_is_made(folder, tmp_path):
         for path in there:
             with Run.open(path) as run: assert run.config() == "rows: 2\n" and run.read_status()["lab"] == "tiny"
         if not there: Run.create(root, "tiny", "x", "rows: 2\n", folder=folder and root/folder).close()
+        if folder: assert not list(root.glob(".*"))
         if not killed: break
     assert n > 25 and len(there) == 1 and not list(root.glob(".*"))
 
@@ -180,6 +181,20 @@ def test_two_may_not_begin_the_same_folder(tmp_path):
         with pytest.raises(FileExistsError, match="go on with it: synthlab resume"): Run.create(tmp_path, "tiny", "x", folder=tmp_path/"mine")
         begun = tmp_path/"other"; begun.mkdir(); (begun/"status.json").touch()
         with pytest.raises(FileExistsError, match="go on with it: synthlab resume"): runs.name_folder(begun, tmp_path, "", tmp_path/"mine")
+
+def test_two_begin_the_same_folder_in_the_same_instant(tmp_path, monkeypatch):
+    "Who has not locked its folder yet loses it to the other, and is told."
+    real = runs.make_cradle
+    def slow(*place):
+        made = real(*place)
+        monkeypatch.setattr(runs, "make_cradle", real)
+        begun.append(Run.create(tmp_path, "tiny", "x", folder=tmp_path/"mine"))
+        return made
+    begun = []
+    monkeypatch.setattr(runs, "make_cradle", slow)
+    with pytest.raises(FileExistsError, match="is being made by another process"): Run.create(tmp_path, "tiny", "x", folder=tmp_path/"mine")
+    begun[0].close()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 # R11
 

@@ -27,7 +27,7 @@ from .config import override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins
-from .runs import PLUGINS, Lock, Run, check_free, unborn_words
+from .runs import PLUGINS, Lock, Run, check_free, find_runs, unborn_words
 from .settings import words
 from .setup import computing_threads, get_device
 from .tasks import Task, run_tasks
@@ -408,7 +408,7 @@ def load_model(
     folder = path
     if own: path = path/"checkpoints"/"best.safetensors"
     if not path.exists():
-        inside = sorted(p.parent.name for p in folder.glob("*/status.json"))
+        inside = [p.name for p in find_runs(folder)]
         if inside and not (folder/"status.json").exists():
             raise ConfigError(f"{folder} holds runs; ask one of them: {', '.join(inside[:4])}{', …'*(len(inside) > 4)}")
         raise CheckpointError(f"{path} is not there: this run has not trained yet")

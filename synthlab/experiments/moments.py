@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from .reports import typed
 from ..datasets.documents import NAMES, TEXT, Kind, Maybe
-from .runs import RunFolder, as_counted, read_said
+from .runs import RunFolder, as_counted, find_runs, read_said
 from ..models.registry import ConfigError
 from ..trainers.facts import json_text, plain, read_table
 from ..metrics.wording import nearest
@@ -167,7 +167,7 @@ def discover_runs(
             if not (Path(folder)/"status.json").exists(): raise ConfigError(f"{folder} is not a run")
         return [Path(folder) for folder in run_dirs]
     if not Path(sweep_dir).is_dir(): raise ConfigError(f"there is no folder {sweep_dir}")
-    found = {path.parent for depth in ("*", "*/*") for path in Path(sweep_dir).glob(f"{depth}/status.json")}
+    found = find_runs(sweep_dir) + find_runs(sweep_dir, depth=2)
     if not found: raise ConfigError(f"{sweep_dir} holds no run; start one with: synthlab train")
     return sorted(found, key=as_counted)
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['STATES', 'OWNER', 'PLUGINS', 'STATUS', 'RESULT', 'HEARTBEAT', 'LIFETIME', 'FIRST', 'ENDS', 'COLUMNS', 'folder_name',
            'RunLocked', 'describe', 'now', 'read_said', 'Lock', 'RunFolder', 'is_unborn', 'unborn_words', 'check_free',
-           'make_cradle', 'name_folder', 'Run', 'as_counted', 'list_runs']
+           'make_cradle', 'name_folder', 'Run', 'as_counted', 'find_runs', 'list_runs']
 
 # %% ../../nbs/experiments/10_runs.ipynb #a3d269e4
-import contextlib, errno, fcntl, json, os, re, shutil, socket, threading, time, traceback, uuid, weakref
+import contextlib, errno, fcntl, hashlib, json, os, re, shutil, socket, threading, time, traceback, uuid, weakref
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -225,13 +225,16 @@ def check_free(
 # %% ../../nbs/experiments/10_runs.ipynb #2e7f5d7a
 def make_cradle(
     root: Path,                     # folder of all runs, made if missing
+    name: str = "",                 # of the very folder that is to be made
 ) -> Path:                          # new, and empty
     "A folder in which a run is made, under a name that nobody looks for; cradles of the dead are removed."
-    root = lasting_folder(root)
+    root, known = lasting_folder(root), hashlib.sha256(name.encode()).hexdigest()[:8] if name else "any"
     for old in root.glob(".run-*.tmp"):
         with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > LIFETIME and not Lock(old/"lock").held(): shutil.rmtree(old)
-    made = root/f".run-{uuid.uuid4().hex[:12]}.tmp"
+            same = name and old.name.startswith(f".run-{known}-")       # one of the two is refused in any case
+            late = time.time() - old.stat().st_mtime > LIFETIME
+            if (same or late) and not Lock(old/"lock").held(): shutil.rmtree(old)
+    made = root/f".run-{known}-{uuid.uuid4().hex[:12]}.tmp"
     made.mkdir()
     return made
 
@@ -277,7 +280,7 @@ class Run(RunFolder):
         if folder is not None: check_free(folder)
         more = dict(plugins=list(plugins)) if plugins else {}
         if data: more["data"] = data
-        begun = cls(make_cradle(root if folder is None else cls(folder).folder.parent))
+        begun = cls(make_cradle(root) if folder is None else make_cradle(cls(folder).folder.parent, Path(folder).name))
         try:
             owner = begun.lock.acquire()
             for sub in begun.checkpoints, begun.figures, begun.facts.folder: sub.mkdir()
@@ -286,9 +289,11 @@ class Run(RunFolder):
             atomic_write(begun.folder/"overrides.yaml", typed or "[]\n")
             begun.set_status("running", lab=lab, name=name, created=now(), owner=owner, **more)
             run = cls(name_folder(begun.folder, root, stem, folder))
-        except BaseException:
+        except BaseException as e:
             begun.lock.release()
+            lost = isinstance(e, FileNotFoundError) and folder is not None and not begun.folder.exists()
             shutil.rmtree(begun.folder, ignore_errors=True)
+            if lost: raise FileExistsError(f"{folder} is being made by another process; choose another run_dir") from e
             raise
         run.lock, begun.lock.path = begun.lock, run.lock.path       # the owner stays the owner
         return run
@@ -332,15 +337,23 @@ def as_counted(
     "A name by which folders are ordered as people count: `2_b` comes before `10_a`."
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(path))]
 
+# %% ../../nbs/experiments/10_runs.ipynb #827da131
+def find_runs(
+    root: str | Path,           # folder of runs
+    depth: int = 1,             # folders down to them
+) -> list[Path]:                # as people count
+    "The folders of the runs below a root; one that is still being made is none."
+    found = Path(root).glob("/".join(["[!.]*"]*depth + ["status.json"]))
+    return sorted((path.parent for path in found), key=as_counted)
+
+
 # %% ../../nbs/experiments/10_runs.ipynb #1a841fde
 def list_runs(
     root: Path = "runs",        # folder of all runs
 ) -> pd.DataFrame:              # oldest first: COLUMNS, and the numbers of each result
     "Every run below a root, a row each."
     rows = []
-    for path in sorted(Path(root).glob("*/status.json"), key=as_counted):
-        if path.parent.name.startswith("."): continue       # it is being made
-        run = Run(path.parent)
+    for run in map(Run, find_runs(root)):
         try: row = run.read_status() | dict(status=run.status, folder=run.folder.as_posix())
         except ConfigError: row = dict(name=run.folder.name, status="broken", folder=run.folder.as_posix())
         try: numbers = {k: v for k, v in run.result.items() if isinstance(v, (int, float))}

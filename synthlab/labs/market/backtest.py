@@ -22,7 +22,7 @@ from ...datasets.windows import Batches
 from ...experiments.config import as_override, to_yaml
 from ...experiments.experiment import check_begun, train
 from ...experiments.reports import Finding, teller
-from ...experiments.runs import Run, folder_name
+from ...experiments.runs import Run, find_runs, folder_name
 from ...experiments.setup import Market, fold_dates
 from ...experiments.tasks import Task, run_tasks
 from ...experiments.verdicts import overlap, percent
@@ -340,7 +340,7 @@ def run_backtest(
 ) -> Backtest:
     "Champion, challengers, baselines and the reference miner through time."
     champion, models = contestants(names)
-    begun = lambda folder: check_begun(folder, sorted(p.parent for p in Path(folder).glob("fold_*/*/status.json")))
+    begun = lambda folder: check_begun(folder, find_runs(folder, depth=2))
     if folder: begun(folder)                    # before the data are cut into folds
     plans = fold_overrides(models, overrides, folds, test_share, val_share)
     configs = fold_configs(models, overrides, folds, test_share, val_share)
