@@ -161,10 +161,10 @@ def publish(args):
 def compare(args):
     "Held-out results of runs beside each other."
     from synthlab.experiments.comparison import compare_folder, compare_runs
-    from synthlab.experiments.terminal import as_text, show_comparison
+    from synthlab.experiments.terminal import show_compared, show_comparison
     if len(args.runs) == 1 and not (Path(args.runs[0])/"status.json").exists():
         return show_comparison(args.runs[0], *compare_folder(args.runs[0]), not args.no_report)
-    print(as_text(compare_runs({Path(run).as_posix(): run for run in args.runs})))
+    show_compared([compare_runs({Path(run).as_posix(): run for run in args.runs})])
 
 # %% ../../nbs/cli/05_calls.ipynb #905656a1
 def runs(args):

@@ -131,6 +131,8 @@ def show_features(
     table = pd.DataFrame.from_dict(rows, orient="index").loc[order]
     means = pd.DataFrame([r["mean_errors"] for r in done.values()]).drop_duplicates()
     if len(means) == 1: table.loc["the mean of all particles"] = means.iloc[0]
+    linear = {r["numbers_kept"]: r["pca_errors"] for r in done.values()}
+    for numbers, errors in sorted(linear.items()): table.loc[f"{numbers} principal components"] = errors
     table = table.rename(columns=lambda k: FEATURES.get(k, k.replace("_", " ")))
     return table.map(lambda v: "" if v != v else f"{v:.4f}")
 
@@ -157,12 +159,15 @@ def show_found(
     alike = {json_key(found.results[p]) for p in found.names if found.results[p].get(task)}
     if len(alike) == 1:
         r = next(iter(done.values()))
-        for score in SHARED:
+        linear = {r["numbers_kept"]: r for r in done.values()}      # their number is that of the latent
+        beside = {score: (score, r) for score in SHARED}
+        beside |= {f"PCA, {numbers} numbers": ("PCA", own) for numbers, own in sorted(linear.items())}
+        for name, (score, r) in beside.items():
             for signal in dict.fromkeys(x["signal"] for x in r[task]):
                 row = lead_of(r[task], signal, score)
                 if row is None: continue
                 kind = ", matched" if row["matched"] else ""
-                cells.setdefault(f"({score})", {})[signal, f"AUROC{kind}"] = with_interval(
+                cells.setdefault(f"({name})", {})[signal, f"AUROC{kind}"] = with_interval(
                     [row[k] for k in ("value", "low", "high")])
     if not cells: return pd.DataFrame()
     table = pd.DataFrame.from_dict(cells, orient="index")
@@ -182,7 +187,7 @@ def show_differences(
     beside, rows = f"less that of {compared.index[0]}", {}
     for name, r in compared.iterrows():
         apart = with_interval((r["difference"], r["low"], r["high"]), form="+.4f")
-        rows[name] = {"loss": f"{r['loss']:.4f}", beside: apart, "p-value": write_p_value(r["p_value"]),
+        rows[name] = {"loss of an event": f"{r['loss']:.4f}", beside: apart, "p-value": write_p_value(r["p_value"]),
                       "verdict": r["verdict"]}
     return pd.DataFrame.from_dict(rows, orient="index")
 
