@@ -18,6 +18,7 @@ CASES = {       # columns beside the prices, the volume that is meant, names tha
     "Bitstamp": ({"Volume_(BTC)": some, "Volume_(Currency)": other}, some, ["Volume_(Currency)"]),
     "Investing": ({"Vol.": [f"{x*10:.2f}K" for x in some]}, some*10_000, []),
     "millions and nothing": ({"Vol.": ["1.5M", "-", "2B", "750"]*10}, np.array([1.5e6, 0., 2e9, 750.]*10), []),
+    "millions and a blank": ({"Vol.": ["1.5M", "", " ", "750"]*10}, np.array([1.5e6, 0., 0., 750.]*10), []),
     "empty beside full": ({"volume": np.nan, "tick_volume": some}, some, ["volume"]),
     "plain": ({"Volume": some}, some, []),
     "nothing traded": ({"volume": zero}, zero, []),

@@ -180,14 +180,14 @@ THOUSANDS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 def plain_numbers(
     column: pd.Series,      # of volumes, as a file has them
-) -> pd.Series:             # 68.18K as 68180, a dash as nothing; all else as it was
+) -> pd.Series:             # 68.18K as 68180, a dash or a blank as nothing; all else as it was
     "Volumes as people abbreviate them."
     if pd.api.types.is_numeric_dtype(column) or not column.map(lambda v: isinstance(v, str)).any(): return column
     text = column.astype(str).str.strip()
     parts = text.str.extract(r"^(\d+(?:\.\d*)?)([KMBTkmbt])$")
     short = parts[0].notna()
     times = parts[1].str.upper().map(THOUSANDS)
-    found = column.astype(object).mask(text.isin(["-", "\u2014", "\u2013"]))
+    found = column.astype(object).mask(text.isin(["", "-", "\u2014", "\u2013"]))
     return found.mask(short, pd.to_numeric(parts[0])*times)
 
 # %% ../../nbs/datasets/00_bars.ipynb #83b2d0fc

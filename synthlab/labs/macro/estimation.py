@@ -35,16 +35,16 @@ def from_emulator(
 
 # %% ../../../nbs/labs/macro/34_estimation.ipynb #a4da2706
 def sensitivities(
-    responses: Callable,        # (n, P) -> (n, S, H+1, 3)
-    theta: Tensor,              # (n, P)
-) -> Tensor:                    # (n, P, S, H+1, 3), percent per unit of the parameter
+    responses: Callable,        # (…, P) -> (…, S, H+1, 3)
+    theta: Tensor,              # (…, P)
+) -> Tensor:                    # (…, P, S, H+1, 3), percent per unit of the parameter
     "Derivatives of the answers of each draw to its parameters."
     theta = theta.detach().requires_grad_()
     answers = responses(theta)
     weights = torch.ones_like(answers, requires_grad=True)  # not zeros: the solver stops summing there
     pulled, = torch.autograd.grad(answers, theta, weights, create_graph=True)
     columns = [torch.autograd.grad(p.sum(), weights, retain_graph=True)[0] for p in pulled.unbind(-1)]
-    return torch.stack(columns, 1)
+    return torch.stack(columns, -4)
 
 # %% ../../../nbs/labs/macro/34_estimation.ipynb #93b7f9cc
 def gradient_error(
