@@ -18,7 +18,8 @@ QUIET = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --
          "--disable-component-update --disable-sync").split()         # a browser that calls nobody
 PAGES = "index.html", "metrics/crps.html", "train.html"               # the home page, a library page, a report
 NOTEBOOKS = [Path("index.ipynb"), *(p.relative_to(ROOT/"nbs") for p in nbglob(get_config(ROOT).nbs_path, as_path=True))]
-ALL = sorted(p.with_name(re.sub(r"^\d+[a-z]*_", "", p.stem) + ".html").as_posix() for p in NOTEBOOKS)
+FLOORS = "metrics", "datasets", "models", "trainers", "experiments", "cli"        # each has a page that lists its rooms
+ALL = sorted([*(p.with_name(re.sub(r"^\d+[a-z]*_", "", p.stem) + ".html").as_posix() for p in NOTEBOOKS), *(f"{f}.html" for f in FLOORS)])
 
 def absent(what):
     (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
