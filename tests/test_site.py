@@ -133,6 +133,16 @@ def test_search_finds_a_name(browser, url):
         page.locator("#search-results .search-summary", has_text="finished").wait_for(timeout=20_000)
         assert any("metrics/crps.html" in a for a in found.evaluate_all("all => all.map(a => a.href)")) and not p.wrong, p.wrong
 
+def test_the_sidebar_is_folded_but_where_one_is(browser, url):
+    "Labs and floors are one line each; the one with the page in it stands open, and says which page that is."
+    with Page(browser, url) as p:
+        for path, stands_open in ("index.html", []), ("labs/market/judging.html", ["The market lab"]), ("metrics.html", ["Metrics"]), ("train.html", ["The market lab"]):
+            page = p.open(path)
+            opened = page.locator(".sidebar-tree li.toctree-l1:has(> input:checked) > a").all_inner_texts()
+            here = page.locator(".sidebar-tree .current-page > a").count()
+            assert opened == stands_open and here == (path != "index.html") and not p.wrong, (path, opened, p.wrong)
+        assert page.locator(".sidebar-tree li.toctree-l1.has-children").count() == 5 + len(FLOORS)
+
 @pytest.fixture(scope="module")
 def small(browser, url):
     "One small window for all pages: a new one would read the scripts of the site anew."
