@@ -48,10 +48,11 @@ docs: $(READY)  ## build the site; open _docs/html/index.html
 lab: $(READY)   ## edit the notebooks in JupyterLab; they are saved clean
 	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
 
-sync: $(READY)  ## write synthlab/ and README.md from the notebooks, and clean the notebooks
+sync: $(READY)  ## write synthlab/, README.md and its pictures from the notebooks, and clean the notebooks
 	$(BIN)/nbdev-export
 	$(BIN)/nbdev-clean
 	$(BIN)/nbdev-clean --fname index.ipynb
+	$(BIN)/python docs/pictures.py
 	$(BIN)/python docs/readme.py
 
 outputs: $(READY) ## run every library notebook and guide and save what it printed and drew (reports: make train)

@@ -48,14 +48,18 @@ def no_sidebar(app, page, template, context, doctree): context["toctree"] = lamb
 
 def sidebar(app, page, template, context, doctree):
     here, whole = app.builder.get_target_uri(page), whole_sidebar(app.builder)
-    link = '<li class="toctree-l1%s"><a class="%sreference internal" href="%s">'
-    mine = link % (" current current-page", "current ", "#")
     def seen_from_here(m):
-        path, *heading = m[1].split("#")
-        return mine if m[1] == here else link % ("", "", "#".join([relative_uri(here, path), *heading]))
-    before, found, after = re.sub(link % ("", "", '([^"]*)'), seen_from_here, whole).partition(mine)
-    if found: before = '<ul class="current">'.join(before.rsplit("<ul>", 1))
-    context["furo_navigation_tree"] = before + found + after
+        path, *heading = m[2].split("#")
+        link = '<li class="%s"><a class="%sreference internal" href="%s">'
+        if m[2] == here: return link % (f"{m[1]} current current-page", "current ", "#")
+        return link % (m[1], "", "#".join([relative_uri(here, path), *heading]))
+    links = re.sub('<li class="([^"]*)"><a class="reference internal" href="([^"]*)">', seen_from_here, whole)
+    first, *branches = links.split('<li class="toctree-l1')
+    for i, branch in enumerate(branches):           # the one with the page in it stands open
+        if " current-page" in branch:
+            if not branch.startswith(" current"): branch = " current" + branch
+            branches[i] = branch.replace('class="toctree-checkbox"', 'class="toctree-checkbox" checked', 1)
+    context["furo_navigation_tree"] = '<li class="toctree-l1'.join([first, *branches])
 
 @cache
 def formatter(bridge, **options): return bridge.formatter(**options, **bridge.formatter_args)

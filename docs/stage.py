@@ -21,10 +21,18 @@ sys.modules["rfc3987_syntax"] = None        # grammars for addresses that no not
 ROOT = Path(__file__).parent.parent
 SITE = ROOT/"_site_src"
 HOME = Path("index.ipynb")
-FLOORS = "metrics", "datasets", "models", "trainers", "experiments", "cli"
-LABS = {f"labs/{d.name}": f"The {d.name} lab" for d in sorted((ROOT/"nbs"/"labs").iterdir()) if d.is_dir()}
-# folder -> caption, in reading order
-GROUPS = {".": "Reports", "guides": "Guides", **{f: f.capitalize() for f in FLOORS[:-1]}, **LABS, "cli": "Command line"}
+PICTURES = Path("docs/pictures")
+# The sidebar. A lab is its guide, below which its reports and rooms are folded; so is a floor, below a list of them.
+LABS = dict(market=("market", "train evaluate backtest tournament stylised_facts"), macro=("macro", "emulate estimate"),
+            signal=("price_action", "price_action"), quant=("quant", "walk_forward"),
+            events=("events", "autoencode compare extending"))
+FLOORS = dict(metrics="Scores, and tests of which the size and the power are measured.",
+              datasets="What is learnt from: bars, panels, economies, collisions, and the one time contract.",
+              models="Blocks, heads, baselines, families, emulators, autoencoders.",
+              trainers="The loop, what it writes down, and how an interrupted one ends.",
+              experiments="The bench that all labs share: settings, runs, reports, sweeps, comparisons.",
+              cli="The command line: parsers and calls, nothing else.")
+BEGIN = "start why own_data own_model cookbook".split()
 NAMES = {url: name for mod in index["syms"].values() for name, (url, _) in mod.items()}     # page#anchor -> dotted name
 
 def signature(symbol, eval_str=False, **kw):
@@ -189,14 +197,51 @@ def redraw(nb, at):
     for c in nb.cells:
         if c.cell_type == "code" and c.id in outputs: c.outputs = outputs[c.id]
 
+def toctree(paths, caption=""):
+    "Pages of the sidebar, below a caption or folded below the page that this stands on."
+    return "```{toctree}\n:hidden:\n%s%s\n```" % (f":caption: {caption}\n" if caption else "", "\n".join(paths))
+
+def target(at): return page(at).with_suffix("").as_posix()
+
+def in_order(pages, folder):
+    "Pages of a folder: guides and reports in their `order`, the rest by number."
+    own = [at for at in pages if at.parent == Path(folder) and at != HOME]
+    return sorted(own, key=lambda at: (pages[at][1].get("order", 0), at.name))
+
+def listed(pages, paths):
+    "A table of pages and what each claims."
+    says = lambda at: pages[at][1].get("description", "")
+    rows = [f"| [{pages[at][1]['title']}](/{page(at).as_posix()}) | {says(at)} |" for at in paths]
+    return "\n".join(["| page | what it says |", "|---|---|", *rows])
+
+def floor_page(pages, floor):
+    "A page that lists the rooms of a floor."
+    own = in_order(pages, floor)
+    title = "command line" if floor == "cli" else floor
+    text = [f"# {title.capitalize()}", f"> {FLOORS[floor]}", listed(pages, own),
+            toctree([f"/{target(at)}" for at in own])]
+    kernel = dict(display_name="python3", language="python", name="python3")
+    return AttrDict(cells=[prose("\n\n".join(text))], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
+
+def lab_footer(pages, lab):
+    "What else there is of a lab: its reports, its rooms, its settings."
+    names = [f"{name}.ipynb" for name in LABS[lab][1].split()]
+    reports = [next(at for at in (Path(name), Path("guides", name)) if at in pages) for name in names]
+    rooms = in_order(pages, f"labs/{lab}")
+    text = ["## More of this lab\n\nEvery setting of the lab, with type, default and meaning: "
+            f"[settings](/guides/settings.ipynb#{lab}).",
+            listed(pages, reports), "Its rooms are the code, read in order:", listed(pages, rooms),
+            toctree([f"/{target(at)}" for at in [*reports, *rooms]])]
+    return prose("\n\n".join(text))
+
 def contents(pages):
-    "The sidebar: a group for each folder, in reading order; reports and guides in their `order`, the rest by number."
-    groups = {folder: [] for folder in GROUPS}
-    for at in sorted(pages, key=lambda at: (pages[at].get("order", 0), at.name)):
-        groups.setdefault(at.parent.as_posix(), []).append(page(at).with_suffix("").as_posix())
-    toc = "```{toctree}\n:hidden:\n:caption: %s\n%s\n```"
-    return prose("\n\n".join(toc % (GROUPS.get(folder, folder), "\n".join(at))
-                                         for folder, at in groups.items() if at))
+    "The sidebar of the home page: where to begin, the labs, the library, and what is about all of it."
+    guides = [f"guides/{name}" for name in BEGIN]
+    labs = [f"guides/{guide}" for guide, _ in LABS.values()]
+    below = {f"guides/{name}" for _, names in LABS.values() for name in names.split()}
+    rest = [target(at) for at in in_order(pages, "guides") if target(at) not in {*guides, *labs, *below}]
+    groups = {"Begin": guides, "Labs": labs, "Library": list(FLOORS), "About": ["benchmark", *rest]}
+    return prose("\n\n".join(toctree(paths, caption) for caption, paths in groups.items()))
 
 def staged():
     "Every page as nbdev makes it: path -> (notebook, front matter)."
@@ -219,6 +264,12 @@ def stage():
     for at, (nb, meta) in pages.items():
         if meta.get("live"): redraw(nb, at)
         plain(nb, meta, names[at], labels)
-        if at == HOME: nb.cells.append(contents({p: m for p, (_, m) in pages.items() if p != HOME}))
+        if at == HOME: nb.cells.append(contents(pages))
+        lab = next((lab for lab, (guide, _) in LABS.items() if at == Path(f"guides/{guide}.ipynb")), None)
+        if lab: nb.cells.append(lab_footer(pages, lab))
         to = SITE/page(at); to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(json.dumps(nb2dict(nb), ensure_ascii=False), encoding="utf-8")
+    for floor in FLOORS:
+        text = json.dumps(nb2dict(floor_page(pages, floor)), ensure_ascii=False)
+        (SITE/f"{floor}.ipynb").write_text(text, encoding="utf-8")
+    shutil.copytree(ROOT/PICTURES, SITE/PICTURES)

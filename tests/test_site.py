@@ -18,7 +18,8 @@ QUIET = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --
          "--disable-component-update --disable-sync").split()         # a browser that calls nobody
 PAGES = "index.html", "metrics/crps.html", "train.html"               # the home page, a library page, a report
 NOTEBOOKS = [Path("index.ipynb"), *(p.relative_to(ROOT/"nbs") for p in nbglob(get_config(ROOT).nbs_path, as_path=True))]
-ALL = sorted(p.with_name(re.sub(r"^\d+[a-z]*_", "", p.stem) + ".html").as_posix() for p in NOTEBOOKS)
+FLOORS = "metrics", "datasets", "models", "trainers", "experiments", "cli"        # each has a page that lists its rooms
+ALL = sorted([*(p.with_name(re.sub(r"^\d+[a-z]*_", "", p.stem) + ".html").as_posix() for p in NOTEBOOKS), *(f"{f}.html" for f in FLOORS)])
 
 def absent(what):
     (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
@@ -131,6 +132,16 @@ def test_search_finds_a_name(browser, url):
         found.first.wait_for(timeout=20_000)
         page.locator("#search-results .search-summary", has_text="finished").wait_for(timeout=20_000)
         assert any("metrics/crps.html" in a for a in found.evaluate_all("all => all.map(a => a.href)")) and not p.wrong, p.wrong
+
+def test_the_sidebar_is_folded_but_where_one_is(browser, url):
+    "Labs and floors are one line each; the one with the page in it stands open, and says which page that is."
+    with Page(browser, url) as p:
+        for path, stands_open in ("index.html", []), ("labs/market/judging.html", ["The market lab"]), ("metrics.html", ["Metrics"]), ("train.html", ["The market lab"]):
+            page = p.open(path)
+            opened = page.locator(".sidebar-tree li.toctree-l1:has(> input:checked) > a").all_inner_texts()
+            here = page.locator(".sidebar-tree .current-page > a").count()
+            assert opened == stands_open and here == (path != "index.html") and not p.wrong, (path, opened, p.wrong)
+        assert page.locator(".sidebar-tree li.toctree-l1.has-children").count() == 5 + len(FLOORS)
 
 @pytest.fixture(scope="module")
 def small(browser, url):

@@ -45,14 +45,30 @@ def test_saved_outputs_are_good(path):
     texts = ["".join(o.get("text", "") or o.get("data", {}).get("text/plain", "")) for c in cells for o in c.outputs]
     assert not [t for t in texts if re.search(r"(/home/|/root/|/Users/)\w*", t)], "an output names someone's home folder"
 
-def test_readme_is_current():
-    "`README.md` says what `index.ipynb` says."
-    assert (ROOT/"README.md").read_text(encoding="utf-8") == runpy.run_path(str(ROOT/"docs/readme.py"))["readme"](), "run `make sync`"
+@pytest.mark.parametrize("written", ["README.md", "CHANGELOG.md"])
+def test_readme_is_current(written):
+    "`README.md` says what `index.ipynb` says, and the changes what their page says."
+    docs = runpy.run_path(str(ROOT/"docs/readme.py"))
+    assert (ROOT/written).read_text(encoding="utf-8") == docs["markdown"](docs["WRITTEN"][written]), "run `make sync`"
+
+PICTURES = runpy.run_path(str(ROOT/"docs/pictures.py"))
+
+@pytest.mark.parametrize("picture", PICTURES["PICTURES"])
+def test_the_readme_shows_what_the_reports_show(picture):
+    "Its pictures are those of the committed reports, with a text instead; each number of a result stands in its report's conclusion."
+    place = PICTURES["PICTURES"][picture]
+    assert (ROOT/f"docs/pictures/{picture}.png").read_bytes() == PICTURES["picture"](*place), "run `make sync`"
+    said = re.search(rf"!\[([^\]]{{40,}})\]\(docs/pictures/{picture}.png\)\n\n\*The honest result:\*((?:.|\n)+?)\n\n", (ROOT/"README.md").read_text())
+    told = " ".join(then for then, _ in findings(read_nb(ROOT/f"nbs/{place[0]}.ipynb")))
+    numbers = re.findall(r"-?\d[\d.]*\d", said[2].replace("S&P 500", "")) if said else []
+    assert numbers and [n for n in numbers if not re.search(rf"(?<![\d.]){n}(?!\d|\.\d)", told)] == []
 
 def test_version_is_current():
     "The installed version is the one in `settings.ini`."
     ini = ConfigParser(delimiters=["="]); ini.read(ROOT/"settings.ini", encoding="utf-8")
     assert synthlab.__version__ == ini["DEFAULT"]["version"], "run `make test` again: the package is reinstalled"
+    assert f"version: {synthlab.__version__}\n" in (ROOT/"CITATION.cff").read_text()
+    assert f"## {synthlab.__version__}" in (ROOT/"CHANGELOG.md").read_text()
 
 @pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", "walk_forward", "tournament", "autoencode", "compare"])
 def test_a_report_says_what_its_numbers_say(report):
