@@ -29,7 +29,7 @@ from .gaps import FIRST, gap_limit
 from .market import Fold, static_table
 from .ranges import tell_ranges
 from .splits import SplitError, Windows, static_holdout, thin, whole_windows
-from .tables import PARQUET, DataSource, check_file, split_table
+from .tables import PARQUET, DataSource, ParquetTable, split_table
 from .times import to_length
 from .windows import Batches, WindowGather
 
@@ -40,10 +40,10 @@ def read_chunks(
     columns=(),         # further ones to read, in any case
 ):                      # yields frames and the number of their first row
     "A Parquet file, only the columns that bars need, in chunks."
-    check_file(Path(path), np.inf)
     try:
-        with pa.parquet.ParquetFile(path, page_checksum_verification=True, memory_map=True) as file:
-            names = file.schema_arrow.names
+        found = ParquetTable(path, np.inf, memory_map=True)
+        with found.file as file:
+            names = found.names
             called = {n: "time" if re.fullmatch(r"__index_level_\d+__", n) else n for n in names}
             parts, _ = find_columns(called.values(), str(path))
             wanted = set(called.values())
@@ -52,13 +52,14 @@ def read_chunks(
                 volumes = {c for c in wanted if plain(c) in SPELLINGS["volume"] or plain(c).startswith("vol")}
                 wanted = {*parts.values(), *volumes, *(c for c in wanted if plain(c) in also)}
             for n in names:
-                kind = file.schema_arrow.field(n).type
+                kind = found.schema.field(n).type
                 if called[n] == parts.get("time") and not (pa.types.is_temporal(kind) or pa.types.is_integer(kind)):
                     raise BarError("times are text, which is understood from a whole column only; write them as "
                         "timestamps", str(path), column=n)
             first, read = 0, [n for n in names if called[n] in wanted]
             for batch in file.iter_batches(chunk, columns=read, use_threads=False):
-                yield batch.to_pandas(ignore_metadata=True).rename(columns=called), first
+                table = found.written_out(pa.Table.from_batches([batch]))
+                yield table.to_pandas(ignore_metadata=True).rename(columns=called), first
                 first += batch.num_rows
     except BarError: raise
     except (pa.ArrowException, OSError, ValueError) as e:
