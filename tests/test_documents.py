@@ -5,12 +5,13 @@ import hashlib, json, random, shutil, struct, time, warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest, torch, yaml
+import numpy as np, pandas as pd, pytest, torch, yaml
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import tiny
 from tiny import cases
 from synthlab.datasets.generate import generate_dataset
+from synthlab.datasets.regimes import STRATEGIES, RegimeTagger
 from synthlab.datasets.response_batches import IRFDataset
 from synthlab.datasets.store import ARRAYS, StoreError, file_facts, open_store
 from synthlab.experiments.config import read_yaml, to_schema
@@ -25,6 +26,8 @@ from synthlab.experiments.settings import MOST, read_value
 from synthlab.experiments.sweeps import Sweep, newest_sweep
 from synthlab.experiments.variants import Variant
 from synthlab.labs.quant.configuration import read_plain
+from synthlab.models.baselines import GARCH, GJRGARCH, BlockBootstrap, ConstantVolatility, EWMAVolatility
+from synthlab.models.conformal import AdaptiveConformal, SplitConformal
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from synthlab.trainers.facts import FactsError, plain
@@ -374,6 +377,68 @@ def test_one_layer_that_fills_the_memory(published, tmp_path):
     folder = republished(published["market"], tmp_path/"theirs", lambda t, s: s["about"]["recipe"]["backbone"].update(
         d_model=4096, blocks=[{"name": "resconv", "kernel_size": 4095}]))
     refused(lambda: load_published(folder), "model.safetensors", "tensors")
+
+# what was learnt and comes back as words: regimes, baselines, recalibrations of paths
+
+BASELINES = dict(constant=ConstantVolatility, ewma=EWMAVolatility, garch=GARCH, gjr=GJRGARCH, bootstrap=BlockBootstrap)
+
+@pytest.fixture(scope="module")
+def learnt():
+    "A state of each kind, as JSON brings it, and what takes it up again."
+    rng = np.random.default_rng(0)
+    r = .01*rng.normal(size=400)*np.repeat([.5, 1., 2., 1.], 100)
+    close = 100*np.exp(np.cumsum(r))
+    features, found = pd.DataFrame(dict(realized_vol=np.exp(rng.normal(size=60)), parkinson_vol=np.exp(rng.normal(size=60)))), {}
+    for name in STRATEGIES: found[name] = RegimeTagger(2, clustering=name).fit(features).state(), RegimeTagger.restore
+    for name, kind in BASELINES.items(): found[name] = kind().fit(close).state(), kind().load_state
+    g = torch.Generator().manual_seed(0)
+    paths, price, target = (100*torch.exp(.01*torch.randn(*size, generator=g).double()) for size in ((60, 9, 3), (60,), (60, 3)))
+    decided = np.arange(60)*10
+    for kind in SplitConformal, AdaptiveConformal: found[kind.kind] = kind().fit(paths, target, price, decided, decided + 5).state(), lambda state, kind=kind: kind().load_state(state)
+    return {name: (json.loads(json.dumps(state)), again) for name, (state, again) in found.items()}
+
+LEARNT = [      # whose state, which field, what it says instead; the sentence names the field
+    *(("kmeans", path, to) for path, to in ((("n_clusters",), 10**9), (("n_clusters",), "2"), (("n_clusters",), 3), (("log",), 1), (("random_state",), -1), (("options",), [1]),
+        (("options",), {"algorithm": "x"}), (("options", "n_init"), 10**9), (("vol_features",), "realized_vol"), (("vol_features",), []), (("vol_features",), [1, 2]), (("clustering",), ["kmeans"]),
+        (("learnt",), []), (("learnt",), {}), (("learnt", "centres"), [[0., 0.]]), (("learnt", "centres"), [[0.], [1.]]), (("learnt", "centres"), [[0., 1.], [None, 1.]]), (("learnt", "centres"), [0., 1.]),
+        (("fitted",), None), (("fitted",), {}), (("fitted", "least"), [0., 1.]), (("fitted", "mean"), 0.), (("fitted", "mean"), [0.]), (("fitted", "std"), [1., -1.]), (("fitted", "std"), [1., NAN]),
+        (("fitted", "rank"), [0, 0]), (("fitted", "rank"), [0, 5]), (("fitted", "rank"), [0., 1.]))),
+    *(("gaussian_mixture", path, to) for path, to in ((("learnt", "weights"), [1.]), (("learnt", "weights"), [1., 0.]), (("learnt", "weights"), None), (("learnt", "whiten"), [[1., 0.], [0., 1.]]),
+        (("learnt", "whiten"), [[[1., 0.], [0., -1.]]]*2), (("options", "covariance_type"), "round"))),
+    *((name, (k,), to) for name in BASELINES for k, to in (("mean", "x"), ("mean", None), ("mean", 10**400), ("std", 0.), ("std", -1), ("std", [1.]), ("std", True),
+        ("simulate", 3), ("__class__", "x"), ("unknown", 1.))),
+    *(("ewma", ("decay",), to) for to in (0., 1., 2., "x", NAN)),
+    *(("garch", (k,), to) for k, to in (("errors", "cauchy"), ("errors", ["t"]), ("mu", "x"), ("mu", 1e300), ("omega", -1.), ("omega", 1e300), ("alpha", -1.), ("alpha", 3.), ("beta", 1.5), ("beta", None), ("gamma", -5.),
+        ("gamma", True), ("nu", 2.), ("nu", "8"), ("backcast", -1.), ("backcast", [1.]), ("converged", 1), ("asymmetric", True), ("max_iterations", 10**9))),
+    *(("bootstrap", (k,), to) for k, to in (("block", 0), ("block", 1.5), ("block", 10**12), ("window", 3), ("window", -1), ("window", "all"))),
+    *((name, (k,), to) for name in ("split", "adaptive") for k, to in (("levels", "x"), ("levels", [.1, .2]), ("levels", [[.5]]), ("levels", None), ("shift", 1), ("smooth", -1.), ("smooth", "x"), ("shrink", None), ("min_windows", 1),
+        ("min_windows", 2.5), ("table", [[0.]]), ("table", "x"), ("table", []), ("windows", [1.5, 1, 1]), ("windows", [1]), ("known_until", "now"), ("known_until", 2**64), ("kind", "other"))),
+    *(("adaptive", (k,), to) for k, to in (("gamma", -1.), ("gamma", None), ("working", [[.5]]), ("working", 0.), ("pending", {}), ("pending", [[1, 2]]), ("pending", [[1, 2, [0.]]]), ("pending", [["a", 2, [0., 0., 0.]]]),
+        ("pending", [[1, 2, [0., 0., 0.]]]), ("seen_until", .5), ("decided_until", True))),
+]
+
+AGREE = {("n_clusters", "3"): ["centres"], ("levels", "[0.1, 0.2]"): ["table"], ("kind", "other"): ["'other'"]}      # what no longer agrees with it
+MAY_LACK = "random_state", "nu", "window", "known_until", "seen_until", "decided_until"
+
+def disbelieved(name, change, learnt, *words):
+    state, again = learnt[name]
+    told = json.loads(json.dumps(state))
+    again(told)
+    change(told)
+    with pytest.raises(ValueError) as error: again(told)
+    said = str(error.value)
+    assert type(error.value) is ValueError and any(word in said for word in words) and len(said) < 300 and "\n" not in said, said
+
+@pytest.mark.parametrize("case", range(len(LEARNT)))
+def test_what_was_learnt_is_looked_at(case, learnt):
+    "A field of a state is another: one sentence names it."
+    name, path, to = LEARNT[case]
+    disbelieved(name, put(*path, to=to), learnt, *path, *AGREE.get((path[0], str(to)), ()))
+
+@pytest.mark.parametrize("name", [*STRATEGIES, *BASELINES, "split", "adaptive"])
+def test_a_state_that_lacks_a_field(name, learnt):
+    for k in learnt[name][0].keys() - {*MAY_LACK}: disbelieved(name, put(k, to=...), learnt, k)
+    for state in None, [], "x": pytest.raises(ValueError, learnt[name][1], state)
 
 # numbers that ask for too much
 

@@ -5,8 +5,8 @@ within limits, and each of its fields is of its kind, or one sentence names file
 
 # %% auto #0
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'POSITIVE',
-           'STAMP', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'within', 'is_text',
-           'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading']
+           'STAMP', 'STRANGE', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'within',
+           'is_text', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
 import json, os, re, stat
@@ -94,6 +94,7 @@ DIGEST = Kind("64 hexadecimal digits", lambda v: isinstance(v, str) and bool(re.
 NAMES = {...: ANY}                  # names with whatever values
 POSITIVE = Kind("a number above 0", lambda v: NUMBER.fits(v) and v > 0)
 STAMP = within(-2**63, 2**63 - 1)   # nanoseconds UTC
+STRANGE = Kind("a name that is known here", lambda v: False)        # for whatever a schema does not name
 
 # %% ../../nbs/datasets/03_documents.ipynb #7499e49a
 def between(
