@@ -87,6 +87,13 @@ HEADERS = {     # what is wrong, and the field that the sentence names
     "sums are no numbers": (lambda h, o: o["state"].update(sums=[["loss", "many"]]), "sums"),
     "facts without rows": (lambda h, o: o["state"]["facts"].pop("rows"), "facts.rows"),
     "fewer rows than none": (lambda h, o: o["state"]["facts"].update(rows=-3), "facts.rows"),
+    "data is text": (lambda h, o: o["state"].update(data="much"), "data"),
+    "data is null": (lambda h, o: o["state"].update(data=None), "data"),
+    "data without batches": (lambda h, o: o["state"]["data"].pop("batches"), "data.batches"),
+    "half a sample": (lambda h, o: o["state"]["data"].update(train=94.5), "data.train"),
+    "fewer samples than none": (lambda h, o: o["state"].update(samples=-1), "samples"),
+    "sums of no samples": (lambda h, o: o["state"].update(samples=0, sums=[["loss", "1.0"]]), "sums"),
+    "further than its data": (lambda h, o: o["state"].update(position=10**6), "position"),
     "facts is null": (lambda h, o: o["state"].update(facts=None), "facts"),
     "a format as long as a book": (lambda h, o: o.update(format="x"*10**6), "format"),
 }

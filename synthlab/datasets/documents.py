@@ -5,8 +5,8 @@ within limits, and each of its fields is of its kind, or one sentence names file
 
 # %% auto #0
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'POSITIVE',
-           'STAMP', 'STRANGE', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'within',
-           'is_text', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading']
+           'STAMP', 'STRANGE', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'Agreeing',
+           'within', 'is_text', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
 import json, os, re, stat
@@ -67,6 +67,11 @@ class Kind(NamedTuple):
 class Maybe(NamedTuple):
     "A field that may be missing, or null."
     kind: Any
+
+class Agreeing(NamedTuple):
+    "Fields that are of their kinds, and say the same."
+    kind: Any
+    why: Callable[[Any], str]       # what does not agree; "" if all does
 
 # %% ../../nbs/datasets/03_documents.ipynb #3f69cc4c
 def within(
@@ -130,11 +135,12 @@ def shown(value: Any) -> str:
 # %% ../../nbs/datasets/03_documents.ipynb #fad67000
 def misfit(
     value: Any,                     # plain data
-    kind: Any,                      # `Kind`, `Maybe`, names with kinds, or a list with one
+    kind: Any,                      # `Kind`, `Maybe`, `Agreeing`, names with kinds, or a list with one
     name: str = "",                 # where it stands; "": the document itself
 ) -> str:                           # the end of a sentence; "" if it fits
     "What a value should be and is not."
     if isinstance(kind, Maybe): return "" if value is None else misfit(value, kind.kind, name)
+    if isinstance(kind, Agreeing): return misfit(value, kind.kind, name) or kind.why(value)
     if isinstance(kind, Kind): return "" if kind.fits(value) else f"{name or 'it'} is {shown(value)}, not {kind.said}"
     many = isinstance(kind, list)
     if not isinstance(value, list if many else dict):
