@@ -10,7 +10,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import tiny
 from tiny import cases
-from synthlab.datasets.generate import generate_dataset
+from synthlab.datasets.collisions import PROCESSES as COLLISIONS, generate_collisions
+from synthlab.datasets.generate import PROCESSES as SIMULATING, generate_dataset
 from synthlab.datasets.regimes import STRATEGIES, RegimeTagger
 from synthlab.datasets.response_batches import IRFDataset
 from synthlab.datasets.store import ARRAYS, StoreError, file_facts, open_store
@@ -23,6 +24,7 @@ from synthlab.experiments.publish import load_published
 from synthlab.experiments.reports import typed
 from synthlab.experiments.runs import Run, list_runs
 from synthlab.experiments.settings import MOST, read_value
+from synthlab.experiments.tasks import run_tasks
 from synthlab.experiments.sweeps import Sweep, newest_sweep
 from synthlab.experiments.variants import Variant
 from synthlab.labs.quant.configuration import read_plain
@@ -451,7 +453,8 @@ def test_a_state_that_lacks_a_field(name, learnt):
 
 MUCH = [("market", "evaluation.n_boot=100000000"), ("market", "training.processes=1000"), ("market", "evaluation.n_paths=10000000000"), ("signal", "evaluation.n_boot=100000000"),
         ("signal", "evaluation.random_draws=1000000000"), ("signal", "training.processes=1000"), ("macro", "training.processes=1000"), ("events", "evaluation.n_boot=100000000"),
-        ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000")]
+        ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000"), ("market", "training.n_paths=10000000000"), ("macro", "data.processes=1000"), ("events", "evaluation.samples=10000000000"),
+        ("macro", "evaluation.timing_draws=10000000000"), ("macro", "evaluation.calibration_draws=10000000000"), ("macro", "evaluation.certificate_draws=10000000000"), ("macro", "evaluation.slow_draws=10000000000")]
 
 @pytest.mark.parametrize("lab, asked", MUCH, ids=lambda x: x)
 def test_numbers_that_ask_for_too_much(lab, asked):
@@ -459,7 +462,13 @@ def test_numbers_that_ask_for_too_much(lab, asked):
     refused(lambda: get_lab(lab).configure([asked]), asked.partition("=")[0].rpartition(".")[2])
     refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(asked.partition("=")[0].split(".")) + ": " + asked.partition("=")[2] + "}"*(1 + asked.count("."))), "config.yaml")
 
-def test_one_bound_of_processes(): assert MOST["processes"] == PROCESSES
+def test_one_bound_of_processes(tmp_path):
+    "For trainings, for simulators and for whoever does tasks on one machine."
+    assert MOST["processes"] == PROCESSES == SIMULATING
+    for call in (lambda: generate_dataset(tmp_path/"s", ["nk"], n=2, processes=1000), lambda: generate_dataset(tmp_path/"s", ["nk"], n=2, processes=0),
+                 lambda: generate_collisions({next(iter(COLLISIONS)): 2}, root=tmp_path/"c", processes=1000), lambda: run_tasks([], tmp_path/"t", jobs=1000)):
+        with pytest.raises(ValueError, match="(processes|jobs) is (1,000|0); use 1 to 256( processes, or more on a cluster)?$"): call()
+    assert not [*tmp_path.iterdir()]
 
 # R27
 
