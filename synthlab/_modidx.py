@@ -2640,6 +2640,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'synthlab/experiments/runs.py'),
                                            'synthlab.experiments.runs.RunFolder.result': ( 'experiments/runs.html#runfolder.result',
                                                                                            'synthlab/experiments/runs.py'),
+                                           'synthlab.experiments.runs.RunFolder.result_of': ( 'experiments/runs.html#runfolder.result_of',
+                                                                                              'synthlab/experiments/runs.py'),
                                            'synthlab.experiments.runs.RunFolder.set_status': ( 'experiments/runs.html#runfolder.set_status',
                                                                                                'synthlab/experiments/runs.py'),
                                            'synthlab.experiments.runs.RunFolder.status': ( 'experiments/runs.html#runfolder.status',

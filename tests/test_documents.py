@@ -14,6 +14,7 @@ from synthlab.datasets.collisions import PROCESSES as COLLISIONS, generate_colli
 from synthlab.datasets.generate import PROCESSES as SIMULATING, generate_dataset
 from synthlab.datasets.regimes import STRATEGIES, RegimeTagger
 from synthlab.datasets.response_batches import IRFDataset
+from synthlab.datasets.sources import MockDataSource
 from synthlab.datasets.store import ARRAYS, StoreError, file_facts, open_store
 from synthlab.experiments.config import read_yaml, to_schema
 from synthlab.experiments.experiment import open_run, run_config
@@ -27,7 +28,9 @@ from synthlab.experiments.settings import MOST, read_value
 from synthlab.experiments.tasks import run_tasks
 from synthlab.experiments.sweeps import Sweep, newest_sweep
 from synthlab.experiments.variants import Variant
+from synthlab.labs.market.backtest import trainings
 from synthlab.labs.quant.configuration import read_plain
+from synthlab.labs.signal.trading import earlier_ratios
 from synthlab.models.baselines import GARCH, GJRGARCH, BlockBootstrap, ConstantVolatility, EWMAVolatility
 from synthlab.models.conformal import AdaptiveConformal, SplitConformal
 from synthlab.models.registry import ConfigError
@@ -240,6 +243,27 @@ def test_what_a_run_says(what, sweep, tmp_path):
     file, text, words = SAYINGS[what]
     (tmp_path/"s"/file).write_text(text)
     refused(lambda: read_run(tmp_path/"s/a"), *words)
+
+WALKED = dict(seconds=1., parameters=5, best_epoch=2)
+
+@pytest.mark.parametrize("field, value", [("seconds", "long"), ("parameters", None), ("best_epoch", [1]), ("best_epoch", ...)])
+def test_what_a_walk_says_of_its_trainings(field, value, tmp_path):
+    folder = tmp_path/"fold_0"/"linear"
+    folder.mkdir(parents=True)
+    (folder/"result.json").write_text(json.dumps(WALKED))
+    assert trainings(tmp_path, ["linear"], 1).loc[("linear", 0)].to_dict() == WALKED
+    (folder/"result.json").write_text(json.dumps({k: v for k, v in (WALKED | {field: value}).items() if v is not ...}))
+    refused(lambda: trainings(tmp_path, ["linear"], 1), "result.json", field)
+
+@pytest.mark.parametrize("result, data", [(dict(sharpe_a_bar="high", source="x"), None), (dict(sharpe_a_bar=[.1], source="x"), None), ("[1]", None), (dict(sharpe_a_bar=.1), dict(A=3)), (dict(sharpe_a_bar=.1), dict(A=dict(rows="x")))])
+def test_a_broken_try_stops_no_other(result, data, tmp_path):
+    "A strategy is judged after it was trained: what an earlier run says wrongly is said, and not counted."
+    with Run.create(tmp_path, "signal", "good") as run: run.write_result(dict(source="x", sharpe_a_bar=.2))
+    with Run.create(tmp_path, "signal", "bad", data=data) as run: run.write_result(dict(source="x"))
+    (run.folder/"result.json").write_text(result if isinstance(result, str) else json.dumps(result))
+    config = get_lab("signal").configure([f"runs={tmp_path}"]); config.data.source = "x"
+    with pytest.warns(UserWarning, match="bad/(result|status).json.*not counted") as told: assert earlier_ratios(config, bars=MockDataSource(50).load()) == [.2]
+    assert all(len(str(w.message)) < 500 for w in told)
 
 def test_a_broken_run_hides_no_other(sweep, tmp_path):
     "In the table of all runs, and among sweeps."
