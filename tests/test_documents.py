@@ -9,7 +9,7 @@ import numpy as np, pandas as pd, pytest, torch, yaml
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import tiny
-from tiny import cases
+from tiny import cases, model
 from synthlab.datasets.collisions import PROCESSES as COLLISIONS, generate_collisions
 from synthlab.datasets.generate import PROCESSES as SIMULATING, generate_dataset
 from synthlab.datasets.regimes import STRATEGIES, RegimeTagger
@@ -39,13 +39,7 @@ from synthlab.trainers.facts import FactsError, plain
 from synthlab.trainers.keeper import TRAINING
 from synthlab.trainers.processes import PROCESSES
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")/"run"
-    tiny.train(folder)
-    return folder
-
-def model(): return tiny.Regression().model.state_dict()
+trained = tiny.trained
 
 # headers of checkpoints
 

@@ -125,7 +125,7 @@ def test_what_is_mapped_is_whole_or_made_again(tmp_path):
         manifest = read_manifest(found)
         if manifest is None: continue
         there += 1
-        for facts in manifest["files"]: assert file_facts(found/facts["file"]) == facts
+        for wrote in manifest["files"]: assert file_facts(found/wrote["file"]) == wrote
     assert there > 1
 
 LOST = {"no sync of the file": ("fsync", lambda handle: None), "no sync of the folder": ("sync", lambda path: None)}
