@@ -750,6 +750,23 @@ def test_months_in_folders(folders, tmp_path):
         (tmp_path/"a"/"BTC").mkdir(parents=True); (tmp_path/"a"/"BTC"/"1.csv").write_text(HEAD + DAYS)
         get_source(tmp_path/"a")
 
+@pytest.mark.parametrize("part", ["2024-{n}.csv", "part-{n}.csv", "2024/{n}.csv", "{symbol}-2024-{n}.csv", "year=2024/{n}/x.csv"])
+def test_a_folder_a_symbol(part, tmp_path):
+    "Whose files are called as parts are, or as the folder is: joined under its name."
+    for symbol in "BTC", "ETH":
+        for n in "01", "02":
+            path = tmp_path/symbol/part.format(n=n, symbol=symbol)
+            path.parent.mkdir(parents=True, exist_ok=True); path.write_text(HEAD + DAYS.replace("2024-01", f"2024-{n}"))
+    bars = get_source(tmp_path).load()
+    assert {name: len(b) for name, b in bars.items()} == {"BTC": 4, "ETH": 4}
+    with pytest.raises(BarError, match=r"Close.*\(row 0 of .*csv, line 2\)"):
+        path.write_text(HEAD + DAYS.replace("2024-01", "2024-02").replace(",10.5,100", ",x,100")); get_source(tmp_path).load("ETH")
+
+def test_a_folder_that_may_be_anything(tmp_path):
+    "A group of assets, or an asset with files of its own making: not guessed."
+    for name in "stocks/AAPL.csv", "crypto/2024.csv": (tmp_path/name).parent.mkdir(); (tmp_path/name).write_text(HEAD + DAYS)
+    with pytest.raises(BarError, match="no CSV or Parquet file is in this folder; .* is below it: give .*, or call the folder symbol="): get_source(tmp_path)
+
 # ---------------------------------------------------------------- files that have no end
 
 def test_files_without_an_end(tmp_path):
