@@ -148,6 +148,11 @@ def test_nothing_is_resolved(text, token, tmp_path):
     refused(lambda: read_plain(tmp_path/"config.yaml"), "config.yaml", "written out")
     refused(lambda: read_profiles(tmp_path/"config.yaml"), "config.yaml", "written out")
 
+@pytest.mark.parametrize("asked", ["name=${oc.env:TOKEN}", "runs=${name}", "+name=${runs}", "data.assets=[${oc.env:TOKEN}]", "model.head.name=${oc.env:TOKEN}"])
+def test_nothing_typed_is_resolved(asked, token):
+    "Neither the environment, nor another setting: a preset may name one, a user writes it out."
+    refused(lambda: get_lab("market").configure([asked]), "written out")
+
 def laughs(n=9): return "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{','.join([f'*a{i}']*9)}]\n" for i in range(n))
 
 YAMLS = {"aliases": (laughs(), "anchors"), "itself": ("name: &a [*a]", "anchors"), "brackets": ("model: " + "["*3000 + "]"*3000, "deep"),
