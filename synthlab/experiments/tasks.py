@@ -322,7 +322,7 @@ def run_tasks(
     hint: str = "",                 # how to go on, for whoever interrupts it
 ) -> dict[str, str]:                # the reason of each that failed, by name
     "Do named tasks, here or elsewhere, and see to it that each ends."
-    if jobs < 1: raise ConfigError(f"jobs is {jobs}; use 1 to {MOST['processes']} processes, or more on a cluster")
+    if jobs < 1: raise ConfigError(f"jobs is {jobs}; give 1 or more processes")
     if cluster is None and jobs > MOST["processes"]:
         raise ConfigError(f"jobs is {jobs:,}; use 1 to {MOST['processes']} processes, or more on a cluster")
     folder, names, began = Path(folder), [t.name for t in tasks], time.monotonic()
