@@ -29,6 +29,7 @@ from synthlab.experiments.tasks import run_tasks
 from synthlab.experiments.sweeps import Sweep, newest_sweep
 from synthlab.experiments.variants import Variant
 from synthlab.labs.market.backtest import trainings
+from synthlab.labs.market.experiment import simulate_on
 from synthlab.labs.quant.configuration import read_plain
 from synthlab.labs.signal.trading import earlier_ratios
 from synthlab.models.baselines import GARCH, GJRGARCH, BlockBootstrap, ConstantVolatility, EWMAVolatility
@@ -484,6 +485,9 @@ def test_numbers_that_ask_for_too_much(lab, asked):
     "Refused by the schema, before memory is taken or a process is started."
     refused(lambda: get_lab(lab).configure([asked]), asked.partition("=")[0].rpartition(".")[2])
     refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(asked.partition("=")[0].split(".")) + ": " + asked.partition("=")[2] + "}"*(1 + asked.count("."))), "config.yaml")
+
+def test_members_of_a_forecast_are_bounded():
+    for n in 0, 10**10: refused(lambda: simulate_on(None, {}, None, n_paths=n), "n_paths", "use 1 to 100,000")
 
 def test_one_bound_of_processes(tmp_path):
     "For trainings, for simulators and for whoever does tasks on one machine."
