@@ -1838,6 +1838,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'synthlab/datasets/tables.py'),
                                           'synthlab.datasets.tables.ParquetTable.check_room': ( 'datasets/tables.html#parquettable.check_room',
                                                                                                 'synthlab/datasets/tables.py'),
+                                          'synthlab.datasets.tables.ParquetTable.chunks': ( 'datasets/tables.html#parquettable.chunks',
+                                                                                            'synthlab/datasets/tables.py'),
                                           'synthlab.datasets.tables.ParquetTable.look': ( 'datasets/tables.html#parquettable.look',
                                                                                           'synthlab/datasets/tables.py'),
                                           'synthlab.datasets.tables.ParquetTable.written_out': ( 'datasets/tables.html#parquettable.written_out',

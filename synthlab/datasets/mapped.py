@@ -53,8 +53,7 @@ class DayAndClock:
     def gather(self, found):
         "Every clock of the file as `09:30:00`, by what it is written as."
         text = set()
-        for batch in found.file.iter_batches(SECONDS, columns=[self.clock], use_threads=False):
-            table = found.written_out(pa.Table.from_batches([batch]))
+        for table in found.chunks(SECONDS, [self.clock]):
             text |= set(table.to_pandas(ignore_metadata=True)[self.clock].astype(str).str.strip())
             if len(text) > 2*SECONDS: break
         given = pd.Series(sorted(text), dtype=object)
@@ -81,7 +80,7 @@ def read_chunks(
     "A Parquet file, only the columns that bars need, in chunks."
     try:
         found = ParquetTable(path, np.inf, memory_map=True)
-        with found.file as file:
+        with found.file:
             names = found.names
             called = {n: "time" if re.fullmatch(r"__index_level_\d+__", n) else n for n in names}
             parts, _ = find_columns(called.values(), str(path))
@@ -98,10 +97,9 @@ def read_chunks(
                     raise BarError("times are text, which is understood from a whole column only; write them as "
                         "timestamps", str(path), column=n)
             first, read = 0, [n for n in names if called[n] in wanted]
-            for batch in file.iter_batches(chunk, columns=read, use_threads=False):
-                table = found.written_out(pa.Table.from_batches([batch]))
+            for table in found.chunks(chunk, read):
                 yield two.read(table.to_pandas(ignore_metadata=True).rename(columns=called), first, path), first
-                first += batch.num_rows
+                first += table.num_rows
     except BarError: raise
     except (pa.ArrowException, OSError, ValueError) as e:
         what = (str(e).splitlines() or [type(e).__name__])[0][:150]

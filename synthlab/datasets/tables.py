@@ -224,6 +224,19 @@ class ParquetTable:
                 table = table.set_column(i, name, column.cast(column.type.value_type).cast(kind))
         return table
 
+    def chunks(self,
+        rows: int,          # at once, at most
+        columns: list,      # names
+    ):                      # yields tables
+        "The file bit by bit. Where words are kept once each, a batch ends with its row group: several make a chunk."
+        held, size = [], 0
+        for batch in self.file.iter_batches(rows, columns=columns, use_threads=False):
+            if held and size + batch.num_rows > rows:
+                yield self.written_out(pa.Table.from_batches(held))
+                held, size = [], 0
+            held.append(batch); size += batch.num_rows
+        if held: yield self.written_out(pa.Table.from_batches(held))
+
 def read_parquet(
     path: Path,         # ends in .parquet or .pq
 ) -> pd.DataFrame:
