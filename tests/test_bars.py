@@ -17,6 +17,7 @@ from synthlab.datasets.gaps import POLICIES, bar_step, fill_gaps, find_gaps
 from synthlab.datasets.sources import ArchDataSource, FileDataSource, FrameDataSource, MockDataSource, get_source
 from synthlab.datasets.tables import DataSource
 from synthlab.datasets.times import TimeError, to_times
+from synthlab.models.registry import ConfigError
 
 REAL = Path(__file__).parents[2]/"shared/data"
 slowly = dict(deadline=None, derandomize=True)
@@ -749,6 +750,23 @@ def test_months_in_folders(folders, tmp_path):
         (tmp_path/"a"/"BTC").mkdir(parents=True); (tmp_path/"a"/"BTC"/"1.csv").write_text(HEAD + DAYS)
         get_source(tmp_path/"a")
 
+@pytest.mark.parametrize("part", ["2024-{n}.csv", "part-{n}.csv", "2024/{n}.csv", "{symbol}-2024-{n}.csv", "year=2024/{n}/x.csv"])
+def test_a_folder_a_symbol(part, tmp_path):
+    "Whose files are called as parts are, or as the folder is: joined under its name."
+    for symbol in "BTC", "ETH":
+        for n in "01", "02":
+            path = tmp_path/symbol/part.format(n=n, symbol=symbol)
+            path.parent.mkdir(parents=True, exist_ok=True); path.write_text(HEAD + DAYS.replace("2024-01", f"2024-{n}"))
+    bars = get_source(tmp_path).load()
+    assert {name: len(b) for name, b in bars.items()} == {"BTC": 4, "ETH": 4}
+    with pytest.raises(BarError, match=r"Close.*\(row 0 of .*csv, line 2\)"):
+        path.write_text(HEAD + DAYS.replace("2024-01", "2024-02").replace(",10.5,100", ",x,100")); get_source(tmp_path).load("ETH")
+
+def test_a_folder_that_may_be_anything(tmp_path):
+    "A group of assets, or an asset with files of its own making: not guessed."
+    for name in "stocks/AAPL.csv", "crypto/2024.csv": (tmp_path/name).parent.mkdir(); (tmp_path/name).write_text(HEAD + DAYS)
+    with pytest.raises(BarError, match="no CSV or Parquet file is in this folder; .* is below it: give .*, or call the folder symbol="): get_source(tmp_path)
+
 # ---------------------------------------------------------------- files that have no end
 
 def test_files_without_an_end(tmp_path):
@@ -772,6 +790,25 @@ def test_a_pipe_is_refused_at_every_door(name, tmp_path):
     for door in lambda: answer(None, tmp_path/name), lambda: next(read_chunks(tmp_path/name, 9)), lambda: source_rows(tmp_path/name):
         with pytest.raises(ValueError, match="no file but a folder, a pipe or a device"): door()
 
+def test_what_unpacks_without_an_end_is_refused_at_every_door(tmp_path):
+    "Parameters of an economy and labelled tables, packed: as bars are."
+    from synthlab.labs.macro.experiment import answer
+    from synthlab.labs.quant.phases import source_rows
+    with gzip.open(tmp_path/"x.csv.gz", "wb", 9) as file:
+        file.write(b"decided_at,asset,a,fwd_ret_2d\n")
+        for _ in range(80): file.write(b"\n"*2**20)
+    for door in lambda: answer(None, tmp_path/"x.csv.gz"), lambda: source_rows(tmp_path/"x.csv.gz"):
+        with pytest.raises(ConfigError, match="x.csv.gz: its [0-9,]+ bytes unpack to more than"): door()
+
+def test_a_labelled_table_may_be_packed(tmp_path):
+    from synthlab.labs.quant.phases import source_rows
+    days = pd.bdate_range("2020-01-01", periods=30, tz="UTC")
+    table = pd.DataFrame(dict(decided_at=days, a=np.arange(30.), fwd_ret_2d=.01))
+    for name in "A.B.csv", "A.B.csv.gz": table.to_csv(tmp_path/name, index=False)
+    plainly, packed = (source_rows(tmp_path/name) for name in ("A.B.csv", "A.B.csv.gz"))
+    pd.testing.assert_frame_equal(plainly[0].X, packed[0].X)
+    assert set(packed[0].assets) == {"A.B"} and packed[1] == "fwd_ret_2d"
+
 def test_too_many_columns(tmp_path):
     wide = ",".join(f"c{i}" for i in range(100_000))
     (tmp_path/"x.csv").write_text("time,open,high,low," + wide + "\n")
@@ -792,6 +829,20 @@ def test_a_small_parquet_with_a_large_word(tmp_path):
     pa.parquet.write_table(pa.table(dict.fromkeys(FIELDS, pa.repeat(1., 7_000_000))), tmp_path/"y.parquet", compression="zstd", row_group_size=7_000_000)
     assert (tmp_path/"y.parquet").stat().st_size < 2**18
     with pytest.raises(BarError, match="bytes claim 7,000,000 rows of 5 columns"): get_source(tmp_path/"y.parquet").load()
+
+@pytest.mark.parametrize("column", ["time", "close"])
+def test_a_word_that_is_kept_once_and_said_often(column, tmp_path):
+    "Ten kilobytes that would be a terabyte: a sentence at every door that reads Parquet, before anything is written out."
+    from synthlab.datasets.mapped import read_chunks
+    from synthlab.labs.quant.phases import source_rows
+    n = 1_000_000
+    columns = dict(time=pa.repeat(pd.Timestamp("2020-01-01").value, n), close=pa.repeat(1., n), fwd_ret_2d=pa.repeat(1., n)) | {column: pa.DictionaryArray.from_arrays(pa.repeat(0, n), ["x"*1_000_000])}
+    pa.parquet.write_table(pa.table(columns), tmp_path/"x.parquet", compression="zstd", store_schema=False)
+    assert (tmp_path/"x.parquet").stat().st_size < 12_000
+    doors = {"bars": lambda: get_source(tmp_path/"x.parquet").load(), "labelled": lambda: source_rows(tmp_path/"x.parquet"), "mapped": lambda: next(read_chunks(tmp_path/"x.parquet", 65_536))}
+    for name, door in doors.items():
+        with pytest.raises(ValueError, match="times are text" if (name, column) == ("mapped", "time") else "bytes unpack to [0-9,]+, more than 268,435,456") as found: door()
+        assert len(str(found.value)) < 500 and "\n" not in str(found.value)
 
 STRANGE = ["a"*300_000, '"' + "a,"*100_000, "sep=\u00e9\nDate\u00e9Close\n", 'Date,Close\n2020-01-01,"1\n2020-01-02,2\n', "sep=;\n", "Price,Close\nTicker,A\nDate,\n", "\r\r", "x,y\n"]
 

@@ -5,13 +5,16 @@ import hashlib, json, random, shutil, struct, time, warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest, torch, yaml
+import numpy as np, pandas as pd, pytest, torch, yaml
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 import tiny
-from tiny import cases
-from synthlab.datasets.generate import generate_dataset
+from tiny import cases, model
+from synthlab.datasets.collisions import PROCESSES as COLLISIONS, generate_collisions
+from synthlab.datasets.generate import PROCESSES as SIMULATING, generate_dataset
+from synthlab.datasets.regimes import STRATEGIES, RegimeTagger
 from synthlab.datasets.response_batches import IRFDataset
+from synthlab.datasets.sources import MockDataSource
 from synthlab.datasets.store import ARRAYS, StoreError, file_facts, open_store
 from synthlab.experiments.config import read_yaml, to_schema
 from synthlab.experiments.experiment import open_run, run_config
@@ -22,22 +25,22 @@ from synthlab.experiments.publish import load_published
 from synthlab.experiments.reports import typed
 from synthlab.experiments.runs import Run, list_runs
 from synthlab.experiments.settings import MOST, read_value
+from synthlab.experiments.tasks import run_tasks
 from synthlab.experiments.sweeps import Sweep, newest_sweep
 from synthlab.experiments.variants import Variant
+from synthlab.labs.market.backtest import trainings
+from synthlab.labs.market.experiment import simulate_on
 from synthlab.labs.quant.configuration import read_plain
+from synthlab.labs.signal.trading import earlier_ratios
+from synthlab.models.baselines import GARCH, GJRGARCH, BlockBootstrap, ConstantVolatility, EWMAVolatility
+from synthlab.models.conformal import AdaptiveConformal, SplitConformal
 from synthlab.models.registry import ConfigError
 from synthlab.trainers.checkpoints import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from synthlab.trainers.facts import FactsError, plain
 from synthlab.trainers.keeper import TRAINING
 from synthlab.trainers.processes import PROCESSES
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")/"run"
-    tiny.train(folder)
-    return folder
-
-def model(): return tiny.Regression().model.state_dict()
+trained = tiny.trained
 
 # headers of checkpoints
 
@@ -84,6 +87,13 @@ HEADERS = {     # what is wrong, and the field that the sentence names
     "sums are no numbers": (lambda h, o: o["state"].update(sums=[["loss", "many"]]), "sums"),
     "facts without rows": (lambda h, o: o["state"]["facts"].pop("rows"), "facts.rows"),
     "fewer rows than none": (lambda h, o: o["state"]["facts"].update(rows=-3), "facts.rows"),
+    "data is text": (lambda h, o: o["state"].update(data="much"), "data"),
+    "data is null": (lambda h, o: o["state"].update(data=None), "data"),
+    "data without batches": (lambda h, o: o["state"]["data"].pop("batches"), "data.batches"),
+    "half a sample": (lambda h, o: o["state"]["data"].update(train=94.5), "data.train"),
+    "fewer samples than none": (lambda h, o: o["state"].update(samples=-1), "samples"),
+    "sums of no samples": (lambda h, o: o["state"].update(samples=0, sums=[["loss", "1.0"]]), "sums"),
+    "further than its data": (lambda h, o: o["state"].update(position=10**6), "position"),
     "facts is null": (lambda h, o: o["state"].update(facts=None), "facts"),
     "a format as long as a book": (lambda h, o: o.update(format="x"*10**6), "format"),
 }
@@ -138,6 +148,11 @@ def test_nothing_is_resolved(text, token, tmp_path):
     refused(lambda: run_config(*open_run(tmp_path)), f"{tmp_path}/config.yaml", "written out")
     refused(lambda: read_plain(tmp_path/"config.yaml"), "config.yaml", "written out")
     refused(lambda: read_profiles(tmp_path/"config.yaml"), "config.yaml", "written out")
+
+@pytest.mark.parametrize("asked", ["name=${oc.env:TOKEN}", "runs=${name}", "+name=${runs}", "data.assets=[${oc.env:TOKEN}]", "model.head.name=${oc.env:TOKEN}"])
+def test_nothing_typed_is_resolved(asked, token):
+    "Neither the environment, nor another setting: a preset may name one, a user writes it out."
+    refused(lambda: get_lab("market").configure([asked]), "written out")
 
 def laughs(n=9): return "a0: &a0 [x]\n" + "".join(f"a{i + 1}: &a{i + 1} [{','.join([f'*a{i}']*9)}]\n" for i in range(n))
 
@@ -228,6 +243,27 @@ def test_what_a_run_says(what, sweep, tmp_path):
     file, text, words = SAYINGS[what]
     (tmp_path/"s"/file).write_text(text)
     refused(lambda: read_run(tmp_path/"s/a"), *words)
+
+WALKED = dict(seconds=1., parameters=5, best_epoch=2)
+
+@pytest.mark.parametrize("field, value", [("seconds", "long"), ("parameters", None), ("best_epoch", [1]), ("best_epoch", ...)])
+def test_what_a_walk_says_of_its_trainings(field, value, tmp_path):
+    folder = tmp_path/"fold_0"/"linear"
+    folder.mkdir(parents=True)
+    (folder/"result.json").write_text(json.dumps(WALKED))
+    assert trainings(tmp_path, ["linear"], 1).loc[("linear", 0)].to_dict() == WALKED
+    (folder/"result.json").write_text(json.dumps({k: v for k, v in (WALKED | {field: value}).items() if v is not ...}))
+    refused(lambda: trainings(tmp_path, ["linear"], 1), "result.json", field)
+
+@pytest.mark.parametrize("result, data", [(dict(sharpe_a_bar="high", source="x"), None), (dict(sharpe_a_bar=[.1], source="x"), None), ("[1]", None), (dict(sharpe_a_bar=.1), dict(A=3)), (dict(sharpe_a_bar=.1), dict(A=dict(rows="x")))])
+def test_a_broken_try_stops_no_other(result, data, tmp_path):
+    "A strategy is judged after it was trained: what an earlier run says wrongly is said, and not counted."
+    with Run.create(tmp_path, "signal", "good") as run: run.write_result(dict(source="x", sharpe_a_bar=.2))
+    with Run.create(tmp_path, "signal", "bad", data=data) as run: run.write_result(dict(source="x"))
+    (run.folder/"result.json").write_text(result if isinstance(result, str) else json.dumps(result))
+    config = get_lab("signal").configure([f"runs={tmp_path}"]); config.data.source = "x"
+    with pytest.warns(UserWarning, match="bad/(result|status).json.*not counted") as told: assert earlier_ratios(config, bars=MockDataSource(50).load()) == [.2]
+    assert all(len(str(w.message)) < 500 for w in told)
 
 def test_a_broken_run_hides_no_other(sweep, tmp_path):
     "In the table of all runs, and among sweeps."
@@ -375,11 +411,74 @@ def test_one_layer_that_fills_the_memory(published, tmp_path):
         d_model=4096, blocks=[{"name": "resconv", "kernel_size": 4095}]))
     refused(lambda: load_published(folder), "model.safetensors", "tensors")
 
+# what was learnt and comes back as words: regimes, baselines, recalibrations of paths
+
+BASELINES = dict(constant=ConstantVolatility, ewma=EWMAVolatility, garch=GARCH, gjr=GJRGARCH, bootstrap=BlockBootstrap)
+
+@pytest.fixture(scope="module")
+def learnt():
+    "A state of each kind, as JSON brings it, and what takes it up again."
+    rng = np.random.default_rng(0)
+    r = .01*rng.normal(size=400)*np.repeat([.5, 1., 2., 1.], 100)
+    close = 100*np.exp(np.cumsum(r))
+    features, found = pd.DataFrame(dict(realized_vol=np.exp(rng.normal(size=60)), parkinson_vol=np.exp(rng.normal(size=60)))), {}
+    for name in STRATEGIES: found[name] = RegimeTagger(2, clustering=name).fit(features).state(), RegimeTagger.restore
+    for name, kind in BASELINES.items(): found[name] = kind().fit(close).state(), kind().load_state
+    g = torch.Generator().manual_seed(0)
+    paths, price, target = (100*torch.exp(.01*torch.randn(*size, generator=g).double()) for size in ((60, 9, 3), (60,), (60, 3)))
+    decided = np.arange(60)*10
+    for kind in SplitConformal, AdaptiveConformal: found[kind.kind] = kind().fit(paths, target, price, decided, decided + 5).state(), lambda state, kind=kind: kind().load_state(state)
+    return {name: (json.loads(json.dumps(state)), again) for name, (state, again) in found.items()}
+
+LEARNT = [      # whose state, which field, what it says instead; the sentence names the field
+    *(("kmeans", path, to) for path, to in ((("n_clusters",), 10**9), (("n_clusters",), "2"), (("n_clusters",), 3), (("log",), 1), (("random_state",), -1), (("options",), [1]),
+        (("options",), {"algorithm": "x"}), (("options", "n_init"), 10**9), (("vol_features",), "realized_vol"), (("vol_features",), []), (("vol_features",), [1, 2]), (("clustering",), ["kmeans"]),
+        (("learnt",), []), (("learnt",), {}), (("learnt", "centres"), [[0., 0.]]), (("learnt", "centres"), [[0.], [1.]]), (("learnt", "centres"), [[0., 1.], [None, 1.]]), (("learnt", "centres"), [0., 1.]),
+        (("fitted",), None), (("fitted",), {}), (("fitted", "least"), [0., 1.]), (("fitted", "mean"), 0.), (("fitted", "mean"), [0.]), (("fitted", "std"), [1., -1.]), (("fitted", "std"), [1., NAN]),
+        (("fitted", "rank"), [0, 0]), (("fitted", "rank"), [0, 5]), (("fitted", "rank"), [0., 1.]))),
+    *(("gaussian_mixture", path, to) for path, to in ((("learnt", "weights"), [1.]), (("learnt", "weights"), [1., 0.]), (("learnt", "weights"), None), (("learnt", "whiten"), [[1., 0.], [0., 1.]]),
+        (("learnt", "whiten"), [[[1., 0.], [0., -1.]]]*2), (("options", "covariance_type"), "round"))),
+    *((name, (k,), to) for name in BASELINES for k, to in (("mean", "x"), ("mean", None), ("mean", 10**400), ("std", 0.), ("std", -1), ("std", [1.]), ("std", True),
+        ("simulate", 3), ("__class__", "x"), ("unknown", 1.))),
+    *(("ewma", ("decay",), to) for to in (0., 1., 2., "x", NAN)),
+    *(("garch", (k,), to) for k, to in (("errors", "cauchy"), ("errors", ["t"]), ("mu", "x"), ("mu", 1e300), ("omega", -1.), ("omega", 1e300), ("alpha", -1.), ("alpha", 3.), ("beta", 1.5), ("beta", None), ("gamma", -5.),
+        ("gamma", True), ("nu", 2.), ("nu", "8"), ("backcast", -1.), ("backcast", [1.]), ("converged", 1), ("asymmetric", True), ("max_iterations", 10**9))),
+    *(("bootstrap", (k,), to) for k, to in (("block", 0), ("block", 1.5), ("block", 10**12), ("window", 3), ("window", -1), ("window", "all"))),
+    *((name, (k,), to) for name in ("split", "adaptive") for k, to in (("levels", "x"), ("levels", [.1, .2]), ("levels", [[.5]]), ("levels", None), ("shift", 1), ("smooth", -1.), ("smooth", "x"), ("shrink", None), ("min_windows", 1),
+        ("min_windows", 2.5), ("table", [[0.]]), ("table", "x"), ("table", []), ("windows", [1.5, 1, 1]), ("windows", [1]), ("known_until", "now"), ("known_until", 2**64), ("kind", "other"))),
+    *(("adaptive", (k,), to) for k, to in (("gamma", -1.), ("gamma", None), ("working", [[.5]]), ("working", 0.), ("pending", {}), ("pending", [[1, 2]]), ("pending", [[1, 2, [0.]]]), ("pending", [["a", 2, [0., 0., 0.]]]),
+        ("pending", [[1, 2, [0., 0., 0.]]]), ("seen_until", .5), ("decided_until", True))),
+]
+
+AGREE = {("n_clusters", "3"): ["centres"], ("levels", "[0.1, 0.2]"): ["table"], ("kind", "other"): ["'other'"]}      # what no longer agrees with it
+MAY_LACK = "random_state", "nu", "window", "known_until", "seen_until", "decided_until"
+
+def disbelieved(name, change, learnt, *words):
+    state, again = learnt[name]
+    told = json.loads(json.dumps(state))
+    again(told)
+    change(told)
+    with pytest.raises(ValueError) as error: again(told)
+    said = str(error.value)
+    assert type(error.value) is ValueError and any(word in said for word in words) and len(said) < 300 and "\n" not in said, said
+
+@pytest.mark.parametrize("case", range(len(LEARNT)))
+def test_what_was_learnt_is_looked_at(case, learnt):
+    "A field of a state is another: one sentence names it."
+    name, path, to = LEARNT[case]
+    disbelieved(name, put(*path, to=to), learnt, *path, *AGREE.get((path[0], str(to)), ()))
+
+@pytest.mark.parametrize("name", [*STRATEGIES, *BASELINES, "split", "adaptive"])
+def test_a_state_that_lacks_a_field(name, learnt):
+    for k in learnt[name][0].keys() - {*MAY_LACK}: disbelieved(name, put(k, to=...), learnt, k)
+    for state in None, [], "x": pytest.raises(ValueError, learnt[name][1], state)
+
 # numbers that ask for too much
 
 MUCH = [("market", "evaluation.n_boot=100000000"), ("market", "training.processes=1000"), ("market", "evaluation.n_paths=10000000000"), ("signal", "evaluation.n_boot=100000000"),
         ("signal", "evaluation.random_draws=1000000000"), ("signal", "training.processes=1000"), ("macro", "training.processes=1000"), ("events", "evaluation.n_boot=100000000"),
-        ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000")]
+        ("events", "data.processes=1000"), ("quant", "evaluation.n_boot=100000000"), ("quant", "evaluation.controls=100000000"), ("quant", "jobs=1000"), ("market", "threads=1000000"), ("market", "training.n_paths=10000000000"), ("macro", "data.processes=1000"), ("events", "evaluation.samples=10000000000"),
+        ("macro", "evaluation.timing_draws=10000000000"), ("macro", "evaluation.calibration_draws=10000000000"), ("macro", "evaluation.certificate_draws=10000000000"), ("macro", "evaluation.slow_draws=10000000000")]
 
 @pytest.mark.parametrize("lab, asked", MUCH, ids=lambda x: x)
 def test_numbers_that_ask_for_too_much(lab, asked):
@@ -387,7 +486,16 @@ def test_numbers_that_ask_for_too_much(lab, asked):
     refused(lambda: get_lab(lab).configure([asked]), asked.partition("=")[0].rpartition(".")[2])
     refused(lambda: read_yaml(get_lab(lab).schema, "{" + ": {".join(asked.partition("=")[0].split(".")) + ": " + asked.partition("=")[2] + "}"*(1 + asked.count("."))), "config.yaml")
 
-def test_one_bound_of_processes(): assert MOST["processes"] == PROCESSES
+def test_members_of_a_forecast_are_bounded():
+    for n in 0, 10**10: refused(lambda: simulate_on(None, {}, None, n_paths=n), "n_paths", "use 1 to 100,000")
+
+def test_one_bound_of_processes(tmp_path):
+    "For trainings, for simulators and for whoever does tasks on one machine."
+    assert MOST["processes"] == PROCESSES == SIMULATING
+    for call in (lambda: generate_dataset(tmp_path/"s", ["nk"], n=2, processes=1000), lambda: generate_dataset(tmp_path/"s", ["nk"], n=2, processes=0),
+                 lambda: generate_collisions({next(iter(COLLISIONS)): 2}, root=tmp_path/"c", processes=1000), lambda: run_tasks([], tmp_path/"t", jobs=1000)):
+        with pytest.raises(ValueError, match="(processes|jobs) is (1,000|0); use 1 to 256( processes, or more on a cluster)?$"): call()
+    assert not [*tmp_path.iterdir()]
 
 # R27
 

@@ -58,6 +58,17 @@ def test_a_comparison_shows_every_run(sweep):
     assert findings(out) and all(then == now for then, now in findings(out))
     assert (sweep/"figures"/"curves.png").exists()
 
+@pytest.mark.parametrize("field, value", [("bits", "few"), ("reconstruction", None), ("codes_used", [1]), ("errors", [1]), ("anomalies", {}), ("anomalies", [1]), ("parameters", "many")])
+def test_a_result_of_another_kind(field, value, sweep):
+    "File and field, before anything is drawn of it."
+    path = sweep/"2_none"/"result.json"
+    kept = path.read_bytes()
+    try:
+        path.write_text(json.dumps(json.loads(kept) | {field: value}))
+        with pytest.raises(ConfigError, match=f"result.json: .*{field}") as told: compare_sweep(sweep)
+        assert "\n" not in str(told.value) and len(str(told.value)) < 500
+    finally: path.write_bytes(kept)
+
 def test_whom_runs_are_compared_with(sweep):
     "By name or folder, on the report as on the command line."
     assert list(compare_sweep(sweep).compared[0].index) == ["vq", "none"]

@@ -78,6 +78,25 @@ def test_layouts(write, frames, tmp_path):
     assert mapped.names() == sorted(whole)
     for name, want in whole.items(): pd.testing.assert_frame_equal(mapped.bars(name), want, check_freq=False, check_exact=True)
 
+DAYS = {"dates": lambda t: t.date, "numbers": lambda t: t.strftime("%Y%m%d").astype(int), "dots": lambda t: t.strftime("%Y.%m.%d"), "digits": lambda t: t.strftime("%Y%m%d")}
+CLOCKS = {"times": lambda t: t.time, "numbers": lambda t: t.strftime("%H%M%S").astype(int), "colons": lambda t: t.strftime("%H:%M"), "digits": lambda t: t.strftime("%H%M%S")}
+
+@pytest.mark.parametrize("day, clock", zip(DAYS, ("numbers", "times", "colons", "digits")))
+def test_day_and_clock_in_two_columns(day, clock, frames, tmp_path):
+    "As terminals write them; just after midnight a number says little, and a chunk that holds no other is read as the file is."
+    bars = frames["A"].iloc[250:500]
+    table = bars.assign(**{"<DATE>": DAYS[day](bars.index), "<TIME>": CLOCKS[clock](bars.index)}).rename(columns=lambda c: c if c[0] == "<" else f"<{c.upper()}>")
+    table.to_parquet(tmp_path/"x.parquet", row_group_size=70, index=False)
+    whole, mapped = FileDataSource(tmp_path/"x.parquet").load(), MappedParquet(tmp_path/"x.parquet", chunk=10)
+    pd.testing.assert_frame_equal(mapped.bars("x"), whole["x"], check_freq=False, check_exact=True)
+    assert len(whole["x"]) == 250 and whole["x"].index[0] == bars.index[0]
+
+@pytest.mark.parametrize("columns, says", [(dict(date="%d/%m/%Y", time="%H:%M"), "column date: days are text"), (dict(date="%Y-%m-%d", time="%I %p"), "column time: times are text")])
+def test_day_and_clock_that_need_the_whole_column(columns, says, frames, tmp_path):
+    bars = frames["A"].iloc[:600]
+    bars.assign(**{k: bars.index.strftime(v) for k, v in columns.items()}).to_parquet(tmp_path/"x.parquet", index=False)
+    with pytest.raises(BarError, match=f"x.parquet: .*{says}"): MappedParquet(tmp_path/"x.parquet", chunk=100)
+
 @pytest.mark.parametrize("change,says", [
     ((1777, "low", -1.), "x.parquet: row 1777 .*column low: -1.0 is not above 0"),
     ((1777, "high", np.inf), "row 1777 .*column high: inf is infinite"),

@@ -1,5 +1,5 @@
 "Phases, columns and settings of the quant lab at a terminal: nothing after the cut is learnt from, and what is finished is not done again."
-import json
+import json, shutil
 
 import numpy as np, pandas as pd, pytest
 from synthlab.cli.main import main
@@ -49,6 +49,22 @@ def test_what_phase_one_leaves(first):
     assert found.family.tolist() == ["gmm_regime", "lightgbm", "vae"]
     again = load_family(found.path.iloc[2]).encode(pd.read_parquet(first/"B/features.parquet")[json.loads((first/"B/top_50_features.json").read_text())])
     assert np.array_equal(again, pd.read_parquet(first/"B/features.parquet")[["latent_0", "latent_1"]])
+
+@pytest.mark.parametrize("field, value", [("features", "abcd"), ("features", ["a", 1]), ("features", ["a", "z"]), ("target", None), ("target", "b2"), ("cut", "soon"), ("cut", 3), ("symbol", []), ("symbol", "../B")])
+def test_a_summary_of_another_kind(field, value, first, tmp_path):
+    "File and field in one sentence, before a family is fitted."
+    shutil.copytree(first/"A", tmp_path/"first/A")
+    path = tmp_path/"first/A/phase1_summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(ConfigError) as told: run_phase("core", tmp_path/"first", tmp_path/"core", models=["ridge"])
+    said = str(told.value)
+    assert "A/phase1_summary.json" in said and field in said and "\n" not in said and len(said) < 400, said
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"asked": 1, "files": []}', '{"asked": "x", "files": [1]}', '{"asked": "x"}'])
+def test_a_finished_phase_of_another_kind(text, first, tmp_path):
+    shutil.copytree(first, tmp_path/"first")
+    (tmp_path/"first/A/phase1_summary.json").write_text(text)
+    with pytest.raises(ConfigError, match="A/phase1_summary.json"): features(tmp_path/"first")
 
 def test_nothing_after_the_cut_is_learnt_from(first, tmp_path):
     "With another future, features and outcomes, every family is the same to the bit, and so is every row before the cut."

@@ -6,18 +6,12 @@ import errno, io, json, os, pickle, random, resource, shutil, struct, tracemallo
 import pytest, torch
 
 import tiny
-from tiny import cases
+from tiny import cases, model
 from synthlab.trainers import checkpoints, facts
 from synthlab.trainers.checkpoints import CheckpointError, HEADER_LIMIT, load_checkpoint, newest_checkpoint
 from synthlab.trainers.trainer import Trainer, TrainingConfig
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")/"run"
-    tiny.train(folder)
-    return folder
-
-def model(): return tiny.Regression().model.state_dict()
+run = tiny.trained
 
 # R6
 

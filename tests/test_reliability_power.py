@@ -10,6 +10,11 @@ import pytest
 
 import tiny
 from tiny import cases
+from synthlab.datasets.asset_files import file_facts, read_manifest
+from synthlab.datasets.generate import generate_dataset
+from synthlab.datasets.mapped import MappedParquet
+from synthlab.datasets.sources import MockDataSource
+from synthlab.datasets.store import verify_store
 from synthlab.experiments.runs import Run, list_runs
 from synthlab.trainers import facts
 from synthlab.trainers.checkpoints import newest_checkpoint
@@ -104,6 +109,24 @@ def test_a_run_that_has_begun_stays(seed, tmp_path):
     with Disk(tmp_path) as disk: Run.create(tmp_path/"deep/runs", "tiny", "x").close()
     disk.names[tmp_path.stat().st_ino] = {"deep": (tmp_path/"deep").stat().st_ino}      # the root of this disk has nobody above it
     assert list_runs(disk.left(tmp_path.with_name(f"found{seed}"), random.Random(seed))/"deep/runs")["name"].tolist() == ["x"]
+
+def test_a_store_that_is_made_stays(tmp_path):
+    "Once it is there, every byte of it is: each shard, each manifest, and its name."
+    with Disk(tmp_path) as disk: generate_dataset(tmp_path/"s", ["rbc"], n=8, T=20, horizon=4, block=4, progress=False)
+    for seed in range(8): verify_store(disk.left(tmp_path.with_name(f"store{seed}"), random.Random(seed))/"s", "full")
+
+def test_what_is_mapped_is_whole_or_made_again(tmp_path):
+    "No array is taken for one that was written and is none."
+    MockDataSource(200).load("A")["A"].to_parquet(tmp_path/"x.parquet")
+    with Disk(tmp_path) as disk: MappedParquet(tmp_path/"x.parquet")
+    there = 0
+    for seed in range(8):
+        found = disk.left(tmp_path.with_name(f"maps{seed}"), random.Random(seed))/"x.parquet.maps"
+        manifest = read_manifest(found)
+        if manifest is None: continue
+        there += 1
+        for wrote in manifest["files"]: assert file_facts(found/wrote["file"]) == wrote
+    assert there > 1
 
 LOST = {"no sync of the file": ("fsync", lambda handle: None), "no sync of the folder": ("sync", lambda path: None)}
 

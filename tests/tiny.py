@@ -103,6 +103,17 @@ def train(folder, **pauses):
     trainer.fit(*train_val())
     return trainer
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A training that has ended, for a file of tests: `trained = tiny.trained`."
+    folder = tmp_path_factory.mktemp("trained")/"run"
+    train(folder)
+    return folder
+
+def model():
+    "Its weights, before it."
+    return Regression().model.state_dict()
+
 def left_by(folder):
     "What a run leaves that must be bit-equal: whole checkpoints, rows, and the events of steps without their times."
     folder = Path(folder)

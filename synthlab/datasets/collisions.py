@@ -21,7 +21,8 @@ import numpy as np
 import zarr
 from .events import CONSTITUENTS, OBJECTS, EventError, Events, find_name
 from .events import leading_tokens, register_event_source, split_events
-from .generate import Work, claim, done_block, fill, keep_arrays, keep_blocks, prepare
+from synthlab.datasets.generate import (Work, check_processes, claim, done_block, fill, keep_arrays, keep_blocks,
+    prepare)
 from .jets import FIELDS, event_tokens
 from .packages import need
 from .remote import cache_folder
@@ -199,6 +200,7 @@ def generate_collisions(
     execute: Callable | None = None,    # has chunks computed elsewhere, see `generate_dataset`; None: by `processes`
 ) -> Path:                              # of the store
     "Simulate collisions into a store. Interrupted or harmed, it goes on where it was when called again."
+    check_processes(processes)
     facts, old = collision_facts(counts, collider), None
     if root is None: root = cache_folder()/"collisions"/facts["config_hash"]
     root, total = Path(root).expanduser().absolute(), sum(counts.values())

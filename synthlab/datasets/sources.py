@@ -165,24 +165,35 @@ class FileDataSource(DataSource):
             near = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
             raise BarError(f"no file or folder is here; {nearest(self.path.name, near)}", str(path))
         known = lambda p: p.is_file() and p.name.lower().endswith(CSV + PARQUET) and p.name[0] != "."
-        self.files = files_of(self.path, known) if self.path.is_dir() else [self.path]
+        self.files, self.homes = files_of(self.path, known) if self.path.is_dir() else [self.path], {}
+        if not self.files: self.files = self.by_symbol(known)
         if not self.files:
             below = next((p for p in sorted(self.path.glob("*/*")) if known(p)), None)
             more = f"{below.parent.name}/{below.name} is below it: give {below.parent}, or call the folder " \
                    f"symbol={below.parent.name}" if below else "give another"
             raise BarError(f"no CSV or Parquet file is in this folder; {more}", str(path))
 
+    def by_symbol(self,
+        known,          # whether a path is a table
+    ) -> list:          # the files; none where a folder may be anything else
+        "Files of folders called by a symbol: parts, or files that are called as their folder is."
+        below = [f for f in sorted(self.path.iterdir()) if f.is_dir() and f.name[0] != "."]
+        self.homes = {file: folder for folder in below for file in files_of(folder, known)}
+        if any(self.asset(f)[1].casefold() != home.name.casefold() for f, home in self.homes.items()): self.homes = {}
+        return list(self.homes)
+
     def asset(self,
         file: Path,     # one of the files
     ) -> tuple[str, str]:   # of the file alone; of the asset it may be a part of
         "What a file is called."
         stem = re.sub(r"(\.csv\.gz|(\.snappy|\.zstd|\.gz)?\.[^.]+)$", "", file.name, flags=re.I)
-        folders = [f.partition("=") for f in file.relative_to(self.path).parts[:-1]] if self.path.is_dir() else []
+        home = self.homes.get(file, self.path)
+        folders = [f.partition("=") for f in file.relative_to(home).parts[:-1]] if home.is_dir() else []
         symbol = [value for key, _, value in folders if plain(key) in SPELLINGS["symbol"]]
         keyed = any(equal for _, equal, _ in folders)
         dated = bool(folders) and re.fullmatch(DATED, stem, re.I)
         part = "" if keyed or dated else re.sub(PART, "", stem, flags=re.I)
-        return stem, (symbol or [part or self.path.name])[-1]
+        return stem, (symbol or [part or home.name])[-1]
 
     @cached_property
     def tables(self) -> dict:

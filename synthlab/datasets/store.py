@@ -6,8 +6,8 @@ read as if it were."""
 # %% auto #0
 __all__ = ['ARRAYS', 'ARRAY_UNITS', 'MANIFEST', 'SPLITS', 'VERSION', 'ROWS', 'WORLD', 'KINDS', 'VERIFY', 'SMALL', 'EMPTY',
            'StoreError', 'array_shapes', 'create_arrays', 'shard_file', 'canonical', 'config_hash', 'file_facts',
-           'files_in', 'sync', 'write_json', 'seal', 'is_shape', 'read_manifest', 'verify_store', 'exchange', 'away',
-           'publish', 'shard_index', 'content_size', 'read_shard', 'ResponseStore', 'open_store']
+           'files_in', 'write_json', 'seal', 'is_shape', 'read_manifest', 'verify_store', 'exchange', 'away', 'publish',
+           'shard_index', 'content_size', 'read_shard', 'ResponseStore', 'open_store']
 
 # %% ../../nbs/datasets/72_store.ipynb #8b2d523f
 import ctypes
@@ -23,6 +23,7 @@ import numpy as np
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
+from .asset_files import sync
 from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, misfit, parse_json, read_bytes, within)
 from ..metrics.wording import nearest
 
@@ -103,14 +104,6 @@ def files_in(root: Path) -> list[str]:
     return sorted(f for f in found if f != MANIFEST)
 
 # %% ../../nbs/datasets/72_store.ipynb #a21ce127
-def sync(
-    path: Path,             # a file or a folder
-) -> None:
-    "Put it on the disk."
-    handle = os.open(path, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
-
 def write_json(path: Path, value) -> None:
     "A file that is whole or not there."
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")

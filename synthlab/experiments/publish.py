@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
-from ..datasets.documents import NUMBER, misfit, reading
+from ..datasets.documents import NUMBER, Maybe, reading
 from ..datasets.packages import MissingPackage, need
 from .config import to_schema
 from .experiment import load_model, open_run, run_config
@@ -44,13 +44,13 @@ def check_publishable(
         raise no(f"it was not trained to the end, its status is {run.status}; "
                  f"finish it with: synthlab resume {run.folder}")
     result, best = run.result, lab.given(run.folder)
-    if result.get(lab.headline.name) is None: raise no("it has not been scored on held-out data")
+    if run.result_of({lab.headline.name: Maybe(NUMBER)}).get(lab.headline.name) is None:
+        raise no("it has not been scored on held-out data")
     if not best.exists(): raise no("its best weights are not there")
     tensors, state = load_checkpoint(best)
     judged = run.checkpoints/"best.safetensors"
     if load_checkpoint(judged)[1].get("step") == 0:
         raise no("its best weights are the untrained ones; nothing was learnt that could be shared")
-    if why := misfit(result, {lab.headline.name: NUMBER}): raise ConfigError(f"{run.folder}/result.json: {why}")
     with written_down(run): why = lab.objection(run_config(run, lab), state["about"], result)
     if why: raise no(why)
     return lab, {k: v for k, v in tensors.items() if k.startswith("model/")}, state

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ..datasets.documents import HUGE, NAMES, TEXT, Kind, Maybe, is_text, read_document
+from ..datasets.documents import HUGE, NAMES, TEXT, Kind, Maybe, is_text, misfit, read_document
 from .config import read_text
 from ..models.registry import ConfigError
 from ..trainers.facts import Facts, atomic_write, json_text, lasting_folder, remove_leftovers, sync
@@ -186,6 +186,15 @@ class RunFolder:
         try: return read_said(self.folder/"result.json", RESULT)
         except ConfigError as e:
             raise ConfigError(f"{e}; synthlab evaluate {self.folder} tests the run again") from None
+
+    def result_of(self,
+        kinds: dict,                # what those fields have to be that are asked for, see `misfit`
+    ) -> dict:
+        "What came out, for whoever knows what it is asked."
+        result = self.result
+        if why := misfit(result, kinds):
+            raise ConfigError(f"{self.folder}/result.json: {why}; synthlab evaluate {self.folder} tests the run again")
+        return result
 
     def write_result(self, result: dict):
         "Write `result.json`; a number that is not finite becomes null."

@@ -41,7 +41,9 @@ class TrackingConfig:
 
 # %% ../../nbs/experiments/12_settings.ipynb #9f13404c
 # what is drawn, held or started as often as a number says, at most
-MOST = dict(n_boot=100_000, n_paths=100_000, random_draws=100_000, controls=10_000, processes=256, threads=1024)
+MOST = dict(n_boot=100_000, n_paths=100_000, random_draws=100_000, controls=10_000, processes=256, threads=1024,
+    samples=1_000_000, timing_draws=1_000_000, calibration_draws=10_000_000, certificate_draws=10_000_000,
+    slow_draws=10_000_000)
 
 @dataclass
 class ExperimentConfig:

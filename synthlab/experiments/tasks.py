@@ -21,6 +21,7 @@ from ..datasets.packages import missing, packages_of
 from ..metrics.wording import nearest
 from .plugins import load_plugin, loaded_plugins
 from .runs import Lock
+from .settings import MOST
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
 from ..trainers.interruption import StopSignals, going_on
@@ -322,6 +323,8 @@ def run_tasks(
 ) -> dict[str, str]:                # the reason of each that failed, by name
     "Do named tasks, here or elsewhere, and see to it that each ends."
     if jobs < 1: raise ConfigError(f"jobs is {jobs}; give 1 or more processes")
+    if cluster is None and jobs > MOST["processes"]:
+        raise ConfigError(f"jobs is {jobs:,}; use 1 to {MOST['processes']} processes, or more on a cluster")
     folder, names, began = Path(folder), [t.name for t in tasks], time.monotonic()
     if len(set(names)) < len(names): raise ValueError("two tasks have the same name")
     for kind in {t.kind for t in tasks}: get_task(kind)

@@ -9,8 +9,8 @@ __all__ = ['HEADER_LIMIT', 'SIZE_LIMIT', 'FORMAT', 'BLANK', 'DTYPES', 'HEADER', 
 
 # %% ../../nbs/trainers/10_checkpoints.ipynb #617a0962
 import hashlib, os, stat, struct, warnings
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -158,7 +158,7 @@ PROGRESS = dict(epoch=COUNT, position=COUNT, step=COUNT)
 
 def progress_of(
     path: Path,
-    kind: Mapping = PROGRESS,   # of what its state has to be, see `misfit`
+    kind: Any = PROGRESS,   # of what its state has to be, see `misfit`
 ) -> tuple:
     "How far a checkpoint file is, from its header."
     own = read_header(path)[1]
@@ -170,7 +170,7 @@ def progress_of(
 def newest_checkpoint(
     folder: Path,                           # checkpoints/ of a run
     model: dict[str, Tensor] | None = None, # passed on to `load_checkpoint`
-    kind: Mapping = PROGRESS,               # of what its state has to be, see `misfit`
+    kind: Any = PROGRESS,                   # of what its state has to be, see `misfit`
 ) -> tuple[Path, dict, dict] | None:        # path, tensors and state; None where there is none
     "The latest whole checkpoint among best and last."
     found, errors = [], []

@@ -25,7 +25,7 @@ from torch import Tensor
 from ...datasets.bars import BarError
 from ...datasets.response_batches import IRFDataset, ResponseBatches, load_split
 from ...datasets.store import ResponseStore
-from ...datasets.tables import check_file
+from ...datasets.tables import read_plain_table
 from ...datasets.world import VARIABLES
 from ...experiments.lab import Headline, Lab, LabComparing, register_lab
 from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
@@ -461,10 +461,8 @@ def answer(
 ) -> dict[str, pd.DataFrame]:           # by world; index draw, shock, quarter; a column a variable, in percent
     "Responses to a shock of one standard deviation."
     try:
-        if not isinstance(source, pd.DataFrame): check_file(Path(source))
-        asked = source if isinstance(source, pd.DataFrame) else pd.read_csv(source)
+        asked = source if isinstance(source, pd.DataFrame) else read_plain_table(source)
     except BarError as e: raise ConfigError(str(e)) from None
-    except (OSError, ValueError) as e: raise ConfigError(f"{source}: {e}") from None
     worlds, found = worlds_that_know(emulator, list(asked.columns)) if worlds is None else list(worlds), {}
     if not worlds:
         raise ConfigError(f"no world of this emulator has all of the parameters {', '.join(asked.columns)}")

@@ -42,6 +42,8 @@ class MacroData:
     seed: int = 42                      # of the draws
     processes: int = 2                  # that simulate
 
+    def __post_init__(self): at_least(self, "data", processes=1)
+
 # %% ../../../nbs/labs/macro/10_settings.ipynb #8026a4a9
 def draws_hash(
     data: MacroData,

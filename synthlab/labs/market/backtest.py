@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from ...datasets.documents import NUMBER
 from ...datasets.windows import Batches
 from ...experiments.config import as_override, to_yaml
 from ...experiments.experiment import check_begun, train
@@ -322,8 +323,9 @@ def trainings(
 ) -> pd.DataFrame:                  # index (simulator, fold): seconds, parameters, best_epoch
     "What is known about the trainings."
     at = [(name, k) for name in models for k in range(folds)]
-    said = [Run(folder/f"fold_{k}"/name).result for name, k in at]
-    rows = [{c: r[c] for c in ("seconds", "parameters", "best_epoch")} for r in said]
+    kinds = dict(seconds=NUMBER, parameters=NUMBER, best_epoch=NUMBER)
+    said = [Run(folder/f"fold_{k}"/name).result_of(kinds) for name, k in at]
+    rows = [{c: r[c] for c in kinds} for r in said]
     return pd.DataFrame(rows, pd.MultiIndex.from_tuples(at, names=["simulator", "fold"]))
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #f7bebd72

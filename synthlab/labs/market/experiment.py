@@ -27,6 +27,7 @@ from ...experiments.config import as_override
 from ...experiments.experiment import run
 from ...experiments.lab import Headline, LabComparing, register_lab
 from ...experiments.parts import Column, TorchPart, Training
+from ...experiments.settings import MOST
 from ...experiments.setup import Market, learnt_note, not_learnt
 from ...experiments.verdicts import overlap
 from .figures import market_figures
@@ -220,6 +221,7 @@ def simulate_on(
     levels: Sequence[float] = LEVELS,   # quantiles
 ) -> dict[str, pd.DataFrame]:           # by asset; index time of each step, mean and quantiles, in quote currency
     "The distribution of the next closes."
+    if not 1 <= n_paths <= MOST["n_paths"]: raise ConfigError(f"n_paths is {n_paths:,}; use 1 to {MOST['n_paths']:,}")
     loader, horizon = latest_bars(about, source, assets), about["training"]["horizon"]
     say_changed(about, source, loader.given_bars())
     step, batch = bar_step(next(iter(loader.bars.values()))), loader.latest_window(restore_engineer(about["engineer"]))

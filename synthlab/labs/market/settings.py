@@ -50,6 +50,10 @@ class MarketTraining(TrainingConfig):
     intervals: list[int] = field(default_factory=list)  # stretches whose returns are scored too, in steps
     terms: dict[str, float] = field(default_factory=dict)   # weights of levels, returns, energy, variogram
 
+    def __post_init__(self):
+        super().__post_init__()
+        at_least(self, "training", n_paths=1)
+
 # %% ../../../nbs/labs/market/10_settings.ipynb #67b884b5
 @dataclass
 class EvaluationConfig:

@@ -10,10 +10,12 @@ __all__ = ['TradedAsset', 'traded_assets', 'bars_a_year', 'trade_asset', 'portfo
            'trade_strategies']
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #36b5e2cb
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 import numpy as np
 import pandas as pd
+from ...datasets.documents import NUMBER, TEXT, Maybe, reading
 from ...datasets.fingerprint import holds
 from ...datasets.signals import SignalLoader
 from ...datasets.windows import Batches
@@ -22,6 +24,7 @@ from .judging import interval_ends
 from .settings import SignalConfig
 from ...metrics.performance import deflated_sharpe, performance_metrics, sharpe, sharpe_interval, sidak_sharpe
 from ...metrics.trades import Ledger, buy_and_hold, random_entries, simulate_trades
+from ...models.registry import ConfigError
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #d0aa4689
 @dataclass
@@ -202,8 +205,15 @@ def earlier_ratios(
     own, found = None if exclude is None else exclude.folder.resolve(), []
     for _, row in list_runs(config.runs).iterrows():
         if row["lab"] != "signal" or row["status"] != "done" or Run(row["folder"]).folder.resolve() == own: continue
-        run, result = Run(row["folder"]), Run(row["folder"]).result
-        if result.get("sharpe_a_bar") is not None and same(run, result): found.append(result["sharpe_a_bar"])
+        run = Run(row["folder"])
+        try:
+            result = run.result_of(dict(sharpe_a_bar=Maybe(NUMBER), source=Maybe(TEXT)))
+            if result.get("sharpe_a_bar") is None: continue
+            with reading(lambda why: ConfigError(f"{run.folder}/status.json: {why}")): alike = same(run, result)
+        except ConfigError as e:            # this one was trained, and is judged whatever another says
+            warnings.warn(f"{e}; that run is not counted among the strategies tried", stacklevel=2)
+            continue
+        if alike: found.append(result["sharpe_a_bar"])
     return found
 
 # %% ../../../nbs/labs/signal/16_trading.ipynb #bf5acf24
