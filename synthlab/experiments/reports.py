@@ -66,6 +66,7 @@ def typed_by(
     "A report's parameters in the words of the command line, checked."
     read_parameters(cells, values)
     lab, names = get_lab(lab), declared(cells).keys() - set(but)
+    if (folder := values.get("run_dir")) and (Path(folder)/"status.json").exists(): run_config(*open_run(folder, lab))
     return lab.everyday(**{k: values[k] for k in lab.every_knob() if k in names}) + list(values.get("overrides", []))
 
 # %% ../../nbs/experiments/25_reports.ipynb #83000e91
