@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 from ..datasets.documents import Maybe, TEXT, misfit, reading
 from ..datasets.given import keep_given, recall, source_word
-from .config import override, read_yaml, to_yaml
+from .config import an_override, override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins, written_in
@@ -310,11 +310,13 @@ def data_first(
 ) -> tuple[Any, Any]:                   # overrides or a configuration; data or None
     "Which of two is data."
     if isinstance(config, str) and "=" in config and not Path(config).exists(): config = [config]
-    if isinstance(config, list | tuple | lab.schema): return config, data
-    if isinstance(data, str): data = [data]
-    if data is not None and not isinstance(data, list | tuple):
-        raise ConfigError("data are given twice; give them once, and behind them what is set: [\"training.epochs=2\"]")
-    return data or (), config
+    if not isinstance(config, list | tuple | lab.schema):
+        config, data = [data] if isinstance(data, str) else () if data is None else data, config
+        if not isinstance(config, list | tuple):
+            raise ConfigError("data are given twice; give them once, and behind them what is set: [\"training.epochs=2\"]")
+    if not isinstance(config, lab.schema) and (odd := [o for o in config if not isinstance(o, str)]):
+        raise ConfigError(f"{odd[0]!r} is not an override; write name=value, such as {an_override(lab.schema)}")
+    return config, data
 
 def handed_over(
     lab: Lab,

@@ -8,10 +8,12 @@ __all__ = ['TEN_YEARS', 'run_experiment', 'part_name', 'QuantFitting', 'QuantJud
 
 # %% ../../../nbs/labs/quant/24_experiment.ipynb #5983ed56
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 import pandas as pd
+from ...datasets.bars import BarWarning
 from ...datasets.given import source_word
 from ...datasets.panels import EMBEDDED, load_panel, make_rows
 from ...datasets.targets import horizon_bars, parse_target
@@ -56,7 +58,11 @@ class QuantFitting(Lab):
         families_of(config)
         return config
 
-    def take(self, given): return None if isinstance(given, Walks) else [as_override("data.source", source_word(given))]
+    def take(self, given):
+        if isinstance(given, Walks): return None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*(only one price a bar|no volume)", BarWarning)     # a panel says so itself
+            return [as_override("data.source", source_word(given))]
 
     def own(self, model):
         if isinstance(model, str): return [as_override("family", model)]
