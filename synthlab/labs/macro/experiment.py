@@ -426,7 +426,7 @@ class MacroLab(MacroFitting):
     def own(self, model):
         if isinstance(model, str): return super().own(model)
         raise ConfigError("the macro lab takes no model from Python; a world of your own is registered by register_world, "
-                          "an emulator is made as guides/own_model shows")
+                          "and an emulator is added to its baselines")
 
     def judge(self, experiment):
         config, store = experiment.config, experiment.data
