@@ -285,3 +285,27 @@ def test_a_classifier_and_a_family(tmp_path):
         key = get_lab(Run(folder).read_status()["lab"]).headline.name
         assert json.dumps(evaluate(folder, quiet=True)["metrics"][key]) == json.dumps(Run(folder).result[key])
     assert registry.get_info("mean_of_all", "family").cls is Mean
+
+# --- help -------------------------------------------------------------------------------------------------------------------------
+
+def test_help_says_what_stands_beside_arguments(capsys):
+    "A function, a method, a data class, a module's name; twice the same; other packages are left alone."
+    from synthlab.metrics.crps import crps_ensemble
+    from synthlab.models.registry import Registry
+    for thing, said in ((crps_ensemble, "simulations: simulated values, `(..., M)`, any unit"), (Registry.register, "kind: one of `kinds`, or a new one"),
+                        (registry.register_block, "cost: low | medium | high"), ("synthlab.trainers.objectives.path_crps", "returns: (B, H), in units"), (json.dumps, "Serialize")):
+        outs = []
+        for _ in range(2): help(thing); outs.append(capsys.readouterr().out)
+        assert said in outs[0] and outs[0] == outs[1]
+
+def test_every_comment_of_the_package_is_read():
+    "No source is too odd, and each parameter with a comment on its line is found."
+    import ast, textwrap
+    from synthlab.metrics.comments import comments_in
+    for path in sorted((Path(__file__).parent.parent/"synthlab"/"metrics").glob("*.py")):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef) or node.body[0].lineno == node.lineno: continue
+            found, lines = comments_in(textwrap.dedent(ast.get_source_segment(text, node, padded=True))), text.splitlines()
+            told = {name for names in found for name in names.split(", ")}
+            assert {a.arg for a in node.args.args if "  # " in lines[a.lineno - 1] and a.lineno > node.lineno} <= told, (path.name, node.name)

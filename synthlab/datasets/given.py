@@ -91,7 +91,8 @@ class GivenBars(DataSource):
             except (OSError, pa.ArrowException) as e: raise BarError(f"it cannot be read ({e})", str(path)) from None
             said = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
             frame = table.replace_schema_metadata().to_pandas()
-            if not {"asset", "zone"} <= set(said) or "time" not in frame: raise BarError("this is no kept frame", str(path))
+            if not {"asset", "zone"} <= set(said) or "time" not in frame:
+                raise BarError("this is no kept frame", str(path))
             frame = frame.set_index("time")
             frame.attrs.update(name=said["asset"], zone=said["zone"], repairs=[])
             bars[said["asset"]] = frame
@@ -117,7 +118,8 @@ class GivenEvents:
     def arrays(self) -> dict[str, np.ndarray]:
         "By name; what only judging may read has names that begin with truth."
         of = self.events
-        return {k: np.ascontiguousarray(getattr(of, k)) for k in ARRAYS} | {f"truth/{k}": v for k, v in of.truth.items()}
+        told = {f"truth/{k}": v for k, v in of.truth.items()}
+        return {k: np.ascontiguousarray(getattr(of, k)) for k in ARRAYS} | told
 
     @cached_property
     def word(self) -> str:
@@ -139,7 +141,8 @@ class GivenEvents:
             arrays = load_file(path)
             parts = {k: arrays.pop(k) for k in ARRAYS}
             truth = {k.removeprefix("truth/"): v for k, v in arrays.items()}
-            return cls(Events(EventLayout.from_dict(said["layout"]), **parts, truth=truth, classes=tuple(said["classes"])))
+            layout, classes = EventLayout.from_dict(said["layout"]), tuple(said["classes"])
+            return cls(Events(layout, **parts, truth=truth, classes=classes))
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as e:
             raise EventError(f"{path}: these are no kept events ({e}); give them again") from None
 
@@ -185,8 +188,8 @@ def find_given(
     error = BarError if kind is GivenBars else EventError
     again = "give them again: resume(RUN, data=…)"
     if word not in _kept:
-        raise error(f"{word} is data that came from memory, and the run that was given it has not been opened; name the "
-                    "run, or write the data into a file")
+        raise error(f"{word} is data that came from memory, and the run that was given it has not been opened; name "
+                    "the run, or write the data into a file")
     if not _kept[word].is_dir(): raise error(f"{_kept[word]}: the data that the run was given are not there; {again}")
     found = kind.read(_kept[word])
     if found.word != word: raise error(f"{_kept[word]}: these are not the data that the run was given; {again}")

@@ -313,7 +313,8 @@ def data_first(
     if not isinstance(config, list | tuple | lab.schema):
         config, data = [data] if isinstance(data, str) else () if data is None else data, config
         if not isinstance(config, list | tuple):
-            raise ConfigError("data are given twice; give them once, and behind them what is set: [\"training.epochs=2\"]")
+            raise ConfigError("data are given twice; give them once, and behind them what is set: "
+                              "[\"training.epochs=2\"]")
     if not isinstance(config, lab.schema) and (odd := [o for o in config if not isinstance(o, str)]):
         raise ConfigError(f"{odd[0]!r} is not an override; write name=value, such as {an_override(lab.schema)}")
     return config, data
@@ -333,8 +334,8 @@ def check_alone(
     "Refuse to train by several processes what one of them knows."
     count = getattr(getattr(config, "training", None), "processes", 1)
     if count > 1 and (alone := written_in(asdict(config))):
-        raise ConfigError(f"training.processes={count}: {alone[0].name} was given in Python, and no other process knows it; "
-                          "write it into a file, and load that: load_plugin(FILE), or --plugin FILE")
+        raise ConfigError(f"training.processes={count}: {alone[0].name} was given in Python, and no other process "
+                          "knows it; write it into a file, and load that: load_plugin(FILE), or --plugin FILE")
 
 # %% ../../nbs/experiments/24_experiment.ipynb #e907156a
 def run_kept(

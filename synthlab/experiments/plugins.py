@@ -82,8 +82,8 @@ def register_own(
     while isinstance(thing, partial) and not thing.args: thing, options = thing.func, thing.keywords | options
     name = getattr(thing, "__name__", "")
     if not isinstance(thing, type | FunctionType) or not name.isidentifier():
-        raise ConfigError(f"a {type(thing).__name__} is no model that a run can begin with; give its class, or a function "
-                          "with a name that builds it")
+        raise ConfigError(f"a {type(thing).__name__} is no model that a run can begin with; give its class, or a "
+                          "function with a name that builds it")
     said = vars(thing).get("name")                  # a family says how it is called
     key = said if isinstance(said, str) else name.lower()
     key = next((i.name for i in registry.list_blocks() if i.cls is thing and i.kind == kind), key)
@@ -148,8 +148,8 @@ def require_plugins(
         name, sha256 = str(one.get("name")), str(one.get("sha256"))
         own, given = _loaded.get(name) or _written.get(name), name.isidentifier()
         if own is None and given and name != "None":
-            raise ConfigError(f"{where} was made with the model {name}, which was given in Python; give it again, as in "
-                              "resume(RUN, model=…), or before anything else by get_lab(LAB).own(…)")
+            raise ConfigError(f"{where} was made with the model {name}, which was given in Python; give it again, as "
+                              "in resume(RUN, model=…), or before anything else by get_lab(LAB).own(…)")
         if own is None: raise ConfigError(f"{where} was made with the plug-in {name}; give it again: --plugin {name}")
         if own.sha256 != sha256:
             raise ConfigError(f"{where} was made with another {name} than {own.path or 'the one that is given'}: "

@@ -357,7 +357,7 @@ def report_run(
     if run.status != "done": raise ConfigError(f"{run_dir} is {run.status}; finish it first: synthlab resume {run_dir}")
     if not lab.report: return None
     if alone := written_in(asdict(run_config(run, lab))):
-        raise ConfigError(f"{run_dir}: a report is made by another process, which does not know {alone[0].name}, given in "
-                          "Python; write it into a file and train with that: --plugin FILE")
+        raise ConfigError(f"{run_dir}: a report is made by another process, which does not know {alone[0].name}, given "
+                          "in Python; write it into a file and train with that: --plugin FILE")
     more = dict(overrides=typed(run.folder)) if lab.report_goes_on else {}
     return execute_report(lab.report, run.folder, cell_seconds=cell_seconds, **more)

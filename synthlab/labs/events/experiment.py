@@ -98,8 +98,8 @@ class EventsFitting(Lab):
     def take(self, given):
         if isinstance(given, EventData): return None
         if not isinstance(given, str | Path | Events):
-            raise ConfigError(f"a {type(given).__name__} holds no events; give the path of a file, the name of a source, or "
-                              "Events of synthlab.datasets.events")
+            raise ConfigError(f"a {type(given).__name__} holds no events; give the path of a file, the name of a "
+                              "source, or Events of synthlab.datasets.events")
         return [as_override("data.source", source_word(given))]
 
     def load(self, config, about=None, quiet=False): return load_event_data(config, quiet)

@@ -420,13 +420,13 @@ class MacroLab(MacroFitting):
 
     def take(self, given):
         if isinstance(given, ResponseStore): return None
-        raise ConfigError("the macro lab simulates its data; name worlds, worlds=[\"nk\", \"rbc\"], or a folder of draws, "
-                          "data.root=DIR")
+        raise ConfigError("the macro lab simulates its data; name worlds, worlds=[\"nk\", \"rbc\"], or a folder of "
+                          "draws, data.root=DIR")
 
     def own(self, model):
         if isinstance(model, str): return super().own(model)
-        raise ConfigError("the macro lab takes no model from Python; a world of your own is registered by register_world, "
-                          "and an emulator is added to its baselines")
+        raise ConfigError("the macro lab takes no model from Python; a world of your own is registered by "
+                          "register_world, and an emulator is added to its baselines")
 
     def judge(self, experiment):
         config, store = experiment.config, experiment.data

@@ -152,7 +152,8 @@ def empty_model(
     width = lambda name: tensors[name].shape[-1] if name in tensors else 0
     wide = dict(future_size=width("backbone.future.0.weight"), static_size=width("backbone.static.weight"))
     known = dict(input_size=restore_engineer(about["engineer"]).feature_dim, lookback=about["training"]["lookback"])
-    return market_model(about["recipe"], about["training"].get("horizon", 1), 0, **known, **about.get("covariates", wide))
+    horizon, wide = about["training"].get("horizon", 1), about.get("covariates", wide)
+    return market_model(about["recipe"], horizon, 0, **known, **wide)
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #25ede322
 class MarketComparing(LabComparing):

@@ -55,8 +55,8 @@ def market_model(
     if is_own(recipe): return create_simulator(recipe, seed, horizon=horizon, **known)
     backbone = recipe.get("backbone")
     if not isinstance(backbone, Mapping):
-        raise ConfigError("model: give a preset, model=default, a backbone and a head, or the name of a network that was "
-                          "registered")
+        raise ConfigError("model: give a preset, model=default, a backbone and a head, or the name of a network that "
+                          "was registered")
     return create_model({**recipe, "backbone": known | backbone}, seed=seed)
 
 # %% ../../../nbs/labs/market/12_setup.ipynb #4bd8ec73

@@ -61,7 +61,7 @@ class QuantFitting(Lab):
     def take(self, given):
         if isinstance(given, Walks): return None
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*(only one price a bar|no volume)", BarWarning)     # a panel says so itself
+            warnings.filterwarnings("ignore", ".*(only one price a bar|no volume)", BarWarning)     # a panel says it
             return [as_override("data.source", source_word(given))]
 
     def own(self, model):

@@ -146,7 +146,8 @@ class SignalFitting(SignalSharing, SignalComparing, BarLab):
     def spell(self, overrides): return spell_own(overrides, "classifier", self.name)
 
     def own(self, model):
-        return super().own(model) if isinstance(model, str) else [as_override("model", register_own("classifier", model))]
+        if isinstance(model, str): return super().own(model)
+        return [as_override("model", register_own("classifier", model))]
 
     def load(self, config, about=None, quiet=False):
         engineer = restore_engineer(about["engineer"]) if about else None
