@@ -22,7 +22,7 @@ from synthlab.experiments.runs import Run
 from synthlab.models.families import Family
 from synthlab.models.registry import ConfigError, registry
 
-FRAME = MockDataSource(700, "1h").load()["MOCK"]
+FRAME = MockDataSource(400, "1h").load()["MOCK"]
 SMALL = ["model=linear", "training.epochs=2", "training.n_paths=4", "training.batch_size=256", "evaluation.n_paths=10", "evaluation.stride=12", "evaluation.n_boot=100",
          "evaluation.baselines=[constant]", "data.engineer={name:range_volatility,windows:[1,5],estimators:[garman_klass]}", "training.horizon=4", "tracking.mode=disabled", "threads=1"]
 
@@ -138,15 +138,8 @@ def test_other_data_may_be_a_frame_too(finished):
     assert evaluate(finished[0], later, quiet=True)["metrics"]["windows"] > 0
     assert len(predict(finished[0], later)["bars"]) == 4
 
-def test_a_panel_and_events(tmp_path):
-    "A long frame of several stocks; events in memory."
-    panel = load_panel()
-    long = pd.concat([bars.iloc[-500:].assign(asset=a) for a, bars in list(panel.bars.items())[:6]]).reset_index(names="time")
-    words = ["data.assets=[]", "family=ridge", "others=[]", "jobs=1", "training.train_days=120", "training.test_days=60", "training.step_days=60", "training.min_train_samples=100",
-             "evaluation.n_boot=100", "evaluation.controls=1", "evaluation.trials=1", "tracking.mode=disabled", f"runs={tmp_path}"]
-    found = run("quant", pa.Table.from_pandas(long, preserve_index=False), words, quiet=True, targets=["xdm_ret_5d"])
-    forget()
-    assert found["metrics"]["assets"] == 6 and evaluate(found["run"].folder, quiet=True)["metrics"]["score"] == found["metrics"]["score"]
+def test_events_in_memory(tmp_path):
+    "One record of events is split, learnt from and kept."
     events = join_events(*toy_events(n=120, n_signal=24, tokens=8).values())
     words = ["encoder=mlp", "decoder=mlp", "latent.codes=16", "training.batch_size=32", "evaluation.n_boot=100", "evaluation.samples=50", "evaluation.corruptions=[]",
              "evaluation.inverse=false", "logging.make_plots=false", "tracking.mode=disabled", f"runs={tmp_path}"]
@@ -270,14 +263,15 @@ class Mean(Family):
     def _take(self, numbers): self.mean_ = numbers["mean"]
 
 def test_a_classifier_and_a_family(tmp_path):
-    "Both come back from their checkpoints, if they are given again."
+    "On candles and a panel in memory; both come back from their checkpoints, if they are given again."
     candles = get_source("sp500").load()["sp500"].iloc[-1500:]
     words = ["training.stride=8", "data.lookback=8", "evaluation.random_draws=20", "evaluation.n_boot=100", "evaluation.trials=1", "tracking.mode=disabled", f"runs={tmp_path}", "threads=1"]
+    assert get_lab("signal").own(Last) == ["model={name:last}"] and get_lab("signal").configure(["model=last"]).model == {"name": "last"}     # as of a plug-in
     signal = run("signal", candles, words, model=Last, epochs=1, quiet=True)["run"].folder
     long = pd.concat([bars.iloc[-500:].assign(asset=a) for a, bars in list(load_panel().bars.items())[:6]]).reset_index(names="time")
     words = ["others=[]", "jobs=2", "training.train_days=120", "training.test_days=60", "training.step_days=60", "training.min_train_samples=100", "evaluation.n_boot=100",
              "evaluation.controls=1", "evaluation.trials=1", "tracking.mode=disabled", f"runs={tmp_path}"]
-    quant = run("quant", long, words, model=partial(Mean, pull=.5), targets=["xdm_ret_5d"], quiet=True)["run"].folder
+    quant = run("quant", pa.Table.from_pandas(long, preserve_index=False), words, model=partial(Mean, pull=.5), targets=["xdm_ret_5d"], quiet=True)["run"].folder
     for folder, name, model in ((signal, "last", Last), (quant, "mean_of_all", Mean)):
         forget()
         with pytest.raises(ConfigError, match=f"was made with the model {name}, which was given in Python"): evaluate(folder)

@@ -351,6 +351,7 @@ def run_kept(
         parts = lab.parts(config, data)
         parts[0].prepare()              # complains before there is a folder
     new = begin_run(config.runs, lab, config, data, overrides, run_dir or None)
+    recall(source_named(config), new.folder)
     return finish(Experiment(lab, config, data, new, parts, quiet=quiet), resume=False)
 
 @lasting_output()
@@ -391,7 +392,7 @@ def resume(
     model: Any = None,                  # the definition that it was given in Python, in a process that has not seen it
 ) -> dict[str, Any]:                    # as `run`
     "Take up a run at its newest whole checkpoint, and finish it as if nothing had happened."
-    if data is not None or model is not None: handed_over(get_lab(Run(run_dir).read_status().get("lab")), data, model)
+    if said := Run(run_dir).read_status(): handed_over(get_lab(said.get("lab")), data, model)
     _, lab = open_run(run_dir, lab)
     run = Run.open(run_dir)
     with hint(run):
