@@ -287,7 +287,7 @@ def test_help_says_what_stands_beside_arguments(capsys):
     from synthlab.metrics.crps import crps_ensemble
     from synthlab.models.registry import Registry
     for thing, said in ((crps_ensemble, "simulations: simulated values, `(..., M)`, any unit"), (Registry.register, "kind: one of `kinds`, or a new one"),
-                        (registry.register_block, "cost: low | medium | high"), ("synthlab.trainers.objectives.path_crps", "returns: (B, H), in units"), (json.dumps, "Serialize")):
+                        (registry.register_block, "cost: low | medium | high"), ("synthlab.trainers.objectives.path_crps", "returns: (B, H), in units"), (get_lab("signal") and partial(run, "signal"), "knobs: everyday settings by their short names"), (json.dumps, "Serialize")):
         outs = []
         for _ in range(2): help(thing); outs.append(capsys.readouterr().out)
         assert said in outs[0] and outs[0] == outs[1]

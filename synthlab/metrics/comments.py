@@ -13,6 +13,7 @@ import io
 import textwrap
 import tokenize
 import weakref
+from functools import partial
 from pydoc import locate
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -67,8 +68,10 @@ def show_comments(
     package: str = "synthlab",  # whose comments are shown
 ) -> None:
     "Put what is said beside arguments into docstrings."
+    if isinstance(thing, partial): thing = thing.func
     if isinstance(thing, str): thing = locate(thing) if thing.startswith(f"{package}.") else None
     if isinstance(thing, MethodType): thing = thing.__func__
+    outer = thing
     thing = inspect.unwrap(thing) if isinstance(thing, FunctionType) else thing
     own = getattr(thing, "__module__" if isinstance(thing, FunctionType | type) else "__name__", None)
     if not isinstance(own, str) or own.partition(".")[0] != package: return
@@ -79,3 +82,4 @@ def show_comments(
     if isinstance(thing, FunctionType | type) and thing not in _told:
         _told.add(thing)
         if said := said_of(thing): thing.__doc__ = f"{thing.__doc__ or ''}{SAID}{said}".strip()
+    if outer is not thing and isinstance(outer, FunctionType): outer.__doc__ = thing.__doc__
