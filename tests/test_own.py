@@ -31,6 +31,9 @@ def forgotten(monkeypatch):
     "Each test begins as a process that was given nothing."
     for module, names in ((memory, ("_given", "_kept")), (plugins, ("_written", "_loaded"))):
         for name in names: monkeypatch.setattr(module, name, {})
+    yield
+    for store in registry._store.values():      # nor does what it registers stay for other files of tests
+        for key in [k for k, info in store.items() if info.source_module in (__name__, "synthlab_plugin_mine")]: del store[key]
 
 def forget():
     "What a new process knows."
