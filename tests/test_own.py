@@ -47,6 +47,11 @@ SPELT = dict(time=["time", "Date", "timestamp", "Datetime"], open=["open", "Open
              volume=["volume", "Volume", "vol"])
 DTYPES = "float64", "Float64", "float64[pyarrow]"
 
+class Speaks:
+    "Anything that speaks Arrow and is neither pandas nor pyarrow, as a frame of polars."
+    def __init__(self, table): self.table = table
+    def __arrow_c_stream__(self, schema=None): return self.table.__arrow_c_stream__(schema)
+
 @st.composite
 def frames(draw):
     "The same bars, spelt and ordered in any way; and as they are."
@@ -55,12 +60,13 @@ def frames(draw):
     names = {k: draw(st.sampled_from(v)) for k, v in SPELT.items()}
     table = plain.astype({c: draw(st.sampled_from(DTYPES)) for c in plain}).reset_index(names="time").rename(columns=names)
     table = table[draw(st.permutations(list(table.columns)))].iloc[draw(st.permutations(range(n)))]
-    how = draw(st.sampled_from(["column", "index", "arrow", "text", "seconds"]))
+    how = draw(st.sampled_from(["column", "index", "arrow", "stream", "text", "seconds"]))
     time = names["time"]
     if how == "index": table = table.set_index(time)
     if how == "text": table[time] = table[time].astype(str)
     if how == "seconds": table[time] = table[time].astype("int64")//10**9
-    return plain, pa.Table.from_pandas(table, preserve_index=False) if how == "arrow" else table
+    if how in ("arrow", "stream"): table = pa.Table.from_pandas(table, preserve_index=False)
+    return plain, Speaks(table) if how == "stream" else table
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(frames())
@@ -138,7 +144,7 @@ def test_a_report_in_another_process_finds_the_data(finished):
 
 def test_other_data_may_be_a_frame_too(finished):
     later = FRAME.set_axis(FRAME.index + pd.Timedelta("60D"))
-    assert evaluate(finished[0], later, quiet=True)["metrics"]["windows"] > 0
+    assert evaluate(finished[0], Speaks(pa.Table.from_pandas(later.reset_index())), quiet=True)["metrics"]["windows"] > 0
     assert len(predict(finished[0], later)["bars"]) == 4
 
 def test_events_in_memory(tmp_path):
