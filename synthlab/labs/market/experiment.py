@@ -22,12 +22,12 @@ from ...datasets.calendar import future_times
 from ...datasets.features import restore_engineer
 from ...datasets.gaps import bar_step
 from ...datasets.market import MarketDataLoader
+from ...experiments.plugins import register_own
 from ...experiments.bar_lab import BarLab, say_changed
 from ...experiments.config import as_override
 from ...experiments.experiment import run
 from ...experiments.lab import Headline, LabComparing, register_lab, spell_own
 from ...experiments.parts import Column, TorchPart, Training
-from ...experiments.plugins import register_own
 from ...experiments.setup import Market, learnt_note, not_learnt
 from ...experiments.verdicts import overlap
 from .figures import market_figures
