@@ -12,10 +12,12 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 import numpy as np
 from .event_files import file_events
 from .events import EVENT_SOURCES, SPLITS, EventError, Events, find_name
+from .sources import GIVEN
 
 # %% ../../nbs/datasets/88_event_classes.ipynb #bae2eb63
 def listed(
@@ -78,6 +80,8 @@ def find_source(
 ) -> tuple[Callable, bool]: # gives train, validation, test; whether it reads a path
     "Where the events come from that a configuration means."
     word = str(source)
+    if re.fullmatch(GIVEN, word):
+        return partial(importlib.import_module("synthlab.datasets.given").given_events, word), False
     for module in ("collisions", "toy_events"): importlib.import_module(f"synthlab.datasets.{module}")
     if word in EVENT_SOURCES: return EVENT_SOURCES[word], False
     if isinstance(source, Path) or re.search(r"[./\\~]", word): return file_events, True

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 import pandas as pd
 from ..datasets.fingerprint import changed, holds
+from ..datasets.given import source_word
 from ..datasets.indicators import COLUMNS
 from ..datasets.sources import get_source
 from .config import as_override
@@ -23,6 +24,10 @@ from .setup import Market, fold_dates, learnt_note
 # %% ../../nbs/experiments/26_bar_lab.ipynb #8f0544c2
 class BarData(Lab):
     "A lab whose data are bars: where they come from, and whether they are still the same."
+    def take(self, given: Any) -> list[str] | None:
+        "A path, a name, or bars in memory."
+        return None if isinstance(given, Market) else [as_override("data.source", source_word(given))]
+
     def settle(self, config: Any, names: Sequence[str]) -> Any:
         "A run can be read from any folder: a file is written down from the root of the disk."
         config.data.source = whole_path(config.data.source)

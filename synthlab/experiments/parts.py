@@ -82,7 +82,7 @@ def with_plugins(
     about: Mapping[str, Any],           # what a checkpoint says about its model
 ) -> dict[str, Any]:
     "The same, with the plug-ins that are loaded."
-    return dict(about) | (dict(plugins=plugins) if (plugins := recorded_plugins()) else {})
+    return dict(about) | (dict(plugins=plugins) if (plugins := recorded_plugins(about)) else {})
 
 # %% ../../nbs/experiments/20_parts.ipynb #51a2c9a7
 @dataclass

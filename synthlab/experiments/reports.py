@@ -12,6 +12,7 @@ __all__ = ['PAGE', 'MIME', 'FINDING', 'declared', 'read_parameters', 'typed_by',
 import ast, base64, io, json, re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from matplotlib.text import Text
 from ..datasets.packages import missing
 from ..datasets.documents import TEXT, misfit, parse_json, reading
 from .config import PACKAGE, check_parameters, read_text
-from .experiment import conclusion, open_run
+from .experiment import conclusion, open_run, run_config
 from .lab import Lab, get_lab
+from .plugins import load_told, plugins_told, written_in
 from .runs import list_runs
 from .settings import read_value, runs_folder, words
 from ..metrics.wording import file_words
@@ -50,6 +52,7 @@ def read_parameters(
     values: dict[str, Any],         # what the names stand for now: `globals()`; lists in it are read
 ) -> dict[str, Any]:                # what was given; empty when the notebook is run by hand
     "Refuse what the notebook does not know, and read lists however they were written."
+    load_told()
     given = check_parameters(cells)
     for name, kind in declared(cells).items():
         if kind != "list" or not isinstance(values.get(name), str): continue
@@ -66,6 +69,7 @@ def typed_by(
     "A report's parameters in the words of the command line, checked."
     read_parameters(cells, values)
     lab, names = get_lab(lab), declared(cells).keys() - set(but)
+    if (folder := values.get("run_dir")) and (Path(folder)/"status.json").exists(): run_config(*open_run(folder, lab))
     return lab.everyday(**{k: values[k] for k in lab.every_knob() if k in names}) + list(values.get("overrides", []))
 
 # %% ../../nbs/experiments/25_reports.ipynb #83000e91
@@ -336,7 +340,7 @@ def execute_report(
     made = Path(folder)/f"{filed_as}.ipynb"
     given = {told: str(folder)} | parameters
     quiet = ["--log-level=CRITICAL"]           # or a kernel warns that its socket on this very machine is not encrypted
-    with report_failure(Path(folder), made):
+    with report_failure(Path(folder), made), plugins_told():
         papermill.execute_notebook(report_notebook(name), made, given, kernel_name="python3", progress_bar=False,
                                    extra_arguments=quiet, execution_timeout=cell_seconds or None)
     page, _ = file_report(made)
@@ -352,5 +356,8 @@ def report_run(
     run, lab = open_run(run_dir)
     if run.status != "done": raise ConfigError(f"{run_dir} is {run.status}; finish it first: synthlab resume {run_dir}")
     if not lab.report: return None
+    if alone := written_in(asdict(run_config(run, lab))):
+        raise ConfigError(f"{run_dir}: a report is made by another process, which does not know {alone[0].name}, given "
+                          "in Python; write it into a file and train with that: --plugin FILE")
     more = dict(overrides=typed(run.folder)) if lab.report_goes_on else {}
     return execute_report(lab.report, run.folder, cell_seconds=cell_seconds, **more)

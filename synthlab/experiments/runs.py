@@ -282,6 +282,7 @@ class Run(RunFolder):
         folder: Path | None = None, # this very folder instead, which holds nothing yet
         plugins=(),                 # name and sha256 of each plug-in that it depends on
         data=None,                  # by what its lab knows its data, plain
+        keep=None,                  # called with the folder, writes into it what has no other place
     ) -> "Run":                     # owned by this process
         "Make a new folder `<time>_<lab>_<name>` and own it."
         stamp = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
@@ -294,6 +295,7 @@ class Run(RunFolder):
             owner = begun.lock.acquire()
             for sub in begun.checkpoints, begun.figures, begun.facts.folder: sub.mkdir()
             atomic_write(begun.folder/"config.yaml", config)
+            if keep is not None: keep(begun.folder)
             typed = "".join(f"- {json.dumps(o)}\n" for o in overrides)
             atomic_write(begun.folder/"overrides.yaml", typed or "[]\n")
             begun.set_status("running", lab=lab, name=name, created=now(), owner=owner, **more)

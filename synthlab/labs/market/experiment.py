@@ -22,10 +22,11 @@ from ...datasets.calendar import future_times
 from ...datasets.features import restore_engineer
 from ...datasets.gaps import bar_step
 from ...datasets.market import MarketDataLoader
+from ...experiments.plugins import register_own
 from ...experiments.bar_lab import BarLab, say_changed
 from ...experiments.config import as_override
 from ...experiments.experiment import run
-from ...experiments.lab import Headline, LabComparing, register_lab
+from ...experiments.lab import Headline, LabComparing, register_lab, spell_own
 from ...experiments.parts import Column, TorchPart, Training
 from ...experiments.settings import MOST
 from ...experiments.setup import Market, learnt_note, not_learnt
@@ -37,9 +38,10 @@ from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, evaluate
                                           model_simulator, skill_table, without_drift)
 from .recalibration import recalibrate
 from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_sources
-from .setup import asset_columns, build_market_model, load_market
+from .setup import asset_columns, build_market_model, load_market, market_model
 from ...models.registry import ConfigError, create
-from ...models.synth import SynthModel, covariates, create_model, recipe_hash
+from ...models.simulators import is_network, is_own
+from ...models.synth import SynthModel, covariates, recipe_hash
 from ...trainers.objectives import PathObjective
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #72677acb
@@ -149,9 +151,10 @@ def empty_model(
 ) -> SynthModel:
     "A model that the weights of a checkpoint fit."
     width = lambda name: tensors[name].shape[-1] if name in tensors else 0
-    known = dict(input_size=restore_engineer(about["engineer"]).feature_dim, lookback=about["training"]["lookback"],
-                 future_size=width("backbone.future.0.weight"), static_size=width("backbone.static.weight"))
-    return create_model({**about["recipe"], "backbone": known | about["recipe"]["backbone"]}, seed=0)
+    wide = dict(future_size=width("backbone.future.0.weight"), static_size=width("backbone.static.weight"))
+    known = dict(input_size=restore_engineer(about["engineer"]).feature_dim, lookback=about["training"]["lookback"])
+    horizon, wide = about["training"].get("horizon", 1), about.get("covariates", wide)
+    return market_model(about["recipe"], horizon, 0, **known, **wide)
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #25ede322
 class MarketComparing(LabComparing):
@@ -242,7 +245,12 @@ COLUMNS = Column("val_score", "validation"), Column("val_crps", "crps×10⁴", "
 
 class MarketFitting(MarketSharing, MarketComparing, BarLab):
     "What the market lab loads and fits."
-    def spell(self, overrides): return expand_sources(overrides)
+    def spell(self, overrides): return spell_own(expand_sources(overrides), "simulator", self.name)
+
+    def own(self, model):
+        if isinstance(model, str): return super().own(model)
+        if is_network(model): return [as_override("model", register_own("simulator", model))]
+        return [as_override("model.backbone.blocks", [register_own("block", model)])]
 
     def load(self, config, about=None, quiet=False):
         if about is None: return load_market(config)
@@ -254,6 +262,7 @@ class MarketFitting(MarketSharing, MarketComparing, BarLab):
         "What the loop needs."
         known = {k: getattr(config.data, k) for k in COVARIATES}
         about = dict(lab=self.name, recipe=config.model, **self.about_bars(config, market), **known)
+        if is_own(config.model): about["covariates"] = {k: v for k, v in market.sizes().items() if k != "feature_dim"}
         fold = market.fold
         return Training(make_objective(config, market), fold.train, fold.val, config.training, about, COLUMNS)
 

@@ -27,6 +27,7 @@ def backbone_name(
     def short(b):
         name = b.get("name", b.get("_target_", "block")) if isinstance(b, Mapping) else b
         return str(name).split(".")[-1].lower().removesuffix("block")
+    if "name" in recipe: return folder_name(short(recipe))              # a whole network
     backbone = recipe.get("backbone", {})
     blocks = backbone.get("blocks", ["backbone"]) if isinstance(backbone, Mapping) else [backbone]
     return folder_name("-".join([*map(short, blocks), short(recipe.get("head", "head")).removesuffix("head")]))
@@ -53,10 +54,12 @@ def layers_of(
 ) -> dict[str, int]:                    # layer -> its weights
     "What a model is made of, in the order of the data."
     around, layers = dict(model.backbone.named_children()), getattr(model.backbone, "layers", [])
+    bare = sum(p.numel() for p in model.backbone.parameters(recurse=False))
     after = {f"{name} {type(m).__name__}": m for name, m in model.named_children() if name != "backbone"}
     between = {f"{i} {type(layer).__name__}": layer for i, layer in enumerate(layers)}
     parts = {n: m for n, m in around.items() if n != "layers"} | between | after
-    return {name: sum(p.numel() for p in m.parameters()) for name, m in parts.items()}
+    found = {name: sum(p.numel() for p in m.parameters()) for name, m in parts.items()}
+    return found | ({type(model.backbone).__name__: bare} if bare else {})
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #d647b42b
 def in_words(

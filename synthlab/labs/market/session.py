@@ -176,7 +176,7 @@ def validate(
         rehearse(model, sizes, t.lookback, t.horizon)
     except (ConfigError, ValueError, RuntimeError, TypeError, LookupError) as e:
         return None, [str(e).splitlines()[0]], said
-    return model, [], said + model_warnings(model, config.model["backbone"].get("d_model", 32))
+    return model, [], said + model_warnings(model, config.model.get("backbone", {}).get("d_model", 32))
 
 # %% ../../../nbs/labs/market/42_session.ipynb #7be9e45d
 SCORED = ("crps", "unit", "windows", "test_from", "test_to", "coverage_90", "best_epoch", "parameters", "conclusion")

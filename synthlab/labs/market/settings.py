@@ -96,7 +96,7 @@ def expand_source(
     if name not in ("data", "data.source") or name == "data.source" and chosen: return [typed]
     if name == "data" and value in presets: return [typed]
     if (word := value.casefold()) in NAMED and word in presets: return [f"data={word}"]
-    path, remote = Path(value), re.match(r"(hf|ccxt)://", value, re.I)
+    path, remote = Path(value), re.match(r"(hf|ccxt|frame)://", value, re.I)
     if name == "data.source": return ["data=file", typed]
     if not (remote or word in NAMED or path.exists() or path.suffix or "/" in value): return [typed]
     return ["data=file", as_override("data.source", value if remote else str(path))]
