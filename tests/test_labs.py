@@ -16,6 +16,7 @@ from synthlab.experiments.lab import Lab, get_lab, lab_names
 from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.publish import HubManager, load_published
 from synthlab.experiments.runs import Run, list_runs
+from synthlab.experiments.view import look_at
 from synthlab.models.registry import ConfigError
 from tiny import PRELOAD, cases, spawner
 
@@ -384,6 +385,15 @@ def test_the_headline_is_in_the_list_of_runs(toy):
     headline = get_lab(name).headline
     assert listed["lab"] == name and listed[headline.name] == json.loads((folder/"result.json").read_text())[headline.name]
     assert re.fullmatch(rf"{re.escape(headline.label)} -?[\d.]+", headline.show(listed))
+
+def test_a_page_over_runs_shows_the_headline_with_its_interval_and_the_curves(toy):
+    name, folder = toy
+    found, lab, seen = json.loads((folder/"result.json").read_text()), get_lab(name), look_at(folder)
+    assert (seen.status, seen.lab, seen.why) == ("done", name, []) and seen.headline.startswith(lab.headline.show(found))
+    ends = lab.interval(found)
+    if ends and None not in ends and ends[0] == ends[0]: assert ends[0] <= found[lab.headline.name] <= ends[1] and seen.headline.endswith(")")
+    assert bool(len(ends)) == (name != "toy") and (seen.curves is None) == (name in ("quant", "toy"))
+    if seen.curves is not None: assert list(seen.curves["epoch"]) == [1, 2] and seen.curves[["train_loss", "val_loss"]].notna().all(axis=None)
 
 def test_a_wrong_setting_proposes_the_nearest(toy, tmp_path):
     "And leaves no run."

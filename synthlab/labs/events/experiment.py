@@ -182,6 +182,8 @@ class EventsJudging(EventsFitting):
         rows = experiment.main.history or experiment.run.facts.rows()
         return next((r["val_reconstruction"] for r in rows if r["step"] == 0 and "val_reconstruction" in r), None)
 
+    def interval(self, result): return result.get("reconstruction_interval", ())    # older runs do not say it
+
     def conclude(self, numbers): return conclude_events(numbers)
 
     def figures(self, result): return events_figures(result)

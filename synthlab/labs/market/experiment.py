@@ -37,6 +37,7 @@ from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, evaluate
 from .recalibration import recalibrate
 from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_sources
 from .setup import asset_columns, build_market_model, load_market
+from ...metrics.ranking import mean_test
 from ...models.registry import ConfigError, create
 from ...models.synth import SynthModel, covariates, create_model, recipe_hash
 from ...trainers.objectives import PathObjective
@@ -274,6 +275,12 @@ class MarketLab(MarketFitting):
     taught = *BarLab.taught, "data.past", "data.future", "data.static"
     may_change = "training.horizon",
     evidence = EVIDENCE
+
+    def interval(self, result):
+        "The mean of windows that overlap, each a draw of what the times may bring."
+        scores = self.outcomes(result).groupby(level="decided_at").mean()
+        shared = max(1, round(len(scores)/result["independent"]))
+        return mean_test(scores.to_numpy(), shared, result["level"])[1:3]
 
     def guard(self, experiment):
         notes, model = super().guard(experiment), experiment.main.model

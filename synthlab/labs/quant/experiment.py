@@ -147,6 +147,10 @@ class QuantJudging(QuantFitting):
                     **{part: {target: one[part] for target, one in told.items()} for part in
                        ("tables", "books", "importance")})
 
+    def interval(self, result):
+        told = result["targets"][result["asked"][0]]
+        return told["scores"][result["family"]][told["main"]][1:3]
+
     def conclude(self, numbers): return conclude_walk(numbers)
 
     def figures(self, result): return walk_figures(result)

@@ -193,6 +193,8 @@ class SignalLab(SignalFitting):
             keep_decision(found["decision"], config, experiment.run.checkpoints/"best.safetensors", best)
         return found | dict(loader=loader, fold=fold)
 
+    def interval(self, result): return result["scores"]["model"]["auc"][1:3]
+
     def conclude(self, numbers): return conclude_signal(numbers)
 
     def figures(self, result): return signal_figures(result)
