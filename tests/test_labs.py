@@ -5,12 +5,13 @@ system, data to be asked about. Its toy run is trained once; everything here loo
 import contextlib, dataclasses, inspect, json, os, random, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
-import pandas as pd, pytest
+import matplotlib.pyplot as plt, pandas as pd, pytest
 
 from synthlab.datasets.panels import load_panel
 from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments import config as config_module, lab as lab_module, plugins
+from synthlab.experiments.explore import explore
 from synthlab.experiments.experiment import conclusion, evaluate, load_model, open_run, predict, resume, run, run_config
 from synthlab.experiments.lab import Lab, get_lab, lab_names
 from synthlab.experiments.plugins import load_plugin
@@ -476,3 +477,21 @@ def test_a_published_model_says_which_plugin_it_needs(plugged, tmp_path, monkeyp
 def test_the_toy_lab_is_small():
     "What a lab costs: an estimator on a table in at most 60 lines."
     assert len(PLUGIN.read_text().splitlines()) <= 60
+
+# --- stepped through -------------------------------------------------------------------------------------------------------------------
+
+def test_a_run_is_stepped_through(toy):
+    "Every choice draws something; what depends on another is filled anew; nothing is written; a lab without the hook says so."
+    name, folder = toy
+    if name == "toy":
+        with pytest.raises(ConfigError, match="the toy lab has nothing to step through"): explore(folder)
+        return
+    before = everything(folder)
+    live, seen = explore(folder), set()
+    for choice, control in live.controls.items():
+        live.step(choice, len(control.options)//2 or 1)
+        assert bytes(live.picture.value).startswith(b"\x89PNG") or "there is no window" in live.said.value, live.said.value
+        seen.add(bytes(live.picture.value))
+    assert len(seen) > 1
+    assert everything(folder) == before and not plt.get_fignums()
+    assert "image/png" in live._repr_mimebundle_() or live.said.value

@@ -19,11 +19,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from ..datasets.packages import missing
 from ..datasets.documents import TEXT, misfit, parse_json, reading
 from .config import PACKAGE, check_parameters, read_text
 from .experiment import conclusion, open_run
+from .figures import keep_dollars
 from .lab import Lab, get_lab
 from .runs import list_runs
 from .settings import read_value, runs_folder, words
@@ -77,8 +77,7 @@ def keep_figures(
     Path(folder).mkdir(parents=True, exist_ok=True)
     words = file_words(figures)
     for name, fig in figures.items():
-        for text in fig.findobj(Text):      # `$` in a name is a letter; an axis writes powers of ten with it
-            if "$" in text.get_text() and "\\mathdefault" not in text.get_text(): text.set_parse_math(False)
+        keep_dollars(fig)
         data, canvas, dpi = io.BytesIO(), fig.canvas, fig.dpi
         fig.set_dpi(120)
         FigureCanvasAgg(fig).print_png(data)

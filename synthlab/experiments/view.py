@@ -23,10 +23,9 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from ..datasets.documents import reading
 from .config import as_override, parse_yaml
-from .figures import MODEL, new_figure
+from .figures import MODEL, keep_dollars, new_figure
 from .lab import get_lab
 from .moments import epoch_table, numbers_in
 from .reports import typed
@@ -169,10 +168,9 @@ def as_svg(
     fig: Figure,                        # is closed
 ) -> str:                               # an address that holds the whole picture
     "A figure within a page."
-    for text in fig.findobj(Text): text.set_parse_math(False)
     data = io.BytesIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "synthlab", "font.family": "sans-serif"}):
-        fig.savefig(data, format="svg", transparent=True, metadata=dict(Date=None))
+        keep_dollars(fig).savefig(data, format="svg", transparent=True, metadata=dict(Date=None))
     plt.close(fig)
     return "data:image/svg+xml;base64," + base64.b64encode(data.getvalue()).decode()
 

@@ -40,6 +40,7 @@ from .judging import (INSIDE, TESTS, Judgement, answers, by_model, gap_table, ju
 from .settings import (BASELINES, ELSEWHERE, MACRO_KNOBS, MacroConfig, build_emulator,
                                           fresh_counts, fresh_store, last_model,
                                           macro_store, seeded, settle_macro)
+from .steps import macro_steps
 from ...metrics.responses import nrmse
 from ...metrics.skill import percentile_interval
 from ...models.emulator_domain import plain_domain, read_domain, world_domain
@@ -444,6 +445,11 @@ class MacroLab(MacroFitting):
     def conclude(self, numbers): return conclude_emulation(numbers)
 
     def figures(self, result): return macro_figures(result)
+
+    def steps(self, result):
+        config, apart = result["config"], ("alone_", "without_", GIVEN)
+        models = {name: model for name, model in result["models"].items() if not name.startswith(apart)}
+        return macro_steps(models, result["data"], config.data.worlds, config.evaluation.level)
 
     def tables(self, result):
         promised = result["promised"].assign(met=result["promised"]["met"].map({True: "yes", False: "no"}))

@@ -36,6 +36,7 @@ from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, evaluate
                                           model_simulator, skill_table, without_drift)
 from .recalibration import recalibrate
 from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_sources
+from .steps import market_steps
 from .setup import asset_columns, build_market_model, load_market
 from ...metrics.ranking import mean_test
 from ...models.registry import ConfigError, create
@@ -298,6 +299,10 @@ class MarketLab(MarketFitting):
     def conclude(self, numbers): return conclude(numbers)
 
     def figures(self, result): return market_figures(result)
+
+    def steps(self, result):
+        market, config = result["data"], result["config"]
+        return market_steps(market, config, tested_simulator(result["model"], market, config))
 
     def tables(self, result):
         windows = result["metrics"]["windows"]

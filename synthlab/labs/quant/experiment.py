@@ -10,6 +10,7 @@ __all__ = ['TEN_YEARS', 'part_name', 'QuantFitting', 'QuantJudging', 'QuantLab']
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 import pandas as pd
 from ...datasets.panels import EMBEDDED, load_panel, make_rows
 from ...datasets.targets import horizon_bars, parse_target
@@ -26,7 +27,8 @@ from .judging import LEVELS
 from .loading import Answers, Walks, answering, families_of, last_cut, load_walks, say_memory
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
 from .tables import result_tables
-from .targets import daily_loss, judge_target
+from .steps import quant_steps
+from .targets import answers_of, daily_loss, judge_target
 from .walk import FoldFit, Recipe
 from ...models.registry import ConfigError
 
@@ -154,6 +156,15 @@ class QuantJudging(QuantFitting):
     def conclude(self, numbers): return conclude_walk(numbers)
 
     def figures(self, result): return walk_figures(result)
+
+    def said(self, result: Mapping, target: str) -> pd.DataFrame:     # said, came, fold; index decided_at, asset
+        "What the family in question answered, out of sample."
+        walks, family = result["data"], next(iter(families_of(result["config"])))
+        cuts = walks.cuts[target]
+        fits = [result["models"].get(part_name(target, family, cut)) for cut in cuts]
+        return answers_of(walks.engines[target], cuts, fits)[0]
+
+    def steps(self, result): return quant_steps(list(result["data"].engines), partial(self.said, result))
 
     def tables(self, result): return result_tables(result["metrics"])
 
