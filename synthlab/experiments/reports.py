@@ -145,10 +145,13 @@ def to_html(
 ) -> str:
     "A notebook as one page that needs nothing else."
     from nbconvert import HTMLExporter
+    from traitlets.config import Config
     texts = [c.source for c in notebook.cells if c.cell_type == "markdown"]
     heads = [line[2:] for text in texts for line in text.splitlines() if line.startswith("# ")]
     resources = {"mathjax": mathjax(notebook), "metadata": {"name": heads[0] if heads else "report"}}
     exporter = HTMLExporter(raw_template=PAGE, exclude_raw=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    forms = [form for form in exporter.config.NbConvertBase.display_data_priority if "widget" not in form]
+    exporter.update_config(Config(NbConvertBase=dict(display_data_priority=forms)))
     return exporter.from_notebook_node(notebook, resources)[0]
 
 # %% ../../nbs/experiments/25_reports.ipynb #344929f6
