@@ -71,6 +71,7 @@ class Explorer:
     ):
         self.widgets = need("ipywidgets", "explore")
         self.steps, self.chosen, self.quiet, self.options, w = steps, steps.start(), False, {}, self.widgets
+        self.labels = {}
         self.controls = {name: self.control(name) for name in steps.choices}
         self.picture = w.Image(format="png", layout=w.Layout(max_width="100%"))
         self.said = w.HTML()
@@ -84,7 +85,7 @@ class Explorer:
         "A menu, or a slider; what it stands for is kept beside it, by position."
         self.options[name] = options = self.steps.options(name, self.chosen)
         few, w = len(options) <= FEW, self.widgets
-        more = {} if few else dict(continuous_update=False)
+        more = {} if few else dict(continuous_update=False, readout=False)
         at = [value for _, value in options].index(self.chosen[name])
         return (w.Dropdown if few else w.SelectionSlider)(options=self.numbered(name), value=at, description=name,
                                                           layout=w.Layout(width="min(100%, 34rem)"), **more)
@@ -94,14 +95,15 @@ class Explorer:
         return [(shown, k) for k, (shown, _) in enumerate(self.options[name])]
 
     def row(self, control):
-        "A control, with a button on either side."
+        "A control, with a button on either side, and what a slider stands at in full."
         if not isinstance(control, self.widgets.SelectionSlider): return control
+        self.labels[control.description] = label = self.widgets.Label(control.label)
         def button(text, tip, by):
             made = self.widgets.Button(description=text, tooltip=tip, layout=self.widgets.Layout(width="2.4rem"))
             made.on_click(lambda _: self.step(control.description, by))
             return made
         return self.widgets.HBox([control, button("‹", f"{control.description} before", -1),
-                                  button("›", f"next {control.description}", 1)])
+                                  button("›", f"next {control.description}", 1), label])
 
     def step(self,
         name: str,                      # of a choice
@@ -122,6 +124,7 @@ class Explorer:
                     control.options = self.numbered(name)
                     control.value = self.options[name].index(kept) if kept in self.options[name] else 0
                 chosen[name] = self.options[name][control.value][1]
+                if name in self.labels: self.labels[name].value = control.label
             self.chosen = chosen
         finally: self.quiet = False
         self.show()
