@@ -5,17 +5,19 @@ system, data to be asked about. Its toy run is trained once; everything here loo
 import contextlib, dataclasses, inspect, json, os, random, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
-import pandas as pd, pytest
+import matplotlib.pyplot as plt, pandas as pd, pytest
 
 from synthlab.datasets.panels import load_panel
 from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments import config as config_module, lab as lab_module, plugins
+from synthlab.experiments.explore import explore
 from synthlab.experiments.experiment import conclusion, evaluate, load_model, open_run, predict, resume, run, run_config
 from synthlab.experiments.lab import Lab, get_lab, lab_names
 from synthlab.experiments.plugins import load_plugin
 from synthlab.experiments.publish import HubManager, load_published
 from synthlab.experiments.runs import Run, list_runs
+from synthlab.experiments.view import look_at
 from synthlab.models.registry import ConfigError
 from tiny import PRELOAD, cases, spawner
 
@@ -385,6 +387,15 @@ def test_the_headline_is_in_the_list_of_runs(toy):
     assert listed["lab"] == name and listed[headline.name] == json.loads((folder/"result.json").read_text())[headline.name]
     assert re.fullmatch(rf"{re.escape(headline.label)} -?[\d.]+", headline.show(listed))
 
+def test_a_page_over_runs_shows_the_headline_with_its_interval_and_the_curves(toy):
+    name, folder = toy
+    found, lab, seen = json.loads((folder/"result.json").read_text()), get_lab(name), look_at(folder)
+    assert (seen.status, seen.lab, seen.why) == ("done", name, []) and seen.headline.startswith(lab.headline.show(found))
+    ends = lab.interval(found)
+    if ends and None not in ends and ends[0] == ends[0]: assert ends[0] <= found[lab.headline.name] <= ends[1] and seen.headline.endswith(")")
+    assert bool(len(ends)) == (name != "toy") and (seen.curves is None) == (name in ("quant", "toy"))
+    if seen.curves is not None: assert list(seen.curves["epoch"]) == [1, 2] and seen.curves[["train_loss", "val_loss"]].notna().all(axis=None)
+
 def test_a_wrong_setting_proposes_the_nearest(toy, tmp_path):
     "And leaves no run."
     name, (typed, meant) = toy[0], TOYS[toy[0]]["wrong"]
@@ -466,3 +477,21 @@ def test_a_published_model_says_which_plugin_it_needs(plugged, tmp_path, monkeyp
 def test_the_toy_lab_is_small():
     "What a lab costs: an estimator on a table in at most 60 lines."
     assert len(PLUGIN.read_text().splitlines()) <= 60
+
+# --- stepped through -------------------------------------------------------------------------------------------------------------------
+
+def test_a_run_is_stepped_through(toy):
+    "Every choice draws something; what depends on another is filled anew; nothing is written; a lab without the hook says so."
+    name, folder = toy
+    if name == "toy":
+        with pytest.raises(ConfigError, match="the toy lab has nothing to step through"): explore(folder)
+        return
+    before = everything(folder)
+    live, seen = explore(folder), set()
+    for choice, control in live.controls.items():
+        live.step(choice, len(control.options)//2 or 1)
+        assert bytes(live.picture.value).startswith(b"\x89PNG") or "there is no window" in live.said.value, live.said.value
+        seen.add(bytes(live.picture.value))
+    assert len(seen) > 1
+    assert everything(folder) == before and not plt.get_fignums()
+    assert "image/png" in live._repr_mimebundle_() or live.said.value

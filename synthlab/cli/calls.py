@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SAME_LINE', 'CALLS', 'named', 'train', 'sweep', 'search_settings', 'settings', 'presets', 'read_variants', 'ablate',
            'walk', 'split_names', 'go_on', 'resume', 'evaluate', 'predict', 'report', 'publish', 'compare', 'runs',
-           'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak', 'generate',
-           'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search', 'find_call']
+           'view', 'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak',
+           'generate', 'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search', 'find_call']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
 import sys
@@ -171,6 +171,11 @@ def runs(args):
     "What lies in a folder of runs."
     from synthlab.experiments.terminal import show_runs
     show_runs(args.folder)
+
+def view(args):
+    "A page over runs."
+    from synthlab.experiments.view import view_runs
+    view_runs(args.runs, args.output, args.live)
 
 def facts(args):
     "What was written down."

@@ -8,9 +8,9 @@ __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS'
            'SEARCH_SEED', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS',
            'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED', 'SHARES', 'FAMILY',
            'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE',
-           'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES',
-           'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'shares', 'house_labs', 'verbs_of', 'called_names',
-           'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
+           'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'SEEN', 'LIVE', 'PAGE', 'AS_TABLE', 'FREE_VERBS',
+           'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'shares', 'house_labs',
+           'verbs_of', 'called_names', 'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -234,6 +234,10 @@ LAB = option("lab", metavar="LAB", help="one that synthlab --help lists, or one 
 SWEEP = option("--resume", metavar="DIR", required=True, help="the folder of the sweep")
 ONLY = option("--only", metavar="NAME", help="this run alone (default: all that is left)")
 FACTS = option("folder", metavar="RUN|DIR", help="the folder of a run, or of runs")
+SEEN = option("runs", nargs="*", default=[], metavar="RUN|DIR", help="runs, or folders of them (default: runs)")
+LIVE = option("--live", action="store_true", help="renew the page every few seconds while a run writes")
+PAGE = option("--output", metavar="FILE.html",
+              help="where it is written (default: view.html in the folder of the runs)")
 AS_TABLE = option("--scalars", action="store_true",
                   help="of a run: numbers by epoch and split as CSV, not events as JSON")
 
@@ -260,6 +264,9 @@ FREE_VERBS = (
     Verb("runs", "list runs with status and score",
          "synthlab runs",
          (FOLDER,)),
+    Verb("view", "one page over runs: status, results, what differs, learning curves, reports",
+         "synthlab view runs --live",
+         (SEEN, LIVE, PAGE), "runs", True),
     Verb("facts", "what a run wrote down, as events or as a table; of a folder of runs a row each",
          "synthlab facts runs/NAME --scalars",
          (FACTS, AS_TABLE)),

@@ -8,8 +8,8 @@ __all__ = ['ANEW', 'HANDFULS', 'MANY', 'LAYER', 'SPARE', 'MAKERS', 'ABOUT', 'ope
            'hint', 'data_change', 'refuse_change', 'check_data', 'changed_first', 'load_begun', 'check_begun', 'begun',
            'fit_together', 'finished_part', 'fit_some', 'deal_parts', 'fit_parts', 'outcome', 'conclusion', 'judged',
            'finish', 'begin_run', 'data_first', 'handed_over', 'check_alone', 'run_kept', 'run', 'resume', 'sizes',
-           'check_widths', 'Allowance', 'number_fault', 'load_model', 'train', 'clear_unborn', 'train_task', 'evaluate',
-           'predict']
+           'check_widths', 'Allowance', 'number_fault', 'load_model', 'train', 'clear_unborn', 'train_task', 'reopened',
+           'evaluate', 'predict']
 
 # %% ../../nbs/experiments/24_experiment.ipynb #ebf32f4c
 import json, shutil, sys, tempfile, time
@@ -554,6 +554,30 @@ def train_task(
     clear_unborn(run_dir)
     train(lab, get_lab(lab).configure(overrides), run_dir, overrides=overrides)
 
+# %% ../../nbs/experiments/24_experiment.ipynb #c734210d
+def reopened(
+    run: Run, lab: Lab,
+    config: Any,                        # of the run, or pointed at other data
+    source: str | None = None,          # other data, if any
+    own: bool = True,                   # whether the data are those of the run
+    quiet: bool = False,                # no lines
+) -> Experiment:                        # its parts are fitted; what it has learnt from is taken out of the test
+    "A run's best weights before its data."
+    model, about = load_model(run.folder, lab, judged=True)
+    with changed_first(run, lab, config) if own else nullcontext(): data = lab.load(config, about, quiet)
+    parts = lab.parts(config, data)
+    experiment = Experiment(lab, config, data, run, parts, about=about, fresh=False, source=source, quiet=quiet)
+    others = {p.name: experiment.folder(p) for p in parts[1:]}
+    models = {parts[0].name: model} | {name: load_model(folder, lab)[0] for name, folder in others.items()
+                                       if (folder/"checkpoints"/"best.safetensors").exists()}
+    device = get_device(config.device)
+    experiment.fitted = {name: Fitted(m.to(device) if hasattr(m, "to") else m) for name, m in models.items()}
+    if run.status != "done": experiment.notes.append(f"**The run is {run.status}**: its training has not ended.")
+    if own and (said := data_change(run, lab, config, data)):
+        experiment.notes.append(f"**These are not the data of the training**: {said}.")
+    experiment.notes += lab.guard(experiment)
+    return experiment
+
 # %% ../../nbs/experiments/24_experiment.ipynb #3205766e
 def evaluate(
     run_dir: str | Path,                # of a run that has a best checkpoint
@@ -570,20 +594,7 @@ def evaluate(
     assets = None if assets is None else list(map(str, words(assets)))
     config = override(lab.elsewhere(run_config(run, lab), source, assets), overrides)
     with computing_threads(config.threads):
-        model, about = load_model(run.folder, lab, judged=True)
-        own = source is None and assets is None
-        with changed_first(run, lab, config) if own else nullcontext(): data = lab.load(config, about, quiet)
-        parts = lab.parts(config, data)
-        experiment = Experiment(lab, config, data, run, parts, about=about, fresh=False, source=source, quiet=quiet)
-        others = {p.name: experiment.folder(p) for p in parts[1:]}
-        models = {parts[0].name: model} | {name: load_model(folder, lab)[0] for name, folder in others.items()
-                                           if (folder/"checkpoints"/"best.safetensors").exists()}
-        device = get_device(config.device)
-        experiment.fitted = {name: Fitted(m.to(device) if hasattr(m, "to") else m) for name, m in models.items()}
-        if run.status != "done": experiment.notes.append(f"**The run is {run.status}**: its training has not ended.")
-        if own and (said := data_change(run, lab, config, data)):
-            experiment.notes.append(f"**These are not the data of the training**: {said}.")
-        experiment.notes += lab.guard(experiment)
+        experiment = reopened(run, lab, config, source, source is None and assets is None, quiet)
         return outcome(experiment, judged(experiment))
 
 # %% ../../nbs/experiments/24_experiment.ipynb #f373a779

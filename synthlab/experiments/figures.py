@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TRUTH', 'MODEL', 'BAND', 'SPLIT', 'SHADES', 'colours', 'new_figure', 'date_axis', 'PlainDecades', 'log_axis',
-           'legend_above', 'draw_split', 'draw_training', 'draw_fan', 'draw_fans', 'draw_ranks', 'draw_calibration',
-           'draw_spread', 'draw_skill', 'draw_gain', 'draw_steps', 'draw_reliability']
+           'keep_dollars', 'legend_above', 'draw_split', 'draw_training', 'draw_fan', 'draw_fans', 'draw_ranks',
+           'draw_calibration', 'draw_spread', 'draw_skill', 'draw_gain', 'draw_steps', 'draw_reliability']
 
 # %% ../../nbs/experiments/15_figures.ipynb #baa91699
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
 
 # %% ../../nbs/experiments/15_figures.ipynb #2d5c6650
@@ -73,6 +74,15 @@ def log_axis(
     axis.set_major_formatter(plt.FuncFormatter(lambda v, _: f"{v:g}"))
     axis.set_minor_formatter(plt.NullFormatter())
     return ax
+
+# %% ../../nbs/experiments/15_figures.ipynb #25b19ff9
+def keep_dollars(
+    fig: Figure,
+) -> Figure:                # the same
+    "Show `$` in a name as the letter that it is."
+    for text in fig.findobj(Text):
+        if "$" in text.get_text() and "\\mathdefault" not in text.get_text(): text.set_parse_math(False)
+    return fig
 
 # %% ../../nbs/experiments/15_figures.ipynb #8e5e98da
 def legend_above(

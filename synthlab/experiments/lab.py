@@ -5,7 +5,7 @@ comparing and publishing are written once, below it."""
 
 # %% auto #0
 __all__ = ['CARD', 'Headline', 'LabSettings', 'LabFitting', 'spell_own', 'Experiment', 'LabJudging', 'LabComparing',
-           'LabAnswering', 'LabSharing', 'Lab', 'register_lab', 'lab_names', 'get_lab']
+           'LabAnswering', 'LabExploring', 'LabSharing', 'Lab', 'register_lab', 'lab_names', 'get_lab']
 
 # %% ../../nbs/experiments/22_lab.ipynb #5a895bb1
 import importlib, importlib.util, pkgutil
@@ -23,6 +23,7 @@ from .profiles import split_profile
 from .runs import Run
 from .settings import ExperimentConfig, runs_folder, typed_knobs
 from .setup import threads_here
+from .verdicts import with_interval
 from ..models.registry import ConfigError, registry
 from ..metrics.wording import nearest
 
@@ -36,10 +37,10 @@ class Headline:
     scale: float = 1.           # multiplies it first: 100 for percent
     better: str = "lower"       # lower | higher
 
-    def show(self, result: Mapping[str, Any]) -> str:
-        "The number as people read it; empty where there is none."
-        value = result.get(self.name)
-        return "" if value is None or value != value else f"{self.label} {self.scale*value:{self.format}}"
+    def show(self, result: Mapping[str, Any], ends: Sequence[float | None] = ()) -> str:
+        "The number as people read it, with the ends of its interval if they are known; empty where there is none."
+        said = with_interval([result.get(self.name), *(ends or (None, None))], self.scale, self.format)
+        return said and f"{self.label} {said}"
 
     def order(self, values: pd.Series) -> pd.Index:
         "The index of some values, the best first; what is missing comes last."
@@ -227,6 +228,12 @@ class LabJudging:
         "The model beside its baselines, on what none of them has seen."
         raise NotImplementedError(f"the {self.name} lab does not say how it is judged")
 
+    def interval(self,
+        result: Mapping[str, Any],      # what `result.json` says
+    ) -> Sequence[float | None]:        # low and high, in the unit of the headline's number; (): it is not known
+        "How far luck reaches in the headline."
+        return ()
+
     evidence: Sequence[str] = ()        # names of the metrics that the conclusion is computed from
 
     def conclude(self,
@@ -305,6 +312,15 @@ class LabAnswering:
         "What a model says about data."
         raise ConfigError(f"the {self.name} lab does not predict")
 
+# %% ../../nbs/experiments/22_lab.ipynb #7212a6ee
+class LabExploring:
+    "What can be stepped through."
+    def steps(self,
+        result: Mapping[str, Any],      # lab, config, data, run, model, models, about; perhaps all that `judge` gave
+    ) -> Any:                           # `explore.Steps`: what there is to choose from, and a function that draws it
+        "What a reader may look at, one after the other."
+        raise ConfigError(f"the {self.name} lab has nothing to step through")
+
 # %% ../../nbs/experiments/22_lab.ipynb #1ac35f3a
 class LabSharing:
     "What it says of itself to strangers."
@@ -375,7 +391,7 @@ It was tested on these data alone; elsewhere it may behave otherwise.
 """
 
 # %% ../../nbs/experiments/22_lab.ipynb #ac643422
-class Lab(LabSettings, LabFitting, LabJudging, LabComparing, LabAnswering, LabSharing):
+class Lab(LabSettings, LabFitting, LabJudging, LabComparing, LabAnswering, LabExploring, LabSharing):
     "What a laboratory says of itself; the bench does the rest."
     def __repr__(self): return f"Lab({self.name}: {self.title})"
 

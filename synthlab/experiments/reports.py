@@ -20,11 +20,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from ..datasets.packages import missing
 from ..datasets.documents import TEXT, misfit, parse_json, reading
 from .config import PACKAGE, check_parameters, read_text
 from .experiment import conclusion, open_run, run_config
+from .figures import keep_dollars
 from .lab import Lab, get_lab
 from .plugins import load_told, plugins_told, written_in
 from .runs import list_runs
@@ -81,8 +81,7 @@ def keep_figures(
     Path(folder).mkdir(parents=True, exist_ok=True)
     words = file_words(figures)
     for name, fig in figures.items():
-        for text in fig.findobj(Text):      # `$` in a name is a letter; an axis writes powers of ten with it
-            if "$" in text.get_text() and "\\mathdefault" not in text.get_text(): text.set_parse_math(False)
+        keep_dollars(fig)
         data, canvas, dpi = io.BytesIO(), fig.canvas, fig.dpi
         fig.set_dpi(120)
         FigureCanvasAgg(fig).print_png(data)
@@ -150,10 +149,13 @@ def to_html(
 ) -> str:
     "A notebook as one page that needs nothing else."
     from nbconvert import HTMLExporter
+    from traitlets.config import Config
     texts = [c.source for c in notebook.cells if c.cell_type == "markdown"]
     heads = [line[2:] for text in texts for line in text.splitlines() if line.startswith("# ")]
     resources = {"mathjax": mathjax(notebook), "metadata": {"name": heads[0] if heads else "report"}}
     exporter = HTMLExporter(raw_template=PAGE, exclude_raw=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    forms = [form for form in exporter.config.NbConvertBase.display_data_priority if "widget" not in form]
+    exporter.update_config(Config(NbConvertBase=dict(display_data_priority=forms)))
     return exporter.from_notebook_node(notebook, resources)[0]
 
 # %% ../../nbs/experiments/25_reports.ipynb #344929f6

@@ -29,6 +29,7 @@ from .loading import EventData, asked_events, at_source, learnt_from, load_event
 from .loading import part_digest, unseen, unseen_note
 from .monitor import draw_end, figure_readers
 from .settings import EVENTS_KNOBS, EVENTS_WORDS, EventsConfig, house_word, loop_recipe, settle_events
+from .steps import events_steps
 from .tables import event_tables
 from ...models.autoencoder import Autoencoder, create_autoencoder
 from ...models.registry import ConfigError
@@ -192,9 +193,13 @@ class EventsJudging(EventsFitting):
         rows = experiment.main.history or experiment.run.facts.rows()
         return next((r["val_reconstruction"] for r in rows if r["step"] == 0 and "val_reconstruction" in r), None)
 
+    def interval(self, result): return result.get("reconstruction_interval", ())    # older runs do not say it
+
     def conclude(self, numbers): return conclude_events(numbers)
 
     def figures(self, result): return events_figures(result)
+
+    def steps(self, result): return events_steps(autoencoder_of(result["model"]), result["data"].test)
 
     def tables(self, result):
         return event_tables(result["metrics"])

@@ -5,10 +5,10 @@ score does to the mass spectrum, and with samples beside training events."""
 
 # %% auto #0
 __all__ = ['OF_EVENT', 'MOST', 'Answers', 'batch_scores', 'ask_events', 'event_scores', 'particle_mean', 'event_mean',
-           'numbers_kept', 'scaled_table', 'linear_errors', 'reconstruction_numbers', 'signal_records',
-           'sculpting_numbers', 'paired_auroc', 'corruption_records', 'drawn_events', 'Measured', 'measure',
-           'distance_records', 'Judged', 'judged_events', 'anomaly_records', 'missing_notes', 'judged_samples',
-           'matching_of', 'class_counts', 'codebook_of', 'judge_events']
+           'particle_interval', 'numbers_kept', 'scaled_table', 'linear_errors', 'reconstruction_numbers',
+           'signal_records', 'sculpting_numbers', 'paired_auroc', 'corruption_records', 'drawn_events', 'Measured',
+           'measure', 'distance_records', 'Judged', 'judged_events', 'anomaly_records', 'missing_notes',
+           'judged_samples', 'matching_of', 'class_counts', 'codebook_of', 'judge_events']
 
 # %% ../../../nbs/labs/events/14_judging.ipynb #4d1abae7
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from sklearn.decomposition import PCA
 from ...datasets.corruptions import corrupt
 from ...datasets.events import Events, leading_tokens
@@ -105,6 +106,20 @@ def event_mean(
 ) -> float:
     "The mean over events."
     return float((values*events.weight).sum()/events.weight.sum())
+
+# %% ../../../nbs/labs/events/14_judging.ipynb #c5a0d7fe
+def particle_interval(
+    values: np.ndarray,         # of each event, mean over its own particles, (N,)
+    events: Events,             # with their weights
+    level: float = .95,         # of the interval
+) -> tuple[float, float]:       # NaN for fewer than two events
+    "The interval of the mean over all particles, from event to event."
+    count, n = events.weight*events.mask.sum(1), len(values)
+    if n < 2: return np.nan, np.nan
+    mean = particle_mean(values, events)
+    error = np.sqrt(n/(n - 1)*((count*(values - mean))**2).sum())/count.sum()
+    wide = float(stats.t.isf((1 - level)/2, n - 1)*error)
+    return mean - wide, mean + wide
 
 # %% ../../../nbs/labs/events/14_judging.ipynb #8f394040
 MOST = 20_000       # training events from which principal components are taken
@@ -443,6 +458,7 @@ def judge_events(
                                                         data.inverse.signal, e)
     notes = missing_notes(judged, data, records, distances, len(data.test) - len(judged.events), drawn["refused"])
     metrics = reconstruction_numbers(model, learnt, background, own) | dict(
+        reconstruction_interval=particle_interval(own.errors["reconstruction"], background, e.level),
         anomalies=records, sculpting=sculpting_numbers(usual, background, e.seed), corrupted=corrupted,
         distances=distances, inverse=turned, inverse_background=[] if inverse is None else [*data.inverse.background],
         held_out=dict(number=background.number.tolist(), loss=usual["model"].tolist()), events=class_counts(data),

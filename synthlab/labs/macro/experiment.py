@@ -7,8 +7,8 @@ writes down what came of it; interrupted anywhere, it goes on there."""
 __all__ = ['GIVEN', 'BY_GRADIENTS', 'KINDS', 'FINAL', 'run_experiment', 'Network', 'networks', 'untrained', 'own_training',
            'several_parts', 'network_training', 'WarmPart', 'calibrate_emulator', 'certify_emulator', 'by_world',
            'judge_standing', 'judge_left_out', 'taught_worlds', 'certified_numbers', 'judge_emulators', 'with_line',
-           'held_out', 'headline_error', 'emulation_numbers', 'MacroComparing', 'restore_emulator', 'complete_emulator',
-           'MacroFitting', 'MacroLab', 'worlds_that_know', 'answer']
+           'held_out', 'headline_error', 'drawn_medians', 'emulation_numbers', 'MacroComparing', 'restore_emulator',
+           'complete_emulator', 'MacroFitting', 'MacroLab', 'worlds_that_know', 'answer']
 
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #291a3219
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,9 @@ from .judging import (INSIDE, TESTS, Judgement, answers, by_model, gap_table, ju
 from .settings import (BASELINES, ELSEWHERE, MACRO_KNOBS, MacroConfig, build_emulator,
                                           fresh_counts, fresh_store, last_model,
                                           macro_store, seeded, settle_macro)
+from .steps import macro_steps
 from ...metrics.responses import nrmse
+from ...metrics.skill import percentile_interval
 from ...models.emulator_domain import plain_domain, read_domain, world_domain
 from ...models.emulators import Emulator
 from ...models.registry import ConfigError
@@ -298,6 +300,16 @@ def headline_error(
     "The median error of the model in question, mean over the worlds that it was taught."
     return float(median.loc[[w for w in taught if w in median.index] or median.index].iloc[:, 0].mean())
 
+# %% ../../../nbs/labs/macro/20_experiment.ipynb #1efa61cb
+def drawn_medians(
+    losses: Sequence[np.ndarray],       # of the draws of each world, (n,)
+    n_boot: int = 500, level: float = .95, seed: int = 7,   # draws; of the interval; of the draws
+) -> tuple[float, float]:               # NaN where there is none
+    "The interval of the mean over worlds of the median over draws."
+    rng = np.random.default_rng(seed)
+    drawn = [np.median(loss[rng.integers(len(loss), size=(n_boot, len(loss)))], 1) for loss in losses]
+    return percentile_interval(np.mean(drawn, 0), level) if drawn else (np.nan, np.nan)
+
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #a25b3c67
 def emulation_numbers(
     found: dict[str, Any],              # what `judge_emulators` gave
@@ -436,9 +448,19 @@ class MacroLab(MacroFitting):
             for name, f in experiment.fitted.items()}
         return dict(metrics=emulation_numbers(found, known), store=store, **found)
 
+    def interval(self, result):
+        held = pd.DataFrame(result["held_out"])
+        own = held[held["world"].isin(result["taught"])]
+        return drawn_medians([draws.to_numpy() for _, draws in (own if len(own) else held).groupby("world")["loss"]])
+
     def conclude(self, numbers): return conclude_emulation(numbers)
 
     def figures(self, result): return macro_figures(result)
+
+    def steps(self, result):
+        config, apart = result["config"], ("alone_", "without_", GIVEN)
+        models = {name: model for name, model in result["models"].items() if not name.startswith(apart)}
+        return macro_steps(models, result["data"], config.data.worlds, config.evaluation.level)
 
     def tables(self, result):
         promised = result["promised"].assign(met=result["promised"]["met"].map({True: "yes", False: "no"}))

@@ -39,6 +39,8 @@ from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, evaluate
 from .recalibration import recalibrate
 from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_sources
 from .setup import asset_columns, build_market_model, load_market, market_model
+from .steps import market_steps
+from ...metrics.ranking import mean_test
 from ...models.registry import ConfigError, create
 from ...models.simulators import is_network, is_own
 from ...models.synth import SynthModel, covariates, recipe_hash
@@ -286,6 +288,12 @@ class MarketLab(MarketFitting):
     may_change = "training.horizon",
     evidence = EVIDENCE
 
+    def interval(self, result):
+        "The mean of windows that overlap, each a draw of what the times may bring."
+        scores = self.outcomes(result).groupby(level="decided_at").mean()
+        shared = max(1, round(len(scores)/result["independent"]))
+        return mean_test(scores.to_numpy(), shared, result["level"])[1:3]
+
     def guard(self, experiment):
         notes, model = super().guard(experiment), experiment.main.model
         note = drift_note(model.drift, pd.Timedelta(experiment.about["step"]), experiment.data.step())
@@ -302,6 +310,10 @@ class MarketLab(MarketFitting):
     def conclude(self, numbers): return conclude(numbers)
 
     def figures(self, result): return market_figures(result)
+
+    def steps(self, result):
+        market, config = result["data"], result["config"]
+        return market_steps(market, config, tested_simulator(result["model"], market, config))
 
     def tables(self, result):
         windows = result["metrics"]["windows"]

@@ -94,7 +94,7 @@ def tested_in_short(
     low, high = found["skill_interval"]
     skill = f"skill {100*found['skill']:+.1f} % ({100*low:+.1f} to {100*high:+.1f} %)"
     return [f"Tested: {result['windows']} windows, {first} to {last}",
-            f"Best baseline: {best} {found['crps']:.6f}, {skill}"]
+            f"Best baseline: {best} {found['crps']:.2f}, {skill}"]
 
 # %% ../../../nbs/labs/market/40_hub.ipynb #39fdf65d
 def score_objection(

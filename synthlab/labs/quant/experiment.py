@@ -33,7 +33,8 @@ from .judging import LEVELS
 from .loading import Answers, Walks, answering, families_of, last_cut, load_walks, say_memory
 from .settings import QUANT_KNOBS, QUANT_WORDS, QuantConfig
 from .tables import result_tables
-from .targets import daily_loss, judge_target
+from .steps import quant_steps
+from .targets import answers_of, daily_loss, judge_target
 from .walk import FoldFit, Recipe
 from ...models.families import Family
 from ...models.registry import ConfigError
@@ -170,9 +171,22 @@ class QuantJudging(QuantFitting):
                     **{part: {target: one[part] for target, one in told.items()} for part in
                        ("tables", "books", "importance")})
 
+    def interval(self, result):
+        told = result["targets"][result["asked"][0]]
+        return told["scores"][result["family"]][told["main"]][1:3]
+
     def conclude(self, numbers): return conclude_walk(numbers)
 
     def figures(self, result): return walk_figures(result)
+
+    def said(self, result: Mapping, target: str) -> pd.DataFrame:     # said, came, fold; index decided_at, asset
+        "What the family in question answered, out of sample."
+        walks, family = result["data"], next(iter(families_of(result["config"])))
+        cuts = walks.cuts[target]
+        fits = [result["models"].get(part_name(target, family, cut)) for cut in cuts]
+        return answers_of(walks.engines[target], cuts, fits)[0]
+
+    def steps(self, result): return quant_steps(list(result["data"].engines), partial(self.said, result))
 
     def tables(self, result): return result_tables(result["metrics"])
 

@@ -31,6 +31,7 @@ from .conclusion import EVIDENCE, conclude_signal, gap_note, judge_signal, untra
 from .figures import signal_figures
 from .judging import SHOWN, Decision, decision_state, labels_of, restore_decision
 from .settings import OTHER_NAMES, SIGNAL_KNOBS, SignalConfig, load_signals
+from .steps import signal_steps
 from ...models.price_action import create_classifier
 from ...models.registry import ConfigError
 from ...trainers.classifiers import BinaryObjective
@@ -202,9 +203,15 @@ class SignalLab(SignalFitting):
             keep_decision(found["decision"], config, experiment.run.checkpoints/"best.safetensors", best)
         return found | dict(loader=loader, fold=fold)
 
+    def interval(self, result): return result["scores"]["model"]["auc"][1:3]
+
     def conclude(self, numbers): return conclude_signal(numbers)
 
     def figures(self, result): return signal_figures(result)
+
+    def steps(self, result):
+        about, decision = result.get("about") or {}, result.get("decision")     # of a test; of a run opened without one
+        return signal_steps(result["model"], result["data"], decision or restore_decision(about["decision"]))
 
     def tables(self, result):
         who = ["model", "logistic", "random", "always"]
