@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAME_LINE', 'CALLS', 'named', 'train', 'sweep', 'search_settings', 'settings', 'presets', 'read_variants', 'ablate',
-           'walk', 'split_names', 'go_on', 'resume', 'evaluate', 'predict', 'report', 'publish', 'compare', 'runs',
-           'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak', 'generate',
-           'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search', 'find_call']
+           'walk', 'split_names', 'go_on', 'resume', 'evaluate', 'predict', 'report', 'notebooks', 'publish', 'compare',
+           'runs', 'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak',
+           'generate', 'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search', 'find_call']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
 import sys
@@ -147,6 +147,12 @@ def report(args):
     if executed and args.cell_seconds: raise ConfigError("an executed notebook runs no cell; leave --cell-seconds out")
     if executed: print(f"report: {file_report(args.path)[0]}")
     else: report_run(args.path, args.cell_seconds)
+
+# %% ../../nbs/cli/05_calls.ipynb #e4c01ae6
+def notebooks(args):
+    "Copies of the reports."
+    from synthlab.experiments.notebooks import copied_words, copy_notebooks
+    print(copied_words(args.folder, copy_notebooks(args.folder, args.force)))
 
 # %% ../../nbs/cli/05_calls.ipynb #2d144fc6
 def publish(args):

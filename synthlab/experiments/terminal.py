@@ -21,7 +21,7 @@ from .experiment import load_model, run_config
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run
 from .runs import as_counted, is_unborn, list_runs, unborn_words
-from .settings import read_value, words as read_words
+from .settings import read_value, runs_folder, words as read_words
 from .settings_page import find_settings, list_presets
 from .verdicts import table_forms
 from ..models.registry import ConfigError
@@ -129,6 +129,7 @@ def show_runs(
     folder: str | Path = "runs",            # of all runs
 ) -> None:
     "The sweeps and runs in a folder, oldest first, with status and score; what is broken or cut off is said below."
+    folder = runs_folder(str(folder))
     found, sweeps = list_runs(folder), sorted(Path(folder).glob("*/sweep.json"))
     unborn = [p for p in sorted(Path(folder).glob("[!.]*"), key=as_counted) if (p/"lock").exists() and is_unborn(p)]
     if not len(found) and not sweeps and not unborn:
