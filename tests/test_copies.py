@@ -95,3 +95,17 @@ def test_a_run_is_whole_without_the_notebook_tools(gone, tmp_path, monkeypatch, 
     shutil.copy(ROOT/"nbs"/"train.ipynb", tmp_path)
     for asked in (lambda: file_report("train.ipynb"), lambda: parse_parameters("estimate", ["draws=3"])):
         with pytest.raises(MissingPackage, match="pip install"): asked()
+
+def test_a_notebook_shows_a_mistake_as_its_sentence(tmp_path, monkeypatch):
+    "As IPython writes it, which papermill ends with; a bug of ours keeps the calls that led to it."
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+    class Shell(InteractiveShell):
+        def _showtraceback(self, kind, value, lines): self.lines = lines
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    shell = Shell(config=Config(HistoryManager=dict(enabled=False)))
+    def shown(cell): shell.run_cell(cell, store_history=False); return shell.lines
+    check = "from synthlab.experiments.config import check_parameters\ncheck_parameters(['horizon = 12', '# Parameters\\nhorizn = 24'])"
+    assert shown(check) == ["ConfigError: there is no parameter 'horizn'; did you mean horizon?"]
+    assert shown("from synthlab.datasets.packages import need\nneed('no_such_thing', 'a miracle')")[0].startswith("MissingPackage: a miracle cannot be had")
+    assert len(shown("1/0")) > 1
