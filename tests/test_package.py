@@ -23,6 +23,23 @@ def imported(code, *args):
 def test_import_is_light():
     assert imported("import synthlab") == []
 
+MISSPELT = {"market train training.horizn=24": "training.horizon", "train trainin.lr=3 --no-report": "training.lr", "macro train data.world=[nk]": "data.worlds",
+            "signal sweep data.horizn=3,4": "data.horizon", "quant train training.train_dys=100": "training.train_days", "events search latet=vq": "latent"}
+
+def test_presets_and_misspelt_settings_need_no_torch():
+    "Nor does a lab's own list of presets: what can be read is not imported."
+    labs = "market", "macro", "signal", "quant", "events"
+    code = f"""import contextlib, io
+from synthlab.cli.main import main
+def said(line):
+    with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.redirect_stdout(io.StringIO()) as out: code = main(line.split())
+    return code, out.getvalue() + err.getvalue()
+for line, meant in {MISSPELT}.items():
+    name = next(w for w in line.split() if "=" in w).partition("=")[0]
+    assert said(line) == (2, f"synthlab: there is no setting {{name}}; did you mean {{meant}}?\\n"), said(line)
+for lab in {labs}: assert said(f"{{lab}} presets")[0] == 0 and said(f"{{lab}} presets")[1].count("=") >= 1, lab"""
+    assert imported(code) == []
+
 def test_the_command_is_installed():
     out = subprocess.run([Path(sys.executable).with_name("synthlab"), "--help"], capture_output=True, text=True)
     assert out.returncode == 0 and all(word in out.stdout for word in ("train", "evaluate", "resume", "doctor")), out.stdout + out.stderr

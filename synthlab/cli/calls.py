@@ -16,31 +16,36 @@ from .parsers import called_names
 
 # %% ../../nbs/cli/05_calls.ipynb #69b6c119
 def named(args) -> list[str]:
-    "Settings as typed, with the name of the run among them."
+    "Settings as typed, with the name of the run among them; one that does not exist is refused before torch is there."
+    from synthlab.experiments.declared import refuse_misspelt
+    refuse_misspelt(args.lab, args.overrides)
     return [*args.overrides, *([f"name={args.name}"] if args.name else [])]
 
 def train(args):
     "Fit, judge and report, or write it down for a batch system."
+    typed = named(args)
     from synthlab.experiments.experiment import run
     from synthlab.experiments.sweeps import submit_run
     from synthlab.experiments.terminal import finish_on_terminal, show_files
-    if args.submit: return show_files(submit_run(args.lab, named(args), args.run_dir)[1])
-    finish_on_terminal(run(args.lab, named(args), run_dir=args.run_dir, quiet=args.quiet), not args.no_report)
+    if args.submit: return show_files(submit_run(args.lab, typed, args.run_dir)[1])
+    finish_on_terminal(run(args.lab, typed, run_dir=args.run_dir, quiet=args.quiet), not args.no_report)
 
 # %% ../../nbs/cli/05_calls.ipynb #07ca1882
 def sweep(args):
     "Train every combination of what is listed, or write it down for a batch system."
+    typed = named(args)
     from synthlab.experiments.sweeps import run_sweep, submit_sweep
     from synthlab.experiments.terminal import show_files, show_sweep
-    if args.submit: return show_files(submit_sweep(args.lab, named(args), args.run_dir)[1])
-    return show_sweep(run_sweep(args.lab, named(args), args.run_dir, args.jobs, args.cluster))
+    if args.submit: return show_files(submit_sweep(args.lab, typed, args.run_dir)[1])
+    return show_sweep(run_sweep(args.lab, typed, args.run_dir, args.jobs, args.cluster))
 
 # %% ../../nbs/cli/05_calls.ipynb #5cdbbb90
 def search_settings(args):
     "Search settings by the score on validation."
+    typed = named(args)
     from synthlab.experiments.search import run_search
     from synthlab.experiments.terminal import show_sweep
-    return show_sweep(run_search(args.lab, named(args), args.trials, args.run_dir, args.seed))
+    return show_sweep(run_search(args.lab, typed, args.trials, args.run_dir, args.seed))
 
 # %% ../../nbs/cli/05_calls.ipynb #c39fd929
 def settings(args):
@@ -49,7 +54,10 @@ def settings(args):
     show_settings(args.lab, args.name)
 
 def presets(args):
-    "List presets."
+    "List presets; those of the house are there without torch."
+    from synthlab.experiments.config import CONF
+    from synthlab.experiments.declared import preset_lines
+    if (CONF/args.lab).is_dir(): return print(*preset_lines(CONF/args.lab), sep="\n")
     from synthlab.experiments.terminal import show_presets
     show_presets(args.lab)
 

@@ -17,12 +17,13 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from ..metrics.wording import file_words, nearest
+from .declared import preset_lines
 from .experiment import load_model, run_config
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run
 from .runs import as_counted, is_unborn, list_runs, unborn_words
 from .settings import read_value, runs_folder, words as read_words
-from .settings_page import find_settings, list_presets
+from .settings_page import find_settings, list_presets, preset_folder
 from .verdicts import table_forms
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
@@ -147,8 +148,7 @@ def show_presets(
     group: str | None = None,               # only these
 ) -> None:
     "The presets of a lab, each with what it is."
-    for name, presets in list_presets(lab).items():
-        for preset, says in presets.items() if group in (None, name) else (): print(f"{f'{name}={preset}':<32} {says}")
+    for line in preset_lines(preset_folder(get_lab(lab)), group): print(line)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #1f4c2fac
 def show_settings(
