@@ -2898,6 +2898,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'synthlab/experiments/terminal.py'),
                                                'synthlab.experiments.terminal.read_options': ( 'experiments/terminal.html#read_options',
                                                                                                'synthlab/experiments/terminal.py'),
+                                               'synthlab.experiments.terminal.several_runs': ( 'experiments/terminal.html#several_runs',
+                                                                                               'synthlab/experiments/terminal.py'),
                                                'synthlab.experiments.terminal.show_compared': ( 'experiments/terminal.html#show_compared',
                                                                                                 'synthlab/experiments/terminal.py'),
                                                'synthlab.experiments.terminal.show_comparison': ( 'experiments/terminal.html#show_comparison',
