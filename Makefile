@@ -59,8 +59,8 @@ docs: $(READY)  ## build the site; open _docs/html/index.html
 	@$(BIN)/python docs/build.py
 	@echo "site: _docs/html/index.html"
 
-lab: $(READY)   ## edit the notebooks in JupyterLab; they are saved clean (as root: ARGS=--allow-root)
-	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter $(ARGS)
+lab: $(READY)   ## edit the notebooks in JupyterLab; saved clean, outputs of reports go to runs/ (as root: ARGS=--allow-root)
+	$(BIN)/jupyter lab --config=docs/jupyter_config.py $(ARGS)
 
 sync: $(READY)  ## write synthlab/ and README.md from the notebooks, and clean the notebooks
 	$(BIN)/nbdev-export

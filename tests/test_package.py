@@ -1,7 +1,8 @@
 """The package as its users meet it: quick to import, complete when built, and each module explained by a notebook."""
-import email, os, re, shutil, subprocess, sys, tarfile, time, venv, zipfile
+import email, json, os, re, runpy, shutil, subprocess, sys, tarfile, time, venv, zipfile
 from configparser import ConfigParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -151,6 +152,39 @@ def test_make_says_what_it_installs(ends, tmp_path):
 def test_make_lab_takes_options():
     out = subprocess.run(["make", "-n", "lab", "ARGS=--allow-root"], cwd=ROOT, capture_output=True, text=True)
     assert out.stdout.splitlines()[-1].startswith(".venv/bin/jupyter lab ") and out.stdout.rstrip().endswith(" --allow-root")
+
+@pytest.mark.parametrize("report", sorted(REPORTS))
+def test_a_report_that_is_run_in_jupyterlab_leaves_the_checkout_as_it_was(report, tmp_path):
+    "Its outputs go to `runs`; what was written into a cell is saved, and so is everything of other notebooks."
+    import nbformat
+    from traitlets.config import Config
+    (tmp_path/"nbs"/"guides").mkdir(parents=True); (tmp_path/"docs").mkdir()
+    path = Path(shutil.copy(ROOT/"nbs"/report, tmp_path/"nbs"))
+    shutil.copy(ROOT/"docs"/"jupyter_config.py", tmp_path/"docs"); shutil.copy(ROOT/"pyproject.toml", tmp_path)
+    said, config = [], Config()
+    hook = runpy.run_path(str(tmp_path/"docs"/"jupyter_config.py"), {"get_config": lambda: config}) and config.ContentsManager.pre_save_hook
+    manager = SimpleNamespace(root_dir=str(tmp_path), log=SimpleNamespace(info=lambda *words: said.append(words[0] % words[1:])))
+    def saved(path, change):
+        notebook = nbformat.read(path, 4)
+        code = [c for c in notebook.cells if c.cell_type == "code"]
+        for n, c in enumerate(code): c.execution_count, c.metadata["trusted"] = n + 1, True
+        change(code)
+        model = dict(type="notebook", format="json", content=json.loads(json.dumps(notebook)))      # as a browser sends it
+        hook(model=model, path=path.relative_to(tmp_path).as_posix(), contents_manager=manager)
+        nbformat.write(nbformat.from_dict(model["content"]), path)
+    def run(code): code[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="mine\n")]
+    def edit(code): run(code); code[0].source += "\n# mine"
+    before = path.read_bytes()
+    saved(path, lambda code: None)
+    assert path.read_bytes() == before and not said
+    saved(path, run)
+    assert path.read_bytes() == before and said == [f"the outputs of nbs/{report} are kept in runs/{report}"]
+    assert nbformat.read(tmp_path/"runs"/report, 4).cells and "mine" in (tmp_path/"runs"/report).read_text()
+    saved(path, edit)
+    assert "# mine" in path.read_text() and "mine\\n" not in path.read_text()
+    other = Path(shutil.copy(tmp_path/"nbs"/report, tmp_path/"nbs"/"guides"))
+    saved(other, run)
+    assert "mine\\n" in other.read_text()
 
 @pytest.mark.slow
 def test_a_fresh_environment_needs_no_extras(tmp_path):
