@@ -2435,6 +2435,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                     'synthlab/experiments/notebooks.py'),
                                                 'synthlab.experiments.notebooks.runs_of_copies': ( 'experiments/notebooks.html#runs_of_copies',
                                                                                                    'synthlab/experiments/notebooks.py'),
+                                                'synthlab.experiments.notebooks.to_copy': ( 'experiments/notebooks.html#to_copy',
+                                                                                            'synthlab/experiments/notebooks.py'),
                                                 'synthlab.experiments.notebooks.typed_path': ( 'experiments/notebooks.html#typed_path',
                                                                                                'synthlab/experiments/notebooks.py')},
             'synthlab.experiments.parts': { 'synthlab.experiments.parts.Column': ( 'experiments/parts.html#column',

@@ -109,3 +109,14 @@ def test_a_notebook_shows_a_mistake_as_its_sentence(tmp_path, monkeypatch):
     assert shown(check) == ["ConfigError: there is no parameter 'horizn'; did you mean horizon?"]
     assert shown("from synthlab.datasets.packages import need\nneed('no_such_thing', 'a miracle')")[0].startswith("MissingPackage: a miracle cannot be had")
     assert len(shown("1/0")) > 1
+
+def test_every_copy_is_a_notebook_that_runs_with_its_own_parameters(tmp_path):
+    "None names a file of the machine on which its outputs were made, except in what it tells."
+    import nbformat
+    copy_notebooks(tmp_path)
+    for path in tmp_path.glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        nbformat.validate(notebook)
+        code = [c for c in notebook.cells if c.cell_type == "code"]
+        assert not [c for c in code if "../" in c.source or "injected-parameters" in c.metadata.get("tags", [])], path.name
+        assert [c.metadata.tags for c in code if "parameters" in c.metadata.get("tags", [])] == [["parameters"]] or path.stem == "benchmark"
