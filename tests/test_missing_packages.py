@@ -80,6 +80,12 @@ def test_nothing_in_the_house_sends_to_the_index():
     assert {"settings.ini", "README.md", "index.ipynb", "Makefile", "stage.py", "reports.py", "market.ipynb"} <= {p.name for p in files}
     assert not [f"{p.relative_to(ROOT)}: {m[0]}" for p in files for line in p.read_text(encoding="utf-8").splitlines() if "synthlab" in line for m in SENT.finditer(line)]
 
+def test_the_readme_says_how_to_install():
+    "From a checkout, into an environment that is entered; that the public index has another program of this name; and how to have torch without libraries for GPUs."
+    text = " ".join((ROOT/"README.md").read_text(encoding="utf-8").split())
+    for word in ("the program of this name on the public index is another one", "pip install . ", 'pip install ".[lab]"', "activate", "torch's own installation page", "CPU build"):
+        assert word in text, word
+
 def test_names_and_bounds(monkeypatch):
     assert requirement("pywavelets") == requirement("PyWavelets") == "PyWavelets>=1.6", "as packages are compared: case, - and _ are nothing"
     assert requirement("dask_jobqueue") == requirement("dask-jobqueue>=0") == "dask-jobqueue>=0.9"
