@@ -11,18 +11,32 @@ TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 SPREAD := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 help:           ## this list
-	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+: ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+# Of what pip says, a line now and then: what it looks for, what is large, and that it unpacks.
+define installing
+{ n=0; while read -r does what more; do case "$$does" in \
+   Collecting|Processing) n=$$((n + 1)); if [ $$((n % 25)) = 0 ]; then echo "  $$n packages found, $${what##*/} the latest"; fi;; \
+   Downloading) case "$$more" in \([0-9][0-9]*MB*) echo "  fetching $${what##*/} $$more";; esac;; \
+   Installing) if [ "$$what" = collected ]; then echo "  unpacking all of them: the longest silence, a minute or two"; fi;; \
+  esac; done; }
+endef
 
 $(READY): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "synthlab needs Python 3.11 or later; choose one with make PYTHON=...")'
-	@echo "making the environment in $(VENV) (a minute or two, the first time)"
+	@echo "making the environment in $(VENV): some 250 packages, torch the largest; a few minutes, the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@rm -f $(VENV)/.failed
+	@{ $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check --constraint constraints.txt --editable ".[dev]" \
+	 || touch $(VENV)/.failed; } | $(installing)
+	@test ! -e $(VENV)/.failed
+	@echo "the environment is there; source $(BIN)/activate makes its commands known to this shell"
 	@touch $@
 
 # papermill prints what the cells print, as it comes. A report that fails is kept under a name of its own, beside the last good one.
 define report
 @mkdir -p runs
+@echo "running nbs/$(1).ipynb; its page will be runs/$(1).html"
 @$(BIN)/papermill --stdout-file - --no-progress-bar nbs/$(1).ipynb runs/.$(1).ipynb $(ARGS) || \
  { mv -f runs/.$(1).ipynb runs/$(1).failed.ipynb; echo "$(1) failed; see the last line above, or runs/$(1).failed.ipynb"; exit 1; }
 @mv -f runs/.$(1).ipynb runs/$(1).ipynb
@@ -45,8 +59,8 @@ docs: $(READY)  ## build the site; open _docs/html/index.html
 	@$(BIN)/python docs/build.py
 	@echo "site: _docs/html/index.html"
 
-lab: $(READY)   ## edit the notebooks in JupyterLab; they are saved clean
-	$(BIN)/jupyter lab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
+lab: $(READY)   ## edit the notebooks in JupyterLab; saved clean, outputs of reports go to runs/ (as root: ARGS=--allow-root)
+	$(BIN)/jupyter lab --config=docs/jupyter_config.py $(ARGS)
 
 sync: $(READY)  ## write synthlab/, README.md and its pictures from the notebooks, and clean the notebooks
 	$(BIN)/nbdev-export
@@ -59,8 +73,11 @@ outputs: $(READY) ## run every library notebook and guide and save what it print
 	{ find nbs -mindepth 2 -name '*.ipynb' -not -path '*/.*' | sort; echo index.ipynb; } | xargs -n 1 -P 2 $(BIN)/nbdev-test --save --n-workers 0
 	@$(MAKE) --no-print-directory sync
 
+installcheck: $(READY) ## with a network: the wheel in an empty folder and a fresh environment, and a report of each lab there
+	@$(BIN)/python tests/installed.py $(ARGS)
+
 clean:          ## remove everything the other targets made, finished runs included
 	rm -rf $(VENV) runs build dist *.egg-info _docs _proc _site_src .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help train evaluate test quick docs lab sync outputs clean
+.PHONY: help train evaluate test quick docs lab sync outputs installcheck clean

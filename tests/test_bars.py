@@ -859,3 +859,12 @@ def test_headers_at_random(seed, tmp_path):
         try: bars = quiet(get_source(file).load)
         except BarError as e: assert len(str(e)) < 1500 and "\n" not in str(e)
         else: [assert_valid(b) for b in bars.values()]
+
+def test_a_missing_file_is_answered_with_a_file(tmp_path):
+    "A folder of nearly that name is no file, nor is a table of another kind; without an ending a folder may be meant."
+    (tmp_path/"prices").mkdir(); (tmp_path/"prices.csv.d").mkdir(); (tmp_path/"prices.xlsx").write_text(""); (tmp_path/"empty").mkdir()
+    (tmp_path/"prices.parquet").write_text("")
+    for typed, why in (("prices.csv", "here; there is prices.parquet"), ("prics", "did you mean prices?"), ("empty/prices.csv", f"no CSV or Parquet file is in {tmp_path/'empty'} either"),
+                       ("nowhere/prices.csv", f"there is no folder {tmp_path/'nowhere'}")):
+        with pytest.raises(BarError) as said: get_source(str(tmp_path/typed))
+        assert why in str(said.value), said.value

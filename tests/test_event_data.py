@@ -324,3 +324,8 @@ def test_a_batch_has_no_truth(toys):
     jets = toy_events(n=10, n_signal=5)["test"]
     assert jets.truth and set(EventBatches(jets).batch(0, 0)) == {"continuous", "kind", "globals", "weight", "label", "index"}
     assert "jet_mass" not in jets.layout.globals
+
+def test_a_missing_file_is_answered_with_a_file_of_events(tmp_path):
+    for folder in "jets.h5.old", "jets": (tmp_path/folder).mkdir()
+    (tmp_path/"jets_2020.hdf5").write_bytes(b""); (tmp_path/"jets.txt").write_text("")
+    with pytest.raises(EventError, match="jets.h5: there is no file; did you mean jets_2020.hdf5"): file_events(tmp_path/"jets.h5")

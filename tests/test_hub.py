@@ -1,5 +1,5 @@
 "Publishing: only what was trained and tested, whole or not at all, and read back without running anybody's code."
-import json, sys
+import json, re, sys
 from pathlib import Path
 
 import pytest, torch
@@ -78,14 +78,42 @@ def test_a_result_of_another_kind_is_not_published(result, change, tmp_path):
     finally: run.write_result(good)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
-@pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
-def test_what_was_not_finished_is_not_published(result, status, tmp_path, capsys):
+@pytest.mark.parametrize("status, why", [("interrupted", "it was not trained to the end, it was interrupted; finish it with: synthlab resume "),
+    ("failed", "it has failed (ValueError: no test window is left); finish it with: synthlab resume "), ("running", "it is still running; wait for its end")])
+def test_what_was_not_finished_is_not_published(result, status, why, tmp_path, capsys):
+    "For the reason that there is: a run may fail after its training, and one that runs is not to be resumed."
     run = result["run"]
     try:
-        run.set_status(status)
+        if status == "running": run.lock.acquire()
+        run.set_status(status, error="ValueError: no test window is left" if status == "failed" else None)
         assert main(["publish", str(run.folder), "--output", str(tmp_path/"o")]) == 2
-    finally: run.set_status("done")
-    assert "was not trained to the end" in capsys.readouterr().err and not (tmp_path/"o").exists()
+    finally:
+        run.lock.release()
+        run.set_status("done", error=None)
+    assert f"{run.folder} cannot be published: {why}" in capsys.readouterr().err and not (tmp_path/"o").exists()
+
+def test_what_is_no_run_is_called_what_it_is(result, tmp_path):
+    (tmp_path/"empty").mkdir()
+    for folder, why in ((tmp_path/"nowhere", "there is no such folder"), (tmp_path/"empty", "it is not a run, it has no status.json"),
+                        (result["run"].folder.parent, f"it holds runs and is none; publish one of them, such as {result['run'].folder}"),
+                        (result["run"].folder.parent.parent, "it holds runs and is none")):
+        with pytest.raises(ConfigError, match=re.escape(f"{folder} cannot be published: {why}")): HubManager(folder, tmp_path)
+
+def test_an_upload_that_fails_says_why(result, tmp_path, monkeypatch, capsys):
+    "No traceback of somebody's library: what is written, what is not, and the reason; a name that cannot be is refused before."
+    huggingface_hub, errors = pytest.importorskip("huggingface_hub"), pytest.importorskip("huggingface_hub.errors")
+    class Away(Exception): "What carries it says no."
+    Away.__module__ = "httpx"
+    for error, why in ((Away("Name or service not known"), "the hub cannot be reached (Name or service not known); check the network"),
+                       (errors.LocalTokenNotFoundError("Token is required, but no token found.\nLog in."), "Token is required, but no token found. Log in.")):
+        class Refuses:
+            def create_repo(self, *args, **options): raise error
+        monkeypatch.setattr(huggingface_hub, "HfApi", Refuses)
+        assert main(["publish", str(result["run"].folder), "--repo", "a/b", "--output", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"synthlab: {tmp_path}") and said.endswith(f"is written, but not uploaded to a/b: {why}\n") and said.count("\n") == 1
+    for name in "a b", "a/b/c", "alone", "/b":
+        with pytest.raises(ConfigError, match="is no place on the hub; write OWNER/NAME"): HubManager(result, tmp_path, name)
 
 def test_untrained_weights_are_not_published(tmp_path):
     "A run whose best epoch was none at all."

@@ -65,11 +65,26 @@ def test_the_command_line_says_it_in_one_line(words, tmp_path, monkeypatch, caps
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "python -m pip install" in said[0] and not list(tmp_path.iterdir())
 
+SENT = re.compile(r"\b(?:pip3?|pipx|uv|conda|mamba|poetry|pixi)\b[^\n`#]*?\b(?:install|add|run)\b[^\n`#]*?(?<![\w./-])synthlab(?![\w./-])")
+
+@pytest.mark.parametrize("line,bad", [("pip install synthlab", True), ('python -m pip install \\"synthlab[lab]\\"', True), ("pip install -U 'synthlab>=1'", True),
+    ("`pip install synthlab[NAME]` takes", True), ("uv add synthlab", True), ("pip install --quiet torch synthlab", True), ('pip install ".[lab]"', False),
+    ("pip install synthlab-0.1.0-py3-none-any.whl", False), ("pip install ./synthlab", False), ("pip install . # then synthlab doctor", False),
+    ('type python -m pip install "ccxt>=4"', False)])
+def test_what_would_fetch_it_by_name_is_seen(line, bad): assert bool(SENT.search(line)) is bad
+
 def test_nothing_in_the_house_sends_to_the_index():
-    "Neither a message nor a page tells anyone to install this package, or an extra of it, by name: it is not there."
-    bad = re.compile(r"pip install (\\?[\"'])?synthlab")
-    files = [*ROOT.glob("synthlab/**/*.py"), *ROOT.glob("nbs/**/*.ipynb"), ROOT/"index.ipynb", ROOT/"README.md", *ROOT.glob("docs/*")]
-    assert not [f"{p.relative_to(ROOT)}: {m[0]}" for p in files if p.is_file() for m in bad.finditer(p.read_text(encoding="utf-8"))]
+    "No message, page, notebook, comment or source of the site has anyone install this package, or an extra of it, by name: it is not there."
+    folders = [p for place in ("synthlab", "nbs", "docs", ".ci") for p in (ROOT/place).rglob("*") if "__pycache__" not in p.parts and ".ipynb_checkpoints" not in p.parts]
+    files = [p for p in [*folders, *ROOT.glob("*")] if p.is_file() and p.suffix in (".py", ".ipynb", ".md", ".ini", ".toml", ".txt", ".in", ".cff", ".css", "")]
+    assert {"settings.ini", "README.md", "index.ipynb", "Makefile", "stage.py", "reports.py", "market.ipynb"} <= {p.name for p in files}
+    assert not [f"{p.relative_to(ROOT)}: {m[0]}" for p in files for line in p.read_text(encoding="utf-8").splitlines() if "synthlab" in line for m in SENT.finditer(line)]
+
+def test_the_readme_says_how_to_install():
+    "From a checkout, into an environment that is entered; that the public index has another program of this name; and how to have torch without libraries for GPUs."
+    text = " ".join((ROOT/"README.md").read_text(encoding="utf-8").split())
+    for word in ("the program of this name on the public index is another one", "pip install . ", 'pip install ".[lab]"', "activate", "torch's own installation page", "CPU build"):
+        assert word in text, word
 
 def test_names_and_bounds(monkeypatch):
     assert requirement("pywavelets") == requirement("PyWavelets") == "PyWavelets>=1.6", "as packages are compared: case, - and _ are nothing"

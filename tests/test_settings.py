@@ -5,9 +5,11 @@ import contextlib, dataclasses, io, re, subprocess
 import pytest, synthlab, torch
 
 from synthlab.experiments.config import settings as settings_of
+from synthlab.experiments.declared import refuse_misspelt
 from synthlab.experiments.experiment import run
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.runs import Run
+from synthlab.labs.events.settings import ALIASES
 from synthlab.models.registry import ConfigError
 from synthlab.trainers import keeper, tracking
 from synthlab.trainers.facts import git_commit
@@ -104,3 +106,13 @@ def test_every_setting_matters(name, tmp_path, monkeypatch):
         if isinstance(after, str): print(f"{setting}={value}: {after}")
         if before == after: ignored.append(f"{setting}={value}: {before if isinstance(before, str) else 'the same'}")
     assert not ignored
+
+@pytest.mark.parametrize("lab", ["market", "macro", "signal", "quant", "events"])
+def test_what_is_refused_before_torch_is_there_is_refused_by_the_lab_itself(lab):
+    "No setting, no word of another system and no beginning of one is refused early; a misspelt name is, in the words of the lab."
+    aliases = [a + "x" if a.endswith(".") else a for a in ALIASES] if lab == "events" else []
+    refuse_misspelt(lab, [f"{name}=1" for name in (*settings_of(get_lab(lab).schema), *get_lab(lab).words, *aliases)])
+    for name in "training.epohcs", "traning.epochs", "evaluation.n_bot", "dta", "sed":
+        with pytest.raises(ConfigError) as early: refuse_misspelt(lab, [f"{name}=1"])
+        with pytest.raises(ConfigError) as late: get_lab(lab).configure([f"{name}=1"])
+        assert str(early.value) == str(late.value)

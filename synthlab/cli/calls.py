@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SAME_LINE', 'CALLS', 'named', 'train', 'sweep', 'search_settings', 'settings', 'presets', 'read_variants', 'ablate',
-           'walk', 'split_names', 'go_on', 'resume', 'evaluate', 'predict', 'report', 'publish', 'compare', 'runs',
-           'view', 'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak',
+           'walk', 'split_names', 'go_on', 'resume', 'evaluate', 'predict', 'report', 'notebooks', 'publish', 'compare',
+           'runs', 'view', 'facts', 'doctor', 'backtest', 'blocks', 'worlds', 'generate_events', 'robustness', 'weak',
            'generate', 'estimate', 'paper', 'export', 'run_phases', 'select', 'columns', 'search', 'find_call']
 
 # %% ../../nbs/cli/05_calls.ipynb #fae80d3c
@@ -16,31 +16,36 @@ from .parsers import called_names
 
 # %% ../../nbs/cli/05_calls.ipynb #69b6c119
 def named(args) -> list[str]:
-    "Settings as typed, with the name of the run among them."
+    "Settings as typed, with the name of the run among them; one that does not exist is refused before torch is there."
+    from synthlab.experiments.declared import refuse_misspelt
+    refuse_misspelt(args.lab, args.overrides)
     return [*args.overrides, *([f"name={args.name}"] if args.name else [])]
 
 def train(args):
     "Fit, judge and report, or write it down for a batch system."
+    typed = named(args)
     from synthlab.experiments.experiment import run
     from synthlab.experiments.sweeps import submit_run
     from synthlab.experiments.terminal import finish_on_terminal, show_files
-    if args.submit: return show_files(submit_run(args.lab, named(args), args.run_dir)[1])
-    finish_on_terminal(run(args.lab, named(args), run_dir=args.run_dir, quiet=args.quiet), not args.no_report)
+    if args.submit: return show_files(submit_run(args.lab, typed, args.run_dir)[1])
+    finish_on_terminal(run(args.lab, typed, run_dir=args.run_dir, quiet=args.quiet), not args.no_report)
 
 # %% ../../nbs/cli/05_calls.ipynb #07ca1882
 def sweep(args):
     "Train every combination of what is listed, or write it down for a batch system."
+    typed = named(args)
     from synthlab.experiments.sweeps import run_sweep, submit_sweep
     from synthlab.experiments.terminal import show_files, show_sweep
-    if args.submit: return show_files(submit_sweep(args.lab, named(args), args.run_dir)[1])
-    return show_sweep(run_sweep(args.lab, named(args), args.run_dir, args.jobs, args.cluster))
+    if args.submit: return show_files(submit_sweep(args.lab, typed, args.run_dir)[1])
+    return show_sweep(run_sweep(args.lab, typed, args.run_dir, args.jobs, args.cluster))
 
 # %% ../../nbs/cli/05_calls.ipynb #5cdbbb90
 def search_settings(args):
     "Search settings by the score on validation."
+    typed = named(args)
     from synthlab.experiments.search import run_search
     from synthlab.experiments.terminal import show_sweep
-    return show_sweep(run_search(args.lab, named(args), args.trials, args.run_dir, args.seed))
+    return show_sweep(run_search(args.lab, typed, args.trials, args.run_dir, args.seed))
 
 # %% ../../nbs/cli/05_calls.ipynb #c39fd929
 def settings(args):
@@ -49,7 +54,10 @@ def settings(args):
     show_settings(args.lab, args.name)
 
 def presets(args):
-    "List presets."
+    "List presets; those of the house are there without torch."
+    from synthlab.experiments.config import CONF
+    from synthlab.experiments.declared import preset_lines
+    if (CONF/args.lab).is_dir(): return print(*preset_lines(CONF/args.lab), sep="\n")
     from synthlab.experiments.terminal import show_presets
     show_presets(args.lab)
 
@@ -147,6 +155,12 @@ def report(args):
     if executed and args.cell_seconds: raise ConfigError("an executed notebook runs no cell; leave --cell-seconds out")
     if executed: print(f"report: {file_report(args.path)[0]}")
     else: report_run(args.path, args.cell_seconds)
+
+# %% ../../nbs/cli/05_calls.ipynb #e4c01ae6
+def notebooks(args):
+    "Copies of the reports."
+    from synthlab.experiments.notebooks import copied_words, copy_notebooks
+    print(copied_words(args.folder, copy_notebooks(args.folder, args.force)))
 
 # %% ../../nbs/cli/05_calls.ipynb #2d144fc6
 def publish(args):

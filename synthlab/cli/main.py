@@ -28,17 +28,8 @@ def take_rest(
 # %% ../../nbs/cli/10_main.ipynb #fb544818
 def mistakes() -> tuple[type[Exception], ...]:
     "Errors that are about what was typed or what was found, not about the program."
-    from synthlab.datasets.bars import BarError
-    from synthlab.datasets.events import EventError
-    from synthlab.datasets.packages import MissingPackage
-    from synthlab.datasets.store import StoreError
-    from synthlab.datasets.splits import SplitError
-    from synthlab.experiments.runs import RunLocked
-    from synthlab.models.registry import ConfigError, UnknownName
-    from synthlab.trainers.checkpoints import CheckpointError
-    from synthlab.trainers.steps import Diverged
-    about_data = BarError, EventError, StoreError, SplitError, MissingPackage
-    return *about_data, ConfigError, UnknownName, RunLocked, CheckpointError, Diverged, OSError
+    from synthlab.metrics.wording import Mistake
+    return Mistake, OSError
 
 # %% ../../nbs/cli/10_main.ipynb #25711756
 def call(

@@ -7,10 +7,11 @@ __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS'
            'CELL_SECONDS', 'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST', 'TRIALS',
            'SEARCH_SEED', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS',
            'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED', 'SHARES', 'FAMILY',
-           'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'REPO', 'PRIVATE',
-           'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'SEEN', 'LIVE', 'PAGE', 'AS_TABLE', 'FREE_VERBS',
-           'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb', 'shares', 'house_labs',
-           'verbs_of', 'called_names', 'example', 'add_verb', 'parser', 'split_plugins', 'homes_of', 'misplaced']
+           'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'INTO', 'FORCE',
+           'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'SEEN', 'LIVE', 'PAGE',
+           'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb',
+           'shares', 'house_labs', 'verbs_of', 'called_names', 'example', 'add_verb', 'parser', 'split_plugins',
+           'homes_of', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -225,6 +226,8 @@ OWN_VERBS = dict(
 
 # %% ../../nbs/cli/00_parsers.ipynb #e367febb
 REPORTED = option("path", metavar="RUN|NOTEBOOK.ipynb", help="the folder of a finished run, or what papermill wrote")
+INTO = option("folder", nargs="?", default="notebooks", metavar="DIR", help="where to (default: notebooks)")
+FORCE = option("--force", action="store_true", help="replace copies that were changed, too")
 REPO = option("--repo", metavar="OWNER/NAME", help="upload it to this repository of the Hugging Face hub, too")
 PRIVATE = option("--private", action="store_true", help="a new repository is hidden from others")
 PUBLISHED = option("--output", metavar="DIR", default="outputs",
@@ -255,6 +258,9 @@ FREE_VERBS = (
     Verb("report", "the report of a run, or the page of an executed notebook",
          "synthlab report runs/NAME",
          (REPORTED, CELL_SECONDS)),
+    Verb("notebooks", "copy the reports to where they can be read, changed and run",
+         "synthlab notebooks reports",
+         (INTO, FORCE)),
     Verb("publish", "file a finished run for others, with a model card",
          "synthlab publish runs/NAME --repo OWNER/NAME",
          (RUN, REPO, PRIVATE, PUBLISHED)),

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from .times import TimeError, to_times, zone_of
-from ..metrics.wording import counted
+from ..metrics.wording import Mistake, counted
 
 # %% ../../nbs/datasets/00_bars.ipynb #68c34bb1
 LONGEST = 600           # characters of a part of a message
@@ -33,7 +33,7 @@ def cut(
 class BarWarning(UserWarning):
     "Bars were repaired on the way in."
 
-class BarError(ValueError):
+class BarError(Mistake, ValueError):
     "Bars that cannot be used: what is wrong, where, and what to do instead."
     def __init__(self,
         what: str,              # the fault and the remedy, in one sentence

@@ -253,7 +253,8 @@ def file_events(
     "Events of a file: train, validation, test."
     path = Path(path).expanduser()
     if not path.is_file():
-        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        there = path.parent.iterdir() if path.parent.is_dir() else ()
+        near = [p.name for p in there if p.is_file() and p.suffix.casefold() in (".root", ".h5", ".hdf5")]
         try: near = f"; {find_name(path.name, near, 'file')}"
         except EventError as error: near = f"; {str(error).partition('; ')[2]}"
         raise EventError(f"{path}: there is no file{near}")

@@ -12,10 +12,10 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 import numpy as np
-from ..metrics.wording import nearest
+from ..metrics.wording import Mistake, nearest
 
 # %% ../../nbs/datasets/80_events.ipynb #1f400824
-class EventError(ValueError):
+class EventError(Mistake, ValueError):
     "Events, or a request about them, that cannot be; the message says where and what to give instead."
 
 def find_name(

@@ -9,6 +9,7 @@ __all__ = ['stated', 'packages_of', 'requirement', 'install_line', 'MissingPacka
 import importlib
 import importlib.metadata
 import re
+from ..metrics.wording import Mistake
 
 # %% ../../nbs/datasets/01_packages.ipynb #08dbeb2e
 def stated() -> list[tuple[str, str]]:      # requirement, extra ("" where none)
@@ -43,7 +44,7 @@ def install_line(
     return "python -m pip install " + " ".join(f'"{requirement(p)}"' for p in packages)
 
 # %% ../../nbs/datasets/01_packages.ipynb #65fc9c3b
-class MissingPackage(ImportError):
+class MissingPackage(Mistake, ImportError):
     "A package that need not be there is asked for, and is not there."
 
 def missing(

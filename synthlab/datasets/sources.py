@@ -160,11 +160,14 @@ class FileDataSource(DataSource):
         self.path = Path(path).expanduser()
         try: there = self.path.exists()
         except OSError: there = False
+        known = lambda p: p.is_file() and p.name.lower().endswith(CSV + PARQUET) and p.name[0] != "."
         if not there:
             folder = self.path.parent
-            near = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-            raise BarError(f"no file or folder is here; {nearest(self.path.name, near)}", str(path))
-        known = lambda p: p.is_file() and p.name.lower().endswith(CSV + PARQUET) and p.name[0] != "."
+            if not folder.is_dir(): raise BarError(f"there is no folder {folder}", str(path))
+            may = lambda p: known(p) or not self.path.suffix and p.is_dir() and p.name[0] != "."
+            near = sorted(p.name for p in folder.iterdir() if may(p))
+            more = nearest(self.path.name, near) if near else f"no CSV or Parquet file is in {folder.resolve()} either"
+            raise BarError(f"no file or folder is here; {more}", str(path))
         self.files, self.homes = files_of(self.path, known) if self.path.is_dir() else [self.path], {}
         if not self.files: self.files = self.by_symbol(known)
         if not self.files:

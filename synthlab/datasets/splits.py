@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from .times import TimeError, to_length, to_time
+from ..metrics.wording import Mistake
 
 # %% ../../nbs/datasets/30_splits.ipynb #f20474f6
-class SplitError(ValueError):
+class SplitError(Mistake, ValueError):
     "A split that cannot be made: which dates are at fault, and what the data span."
 
 @dataclass(frozen=True, eq=False)

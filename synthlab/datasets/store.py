@@ -25,10 +25,10 @@ from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 from .asset_files import sync
 from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, misfit, parse_json, read_bytes, within)
-from ..metrics.wording import nearest
+from ..metrics.wording import Mistake, nearest
 
 # %% ../../nbs/datasets/72_store.ipynb #6557abc6
-class StoreError(ValueError):
+class StoreError(Mistake, ValueError):
     "A store that is not what was written, or something asked of it that it does not have; `path` says where."
     def __init__(self,
         what: str,              # is wrong, and what to do

@@ -5,9 +5,9 @@ anything runs, with the name that was meant."""
 
 # %% auto #0
 __all__ = ['NESTED', 'VALUES', 'GIVE', 'PACKAGE', 'CONF', 'YAML_LIMIT', 'OPENED', 'CLOSED', 'settings', 'is_open', 'in_open',
-           'preset_names', 'as_override', 'an_override', 'read_override', 'check_written', 'complaint', 'to_schema',
-           'compose', 'override', 'read_text', 'scan_yaml', 'parse_yaml', 'to_yaml', 'read_yaml', 'assigned',
-           'check_parameters']
+           'preset_names', 'as_override', 'an_override', 'check_name', 'read_override', 'check_written', 'complaint',
+           'to_schema', 'compose', 'override', 'read_text', 'scan_yaml', 'parse_yaml', 'to_yaml', 'read_yaml',
+           'assigned', 'check_parameters']
 
 # %% ../../nbs/experiments/00_config.ipynb #47ebdaae
 import ast, json, re, threading, yaml
@@ -88,6 +88,18 @@ def an_override(
     return as_override(name, OmegaConf.select(OmegaConf.structured(schema), name)) if name else "name=value"
 
 # %% ../../nbs/experiments/00_config.ipynb #8e44070c
+def check_name(
+    name: str, value: Any,      # of an override
+    known: Mapping[str, Any],   # what `settings` found
+    groups: Mapping[str, Sequence[str]],    # group -> its presets
+) -> None:
+    "Refuse a setting or a preset that does not exist."
+    taken = known.get(name) is str or not isinstance(value, str)        # a text: whoever reads it knows more names
+    if name in groups and not taken and value not in groups[name]:
+        raise ConfigError(f"there is no {name} {value!r}; {nearest(value, groups[name])}")
+    if name not in known and not in_open(name, known):
+        raise ConfigError(f"there is no setting {name}; {nearest(name, {*known, *groups})}")
+
 @lru_cache(maxsize=1024)        # one line of settings is read for each of its runs, and again for a table of them
 def _override(text: str) -> Override: return OverridesParser.create().parse_override(text)
 
@@ -107,12 +119,8 @@ def read_override(
     if parsed is None or parsed.is_delete():
         raise ConfigError(f"{text!r} is not an override; write name=value, such as {an_override(schema)}")
     name, value, known = parsed.key_or_group, parsed.value(), settings(schema)
-    if name in groups and isinstance(value, str):
-        if value in groups[name]: return f"{name}={value}"
-        if known.get(name) is not str:              # a setting of that name is text: whoever reads it knows more names
-            raise ConfigError(f"there is no {name} {value!r}; {nearest(value, groups[name])}")
-    if name not in known and not in_open(name, known):
-        raise ConfigError(f"there is no setting {name}; {nearest(name, {*known, *groups})}")
+    if name in groups and isinstance(value, str) and value in groups[name]: return f"{name}={value}"
+    check_name(name, value, known, groups)
     if is_dataclass(known.get(name)) and not isinstance(value, Mapping):
         raise ConfigError(f"{name} has settings of its own: {', '.join(k for k in known if k.startswith(name + '.'))}")
     one = isinstance(value, str | int | float) and not isinstance(value, bool)

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['PAGE', 'MIME', 'FINDING', 'declared', 'read_parameters', 'typed_by', 'keep_figures', 'Said', 'show_or_say', 'mathjax',
            'to_html', 'RunLink', 'teller', 'Finding', 'named_teller', 'findings', 'newest_run', 'linked_run',
-           'file_report', 'report_notebook', 'typed', 'parse_parameters', 'report_failure', 'execute_report',
-           'report_run']
+           'file_report', 'typed', 'parse_parameters', 'report_failure', 'execute_report', 'report_run']
 
 # %% ../../nbs/experiments/25_reports.ipynb #e98c5495
 import ast, base64, io, json, re
@@ -20,12 +19,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from ..datasets.packages import missing
+from matplotlib.text import Text
+from ..datasets.packages import missing, need
 from ..datasets.documents import TEXT, misfit, parse_json, reading
 from .config import PACKAGE, check_parameters, read_text
 from .experiment import conclusion, open_run, run_config
 from .figures import keep_dollars
 from .lab import Lab, get_lab
+from .notebooks import TOOLS, lack_tools, report_notebook, typed_path
 from .plugins import load_told, plugins_told, written_in
 from .runs import list_runs
 from .settings import read_value, runs_folder, words
@@ -148,7 +149,7 @@ def to_html(
     notebook,                       # an executed notebook, as nbformat reads it
 ) -> str:
     "A notebook as one page that needs nothing else."
-    from nbconvert import HTMLExporter
+    HTMLExporter = need("nbconvert", "the page of a notebook").HTMLExporter
     from traitlets.config import Config
     texts = [c.source for c in notebook.cells if c.cell_type == "markdown"]
     heads = [line[2:] for text in texts for line in text.splitlines() if line.startswith("# ")]
@@ -265,8 +266,9 @@ def file_report(
     "Write the page of a report, and file both in the run that it shows."
     path = Path(path)
     if not path.exists():
-        raise ConfigError(f"there is no notebook {path}; papermill writes one: papermill nbs/train.ipynb {path}")
-    import nbformat
+        line = f"papermill {typed_path(report_notebook('train'))} {typed_path(path)}"
+        raise ConfigError(f"there is no notebook {path}; papermill writes one: {line}")
+    nbformat = need("nbformat", "the page of a notebook", "nbconvert")
     notebook = nbformat.read(path, 4)
     page = to_html(notebook)
     atomic_write(path.with_suffix(".html"), page)
@@ -275,15 +277,6 @@ def file_report(
         atomic_write(folder/"report.ipynb", path.read_bytes())
         atomic_write(folder/"report.html", page)
     return path.with_suffix(".html"), folder
-
-# %% ../../nbs/experiments/25_reports.ipynb #ebf70dd7
-def report_notebook(
-    name: str,                      # train, evaluate
-) -> Path:                          # in a checkout, or installed beside the package
-    "The source of a report."
-    for folder in (PACKAGE.parent/"nbs", PACKAGE/"nbs"):
-        if (folder/f"{name}.ipynb").exists(): return folder/f"{name}.ipynb"
-    raise ConfigError(f"the report {name!r} is not installed; run it from a checkout of synthlab")
 
 # %% ../../nbs/experiments/25_reports.ipynb #830b8f41
 def typed(
@@ -302,7 +295,7 @@ def parse_parameters(
     words: Sequence[str],           # `name=value` each
 ) -> dict[str, Any]:
     "Parameters of a report, as typed, checked against those that it has."
-    import nbformat
+    nbformat = need("nbformat", "a report", "papermill")
     cells = nbformat.read(report_notebook(name), 4).cells
     declared = next(c.source for c in cells if "parameters" in c.metadata.get("tags", []))
     if bad := [w for w in words if "=" not in w]: raise ConfigError(f"{bad[0]!r} is no parameter; write name=value")
@@ -330,15 +323,13 @@ def execute_report(
     filed_as: str = "report",       # name of the executed notebook and its page
     told: str = "run_dir",          # the parameter that takes the folder
     cell_seconds: int = 0,          # that a cell may take; 0: as long as it takes
+    again: str = "the same line again",     # what to type when the notebook tools are there
     **parameters: Any,              # of the report, besides that
 ) -> Path | None:                   # the page, or None without the notebook tools
     "Execute a report of a run, and file it."
     if cell_seconds < 0: raise ConfigError(f"a cell cannot take {cell_seconds} seconds; give a number from 1")
-    try: import papermill
-    except ImportError:
-        print(f"{missing('the report', 'papermill', 'ipykernel', 'nbconvert')}, then the same line again, "
-              f"or papermill nbs/{name}.ipynb")
-        return None
+    if lack_tools(): print(f"{missing('its report', *TOOLS)}, then {again}"); return None
+    import papermill
     made = Path(folder)/f"{filed_as}.ipynb"
     given = {told: str(folder)} | parameters
     quiet = ["--log-level=CRITICAL"]           # or a kernel warns that its socket on this very machine is not encrypted
@@ -362,4 +353,5 @@ def report_run(
         raise ConfigError(f"{run_dir}: a report is made by another process, which does not know {alone[0].name}, given "
                           "in Python; write it into a file and train with that: --plugin FILE")
     more = dict(overrides=typed(run.folder)) if lab.report_goes_on else {}
-    return execute_report(lab.report, run.folder, cell_seconds=cell_seconds, **more)
+    again = f"synthlab report {typed_path(run.folder)}"
+    return execute_report(lab.report, run.folder, cell_seconds=cell_seconds, again=again, **more)

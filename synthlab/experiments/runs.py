@@ -17,6 +17,7 @@ from ..datasets.documents import HUGE, NAMES, TEXT, Kind, Maybe, is_text, misfit
 from .config import read_text
 from ..models.registry import ConfigError
 from ..trainers.facts import Facts, atomic_write, json_text, lasting_folder, remove_leftovers, sync
+from ..metrics.wording import Mistake
 
 # %% ../../nbs/experiments/10_runs.ipynb #867513b9
 def folder_name(
@@ -32,7 +33,7 @@ def folder_name(
     return safe
 
 # %% ../../nbs/experiments/10_runs.ipynb #e8971c7b
-class RunLocked(RuntimeError):
+class RunLocked(Mistake, RuntimeError):
     "Another living process owns the run."
 
 def describe(owner: dict) -> str:

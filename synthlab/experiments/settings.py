@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_origin
 from ..datasets.sources import NAMED
 from .config import as_override, parse_yaml, settings
+from .notebooks import runs_of_copies
 from ..models.registry import ConfigError
 from ..trainers.tracking import MODES
 from ..metrics.wording import nearest
@@ -97,7 +98,7 @@ def runs_folder(
     if folder != "runs": return folder
     for root in here.parents:
         if (root/"settings.ini").exists() and here.is_relative_to(root/"nbs"): return os.path.relpath(root/"runs", here)
-    return folder
+    return os.path.relpath(beside, here) if (beside := runs_of_copies(here)) else folder
 
 # %% ../../nbs/experiments/12_settings.ipynb #05839d81
 def words(

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args
 import pandas as pd
-from .config import CONF, as_override, compose, is_open, preset_names
+from .config import CONF, as_override, compose, is_open
+from .declared import describe_presets
 from .lab import Lab, get_lab
 from ..models.registry import ConfigError
 from ..metrics.wording import nearest
@@ -61,12 +62,7 @@ def list_presets(
     lab: str | Lab,
 ) -> dict[str, dict[str, str]]:         # group -> preset -> what it is
     "The presets of a lab."
-    folder = preset_folder(get_lab(lab))
-    def says(path):
-        comments = (line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#"))
-        return next((c for c in comments if not c.startswith("@package")), "")
-    groups = preset_names(folder).items() if folder.is_dir() else ()
-    return {group: {name: says(folder/group/f"{name}.yaml") for name in names} for group, names in groups}
+    return describe_presets(preset_folder(get_lab(lab)))
 
 # %% ../../nbs/experiments/27_settings_page.ipynb #260634b4
 def described(

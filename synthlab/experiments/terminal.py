@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'as_text', 'show_result', 'finish_on_terminal', 'show_sweep', 'show_compared', 'show_comparison',
-           'show_files', 'show_finding', 'headline_of', 'show_runs', 'show_presets', 'show_settings', 'read_options',
-           'ask', 'check_output', 'write_frames', 'show_frames', 'installed', 'try_write', 'doctor']
+           'show_files', 'show_finding', 'headline_of', 'several_runs', 'show_runs', 'show_presets', 'show_settings',
+           'read_options', 'ask', 'check_output', 'write_frames', 'show_frames', 'installed', 'try_write', 'doctor']
 
 # %% ../../nbs/experiments/28_terminal.ipynb #1de121f5
 import inspect, os, platform, shutil, tempfile, time
@@ -17,12 +17,13 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from ..metrics.wording import file_words, nearest
+from .declared import preset_lines
 from .experiment import load_model, run_config
 from .lab import Lab, get_lab
 from .reports import execute_report, keep_figures, report_run
 from .runs import as_counted, is_unborn, list_runs, unborn_words
-from .settings import read_value, words as read_words
-from .settings_page import find_settings, list_presets
+from .settings import read_value, runs_folder, words as read_words
+from .settings_page import find_settings, list_presets, preset_folder
 from .verdicts import table_forms
 from ..models.registry import ConfigError
 from ..trainers.facts import atomic_write
@@ -125,17 +126,31 @@ def headline_of(
     return ", ".join(f"{k} {v:.4g}" for k, v in list(numbers.items())[:2])
 
 # %% ../../nbs/experiments/28_terminal.ipynb #6a7fd341
+def several_runs(
+    folder: str | Path,                     # of all runs
+) -> dict[Path, tuple[str, list[str]]]:     # of each: sweep | backtest, and the status of its runs
+    "What in a folder holds many runs."
+    found, stretches = {}, set()
+    for path in sorted(Path(folder).glob("*/sweep.json")):
+        found[path.parent] = "sweep", list(list_runs(path.parent)["status"])
+    for depth in "*", "*/*": stretches.update(p.parent for p in Path(folder).glob(f"{depth}/fold_0") if p.is_dir())
+    for path in sorted(stretches, key=as_counted):
+        runs = [status for fold in path.glob("fold_*") for status in list_runs(fold)["status"]]
+        if runs: found[path] = "backtest", runs
+    return found
+
 def show_runs(
     folder: str | Path = "runs",            # of all runs
 ) -> None:
-    "The sweeps and runs in a folder, oldest first, with status and score; what is broken or cut off is said below."
-    found, sweeps = list_runs(folder), sorted(Path(folder).glob("*/sweep.json"))
+    "Sweeps, backtests and runs of a folder, oldest first, with status and score; what is broken is said below."
+    folder = runs_folder(str(folder))
+    found, many = list_runs(folder), several_runs(folder)
     unborn = [p for p in sorted(Path(folder).glob("[!.]*"), key=as_counted) if (p/"lock").exists() and is_unborn(p)]
-    if not len(found) and not sweeps and not unborn:
+    if not len(found) and not many and not unborn:
         print(f"there is no run in {folder}; start one with: synthlab train")
-    for path in sweeps:
-        done = (list_runs(path.parent)["status"] == "done").sum()
-        print(f"{'sweep':<12} {f'{done} done':<16}  {path.parent.as_posix()}")
+    for path, (kind, runs) in many.items():
+        done = f"{runs.count('done')} done"
+        print(f"{kind:<12} {done:<16}  {path.as_posix()}")
     for row in found.to_dict("records"): print(f"{row['status']:<12} {headline_of(row):<16}  {row['folder']}")
     for why in found.get("broken", pd.Series()).dropna(): print(f"\n{why}")
     for path in unborn: print(f"\n{path.as_posix()} is not a run: {unborn_words(path)}")
@@ -146,8 +161,7 @@ def show_presets(
     group: str | None = None,               # only these
 ) -> None:
     "The presets of a lab, each with what it is."
-    for name, presets in list_presets(lab).items():
-        for preset, says in presets.items() if group in (None, name) else (): print(f"{f'{name}={preset}':<32} {says}")
+    for line in preset_lines(preset_folder(get_lab(lab)), group): print(line)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #1f4c2fac
 def show_settings(

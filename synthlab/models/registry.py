@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Union, get_args, get_origin
-from ..metrics.wording import nearest
+from ..metrics.wording import Mistake, nearest
 
 # %% ../../nbs/models/00_registry.ipynb #36923ed2
 FLAGS = ("preserves_seq_len", "preserves_d_model", "min_seq_len")
@@ -35,11 +35,11 @@ class BlockInfo:
     facts: dict = field(default_factory=dict)   # whatever else its kind needs to know
 
 # %% ../../nbs/models/00_registry.ipynb #f1dd2a72
-class UnknownName(KeyError):
+class UnknownName(Mistake, KeyError):
     "A name that nobody registered; the message proposes the nearest."
     def __str__(self): return str(self.args[0])
 
-class ConfigError(ValueError):
+class ConfigError(Mistake, ValueError):
     "A configuration that cannot become an object; the message says where and what to write instead."
 
 # %% ../../nbs/models/00_registry.ipynb #5af12b07

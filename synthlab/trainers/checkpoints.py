@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from ..datasets.documents import COUNT, DIGEST, Kind, Maybe, NAMES, TEXT, misfit, parse_json, shown
 from .facts import atomic_write, json_text
+from ..metrics.wording import Mistake
 
 # %% ../../nbs/trainers/10_checkpoints.ipynb #63188430
 HEADER_LIMIT = 8*2**20      # bytes of header that are parsed at most; 10 000 tensors need 1 MB
@@ -23,7 +24,7 @@ SIZE_LIMIT = 64*2**30       # bytes of a file that are read at most
 FORMAT = 1                  # of the state; another release may write another, and says so
 BLANK = "0"*64              # what stands in place of the digest while it is computed
 
-class CheckpointError(ValueError):
+class CheckpointError(Mistake, ValueError):
     "A file that is not a whole checkpoint, or not one of this model."
 
 DTYPES = dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16,

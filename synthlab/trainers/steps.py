@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 from .processes import PROCESSES, World
+from ..metrics.wording import Mistake
 
 # %% ../../nbs/trainers/27_steps.ipynb #8216bb12
 @dataclass
@@ -99,7 +100,7 @@ class NonFinite(FloatingPointError):
         self.facts = facts
         super().__init__(f"{facts['what']} is {facts['value']}")
 
-class Diverged(FloatingPointError):
+class Diverged(Mistake, FloatingPointError):
     "A training that has come to an end because its numbers are none."
 
 def rows_not_finite(
