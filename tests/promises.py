@@ -80,10 +80,25 @@ def promises_of(
     test: str,              # its id, tests/test_bars.py::test_fault[nan]
 ) -> list[str]:
     "The promises that a test keeps."
+    return kept_by(function_of(test))
+
+def function_of(test: str) -> str:
+    "File and function of a test, test_bars::test_fault."
     path, _, rest = test.partition("::")
-    return kept_by(f"{Path(path).stem}::{rest.partition('[')[0].partition('@')[0]}")
+    return f"{Path(path).stem}::{rest.partition('[')[0].partition('@')[0]}"
 
 @cache
 def kept_by(name: str) -> list[str]: return [key for key, p in PROMISES.items() if any(fnmatchcase(name, pattern) for pattern in p.tests)]
 
 def read_counts() -> dict: return json.loads(COUNTS.read_text(encoding="utf-8")) if COUNTS.exists() else {}
+
+def long_run(
+    key: str,               # of a promise
+    counts: dict,           # what was counted, `read_counts()`
+) -> str:                   # cases, the days on which they were tried and their seeds; empty where no long run was
+    "What long runs have tried of a promise."
+    found = [counts["long"][name] for name in counts.get("long", {}) if key in kept_by(name)]
+    if not found: return ""
+    days, seeds = sorted({f["day"] for f in found}), [f["seeds"] for f in found if "seeds" in f]
+    said = f"{sum(f['cases'] for f in found):,}, {' to '.join(days[::len(days) - 1 or 1])}"
+    return said + (f", seeds {min(a for a, _ in seeds)} to {max(b for _, b in seeds):,}" if seeds else "")

@@ -505,8 +505,8 @@ class Documents:
 @pytest.fixture(scope="module")
 def documents(sweep, store, published, tmp_path_factory): return Documents(sweep, store, published, tmp_path_factory.mktemp("documents"))
 
-@pytest.mark.parametrize("seed", cases(17, 1700))
 @pytest.mark.parametrize("kind", ["status", "result", "meta", "sweep", "events", "scalars", "config", "typed", "header", "manifest", "splits", "card"])
+@pytest.mark.parametrize("seed", cases(17, 1700))
 def test_any_field_of_any_document(kind, seed, documents, token):
     "One field is another, and the digest right: it is read, or one sentence names the file; nothing is resolved."
     draw = random.Random(f"{kind} {seed}")
