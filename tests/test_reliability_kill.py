@@ -13,6 +13,7 @@ from tiny import cases, spawner
 from synthlab.experiments.runs import Run
 from synthlab.trainers.checkpoints import newest_checkpoint
 from synthlab.trainers.interruption import Interrupted, StopSignals, going_on
+from synthlab.trainers.trainer import Trainer, TrainingConfig
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -150,6 +151,22 @@ def test_asked_to_stop(stop, seed, tmp_path, undisturbed):
     finished(tiny.train_in_run, tmp_path)
     assert Run(folder).status == "done"
     same(folder, undisturbed)
+
+class Asked(tiny.Regression):
+    "Asks its own process to stop in a step."
+    def __init__(self, step): super().__init__(); self.left = step
+    def loss(self, batch, phase, generator):
+        self.left -= 1
+        if not self.left: signal.raise_signal(signal.SIGTERM)
+        return super().loss(batch, phase, generator)
+
+def test_asked_to_stop_in_any_step(tmp_path, undisturbed):
+    "Also in one after which a row or a checkpoint is due, and in the last of an epoch: none is lost, none is there twice."
+    for step in 2, 3, 6, 10:
+        folder = tmp_path/str(step)
+        with pytest.raises(Interrupted, match=f"after step {step}"): Trainer(Asked(step), TrainingConfig(**tiny.CONFIG), folder).fit(*tiny.train_val())
+        tiny.train(folder)
+        same(folder, undisturbed)
 
 def test_two_processes_asked_to_stop(tmp_path):
     "Both stop after the same step, and the run is interrupted, not failed."
