@@ -20,7 +20,7 @@ PROMISES = dict(
                "on another machine, with another number of threads or other versions the last bits may differ"),
     R2=Promise("the same with two processes and random augmentation", "identical", ("test_labs::test_two_processes_killed_at_any_instant",)),
     R3=Promise("killed inside a save: before the write, in it, before and after the rename, between last and best",
-               "the newest whole checkpoint is used, leftovers are swept away", ("test_reliability_kill::test_killed_inside_a_save",)),
+               "the newest whole checkpoint is used, leftovers are swept away", ("test_reliability_kill::test_killed_inside*",)),
     R4=Promise("one of two training processes killed", "it begins again from the checkpoint, or both end within 30 s; never a hang",
                ("test_reliability_kill::test_one_of_two_processes_killed*",)),
     R5=Promise("SIGTERM, Ctrl-C, an interrupted notebook cell", "a checkpoint within one step; the run is `interrupted`",

@@ -12,6 +12,7 @@ import tiny
 from tiny import cases, spawner
 from synthlab.experiments.runs import Run
 from synthlab.trainers.checkpoints import newest_checkpoint
+from synthlab.trainers.facts import atomic_write
 from synthlab.trainers.interruption import Interrupted, StopSignals, going_on
 from synthlab.trainers.trainer import Trainer, TrainingConfig
 
@@ -101,6 +102,17 @@ def test_killed_inside_a_save(place, save, tmp_path, undisturbed):
     if place == "between best and last": assert newest_checkpoint(folder/"checkpoints")[0].name == "best.safetensors"
     finished(tiny.train, folder)
     same(folder, undisturbed)                                   # which also says that no leftover is there
+
+def test_killed_inside_any_write(tmp_path):
+    "Also of a file that no run owns, a sweep's table or an exported model: the old one or the new one, and the next write leaves nothing else."
+    path = tmp_path/"results.json"; path.write_text("old")
+    for n in range(20):
+        killed = tiny.dies_at(n, lambda: atomic_write(path, "new"))
+        assert path.read_text() in ("old", "new")
+        atomic_write(path, "old")
+        assert list(tmp_path.iterdir()) == [path], n
+        if not killed: break
+    assert n > 5
 
 # R4
 
