@@ -11,6 +11,7 @@ from jupyter_client import KernelManager
 import tiny
 from tiny import cases, spawner
 from synthlab.experiments.runs import Run
+from synthlab.trainers import keeper
 from synthlab.trainers.checkpoints import newest_checkpoint
 from synthlab.trainers.facts import atomic_write
 from synthlab.trainers.interruption import Interrupted, StopSignals, going_on
@@ -102,6 +103,26 @@ def test_killed_inside_a_save(place, save, tmp_path, undisturbed):
     if place == "between best and last": assert newest_checkpoint(folder/"checkpoints")[0].name == "best.safetensors"
     finished(tiny.train, folder)
     same(folder, undisturbed)                                   # which also says that no leftover is there
+
+def test_killed_inside_the_last_save_of_all(tmp_path, monkeypatch):
+    "Between best and last, after which nothing would be saved any more: the last checkpoint is that of the end all the same."
+    written, write = [], keeper.atomic_write
+    def train(folder):
+        trainer = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG | dict(epochs=1)), folder)
+        trainer.resume()
+        trainer.fit(*tiny.train_val())
+    def dies(path, data):
+        written.append(path.stem)
+        if len(written) == at: raise OSError("the machine is off")
+        return write(path, data)
+    at = None
+    monkeypatch.setattr(keeper, "atomic_write", dies)
+    train(tmp_path/"whole")
+    assert written[-2:] == ["best", "last"]
+    at = len(written); written.clear()
+    with pytest.raises(OSError, match="off"): train(tmp_path/"cut")
+    train(tmp_path/"cut")
+    same(tmp_path/"cut", tiny.left_by(tmp_path/"whole"))
 
 def test_killed_inside_any_write(tmp_path):
     "Also of a file that no run owns, a sweep's table or an exported model: the old one or the new one, and the next write leaves nothing else."
