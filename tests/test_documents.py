@@ -194,6 +194,7 @@ SAYINGS = {     # file, what it says instead, and words of the sentence
     "result is no JSON": ("a/result.json", '{"crps": NaN}', ["result.json", "no JSON"]),
     "a huge score": ("a/result.json", '{"crps": 1' + "0"*400 + "}", ["result.json", "crps"]),
     "a score of text": ("a/result.json", '{"crps": "low"}', ["result.json"]),
+    "half a character as a number": ("a/result.json", '{"crps": 1.5, "parameters": "\\ud800", "baselines": {"constant": {"crps": 2.0}}}', ["result.json", "parameters"]),
     "a baseline called by half a character": ("a/result.json", '{"crps": 1.5, "baselines": {"\\ud800": {"crps": 2.0}}}', ["result.json", "ud800"]),
     "no baselines": ("a/result.json", '{"crps": 1.5}', ["result.json", "baselines"]),
     "an event of a list": ("a/facts/events.jsonl", "[]\n", ["events.jsonl", "[0]"]),
