@@ -6,8 +6,9 @@ of its own (`pytest.mark.xdist_group`), as `test_notebooks.py` does for each not
 
 A cost is CPU seconds, of the worker and of the processes it started: it says the same on a busy machine. `costs.json` holds the
 costs of groups as they were measured last; groups start in that order, dearest first, and those that it does not know before all.
-`make test ARGS=--write-costs` measures them anew, and `--write-promises suite` counts what the suite tries of each promise (`promises.py`)."""
-import gc, json, math, os, sys, time
+`make test ARGS=--write-costs` measures them anew, and `--write-promises suite` counts what the suite tries of each promise (`promises.py`).
+A long run, of a few tests or of many, adds what it tried of each test to what earlier ones did: `pytest -m "soak or not soak" --write-promises long`."""
+import gc, json, math, os, re, sys, time
 from collections import Counter
 from multiprocessing import forkserver, spawn
 from pathlib import Path
@@ -16,7 +17,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 os.environ.pop("WANDB_API_KEY", None)               # a test never writes to a tracker's account
 
 import matplotlib, pytest
-from promises import COUNTS, PROMISES, promises_of, read_counts
+from promises import COUNTS, PROMISES, function_of, promises_of, read_counts
 matplotlib.use("agg")
 sys.modules.setdefault("rfc3987_syntax", None)      # grammars for addresses that no notebook has: three seconds of nbformat's import
 
@@ -110,23 +111,41 @@ def pytest_runtest_setup(item):
     until = item.config.getoption("until")
     if until and time.monotonic() > until: pytest.skip("no time left")
 
+def tried(item):
+    "How many cases a test was: as many as it says, as hypothesis has drawn, or one; and its seed, if it has one."
+    drawn = re.findall(r"(\d+) passing", str(getattr(item, "hypothesis_statistics", "")))
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    return max(1, sum(map(int, drawn)), dict(item.user_properties).get("tried", 1)), next((given[name] for name in ("seed", "save") if name in given), None)
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):
     global before
     report, now = (yield), spent()
+    report.tried = tried(item)
     report.cpu, report.group, before = max(now - before, 0), group(item), now      # a server that has ended takes along what it spent
     return report
 
 # where the reports come together: in the controller, or in the one process
 
 by_test, by_group, late, kept = Counter(), Counter(), Counter(), Counter()
+long, broken = {}, set()       # of each test: its cases and their seeds; those of which a case failed
 
 def pytest_runtest_logreport(report):
     cost, name = getattr(report, "cpu", 0.), report.nodeid.rpartition("@")[0] or report.nodeid     # a worker that died has counted nothing
     by_test[name] += cost
     by_group[getattr(report, "group", name)] += cost
     if report.skipped and "no time left" in str(report.longrepr): late[report.group] += 1
-    if report.when == "call" and report.passed: kept.update(promises_of(report.nodeid))
+    if report.failed: broken.add(function_of(report.nodeid))
+    if report.when == "call" and report.passed and (keys := promises_of(report.nodeid)):
+        for key in keys: kept[key] += report.tried[0]
+        long.setdefault(function_of(report.nodeid), []).append(report.tried)
+
+def counted(tries):
+    "What a long run says of one test."
+    seeds = [seed for _, seed in tries if seed is not None]
+    return dict(day=day(), cases=sum(n for n, _ in tries)) | (dict(seeds=[min(seeds), max(seeds)]) if seeds else {})
+
+def day(): return time.strftime("%Y-%m-%d", time.gmtime())
 
 def pytest_terminal_summary(terminalreporter, config):
     if not by_test: return
@@ -136,7 +155,9 @@ def pytest_terminal_summary(terminalreporter, config):
             if cost >= .5: terminalreporter.write_line(f"{cost:7.1f}  {name.removeprefix('tests/')}")
     for name, n in late.items(): terminalreporter.write_line(f"out of time: {n} tests of {name}")
     if run := config.getoption("write_promises"):
-        told = read_counts() | {run: dict(day=time.strftime("%Y-%m-%d", time.gmtime()), cases={key: kept[key] for key in PROMISES if kept[key]})}
+        told = read_counts()
+        if run == "suite": told[run] = dict(day=day(), cases={key: kept[key] for key in PROMISES if kept[key]})
+        else: told[run] = dict(sorted((told.get(run, {}) | {name: counted(tries) for name, tries in long.items() if name not in broken}).items()))
         COUNTS.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     if config.getoption("write_costs"):
         gone = {name for name in known() if "/" in name and not (COSTS.parent.parent/f"{name}.ipynb").exists()}

@@ -16,16 +16,16 @@ class Promise(NamedTuple):
 
 PROMISES = dict(
     R1=Promise("killed (`kill -9`) at a random instant of training", "`resume` ends with the same weights, optimiser and rows, none twice, none missing",
-               ("test_reliability_kill::test_killed_at_any_instant", "test_labs::test_killed_at_three_places*"),
+               ("test_reliability_kill::test_killed_at_any_instant", "test_labs::test_killed_at_three_places*", "test_life::test_whatever_happens*"),
                "on another machine, with another number of threads or other versions the last bits may differ"),
     R2=Promise("the same with two processes and random augmentation", "identical", ("test_labs::test_two_processes_killed_at_any_instant",)),
     R3=Promise("killed inside a save: before the write, in it, before and after the rename, between last and best",
-               "the newest whole checkpoint is used, leftovers are swept away", ("test_reliability_kill::test_killed_inside_a_save",)),
+               "the newest whole checkpoint is used, leftovers are swept away", ("test_reliability_kill::test_killed_inside*",)),
     R4=Promise("one of two training processes killed", "it begins again from the checkpoint, or both end within 30 s; never a hang",
                ("test_reliability_kill::test_one_of_two_processes_killed*",)),
     R5=Promise("SIGTERM, Ctrl-C, an interrupted notebook cell", "a checkpoint within one step; the run is `interrupted`",
-               ("test_reliability_kill::test_asked_to_stop", "test_reliability_kill::test_two_processes_asked_to_stop", "test_reliability_kill::test_asked_twice",
-                "test_reliability_kill::test_interrupted_notebook_cell", "test_experiments::test_an_interrupted_run_resumes*")),
+               ("test_reliability_kill::test_asked_to_stop*", "test_reliability_kill::test_two_processes_asked_to_stop", "test_reliability_kill::test_asked_twice",
+                "test_reliability_kill::test_interrupted_notebook_cell", "test_experiments::test_an_interrupted_run_resumes*", "test_life::test_whatever_happens*")),
     R6=Promise("a checkpoint cut off, or one bit of it flipped", "refused by name, the other one is used, never loaded silently",
                ("test_reliability_files::test_damaged_checkpoint", "test_reliability_files::test_damaged_resume")),
     R7=Promise("a checkpoint made to harm: pickles, tricks of archives, wrong shapes, huge headers", "refused, nothing executed, memory bounded",
@@ -33,12 +33,12 @@ PROMISES = dict(
     R8=Promise("NaN or infinity in loss, gradient or data", "stop or skip by policy, an event with step and samples, the best checkpoint stays",
                ("test_reliability_loop::test_not_finite", "test_reliability_loop::test_never_finite", "test_reliability_loop::test_validation_not_finite")),
     R9=Promise("disk full, folder read-only, an error of the disk", "the error names path and free space, the last checkpoint is intact",
-               ("test_reliability_files::test_disk_fails", "test_reliability_files::test_file_too_large")),
+               ("test_reliability_files::test_disk_fails", "test_reliability_files::test_file_too_large", "test_life::test_whatever_happens*")),
     R10=Promise("two runs in one folder", "one owner; the other leaves naming it; a dead owner's lock is taken over",
                 ("test_reliability_runs::test_one_owner", "test_reliability_runs::test_orphans*", "test_reliability_runs::test_race", "test_reliability_runs::test_an_owner*",
                  "test_reliability_runs::test_a_forked_child*", "test_reliability_runs::test_same_second"), "clocks of two hosts that differ by more than a minute"),
     R11=Promise("names of runs such as `../x`, absolute, NUL, 300 characters", "refused or contained",
-                ("test_reliability_runs::test_names_are_contained", "test_reliability_runs::test_lab_is_contained")),
+                ("test_reliability_runs::test_*names_are_contained", "test_reliability_runs::test_lab_is_contained")),
     R12=Promise("a configuration that names callables, recursion, huge lists", "refused before anything is imported",
                 ("test_documents::test_nothing_is_resolved", "test_documents::test_yaml_is_bounded", "test_documents::test_numbers_that_ask*")),
     R13=Promise("bars with NaN, infinities, negative prices, high below low, times that repeat or run back, gaps, wrong columns, torn files",
@@ -50,7 +50,7 @@ PROMISES = dict(
     R16=Promise("a store with a flipped bit, a missing or superfluous file, another manifest, half of it", "all of it is noticed; a store appears only whole",
                 ("test_store::test_a_harmed_store", "test_store::test_harm_after_opening", "test_store::test_an_index_that_lies", "test_store::test_another_layout")),
     R17=Promise("eight readers, forked and spawned", "no hang, equal bytes", ("test_store::test_eight_readers",)),
-    R18=Promise("read while it is written", "the old whole or the new whole", ("test_store::test_read_during_write", "test_store::test_an_old_reader*")),
+    R18=Promise("read while it is written", "the old whole or the new whole", ("test_store::test_read_during_write", "test_store::test_an_old_reader*", "test_life::test_a_publication*")),
     R19=Promise("sweep: a worker, the driver or everything is killed", "every run ends `done` once; going on takes nothing but the folder",
                 ("test_sweeps::test_whatever_is_killed*", "test_sweeps::test_a_worker_of_a_cluster*", "test_tasks::test_whoever_is_killed*", "test_tasks::*cluster_is_killed*",
                  "test_cluster::*")),
@@ -80,10 +80,25 @@ def promises_of(
     test: str,              # its id, tests/test_bars.py::test_fault[nan]
 ) -> list[str]:
     "The promises that a test keeps."
+    return kept_by(function_of(test))
+
+def function_of(test: str) -> str:
+    "File and function of a test, test_bars::test_fault."
     path, _, rest = test.partition("::")
-    return kept_by(f"{Path(path).stem}::{rest.partition('[')[0].partition('@')[0]}")
+    return f"{Path(path).stem}::{rest.partition('[')[0].partition('@')[0]}"
 
 @cache
 def kept_by(name: str) -> list[str]: return [key for key, p in PROMISES.items() if any(fnmatchcase(name, pattern) for pattern in p.tests)]
 
 def read_counts() -> dict: return json.loads(COUNTS.read_text(encoding="utf-8")) if COUNTS.exists() else {}
+
+def long_run(
+    key: str,               # of a promise
+    counts: dict,           # what was counted, `read_counts()`
+) -> str:                   # cases, the days on which they were tried and their seeds; empty where no long run was
+    "What long runs have tried of a promise."
+    found = [counts["long"][name] for name in counts.get("long", {}) if key in kept_by(name)]
+    if not found: return ""
+    days, seeds = sorted({f["day"] for f in found}), [f["seeds"] for f in found if "seeds" in f]
+    said = f"{sum(f['cases'] for f in found):,}, {' to '.join(days[::len(days) - 1 or 1])}"
+    return said + (f", seeds {min(a for a, _ in seeds)} to {max(b for _, b in seeds):,}" if seeds else "")

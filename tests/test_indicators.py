@@ -401,6 +401,17 @@ def test_fourteen_features_by_one_name():
     for mine, x in zip(raw.T, by_name): np.testing.assert_array_equal(mine[19:], x[19:])
     assert np.isnan(raw[:19]).any(1).all() and np.isfinite(raw[19:]).all() and e.missing == 19 and PriceActionEngineer().missing == 199
 
+@pytest.mark.parametrize("name", ["sp500_1d", "btc_5m"])
+def test_fourteen_features_as_the_sheet_begins_them(name):
+    "All of its indicators from their first value on, bands that need twenty rows among them."
+    c, theirs = reference(name)
+    e = PriceActionEngineer(start="sheet")
+    said = dict(zip(e.names, e.raw(frame(c)).T))
+    for mine, sheet, row in (("rsi_14",)*2 + (13,), ("atr_14",)*2 + (13,), ("ema_50",)*2 + (49,), ("ema_200",)*2 + (199,), *((f"bb_{k}",)*2 + (19,) for k in ("upper", "lower", "percent"))):
+        near(said[mine], theirs[f"ta_{sheet}"], 1e-9, row)
+    assert e.missing == 19 and np.isnan(said["atr_14"][:13]).all() and np.isfinite(e.raw(frame(c))[19:]).all()
+    assert restore_engineer(e.fit([frame(c)]).state()).raw(frame(c))[13:].tobytes() == e.raw(frame(c))[13:].tobytes()
+
 @pytest.mark.parametrize("factor", [1e-4, 7., 1e5])
 def test_stationary_features_do_not_know_the_price(factor):
     "The same chart at another level."

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,18 @@ def test_the_folder_is_whole_or_not_there(path, monkeypatch):
         with pytest.raises(KeyboardInterrupt): MappedParquet(path, chunk=500)
     assert read_manifest(first.folder) == facts and len(list(path.parent.iterdir())) == 2
     assert MappedParquet(path).manifest["source"] != facts["source"]
+
+def test_what_a_killed_mapping_leaves_is_removed_by_the_next(path, monkeypatch):
+    "Its part of the arrays may be as large as the file, and nobody would ask for it again."
+    def die(*a, **kw): os.kill(os.getpid(), signal.SIGKILL)
+    if not (pid := os.fork()):
+        AssetWriter.finish = die
+        try: MappedParquet(path, chunk=500)
+        finally: os._exit(0)
+    os.waitpid(pid, 0)
+    assert len(list(path.parent.iterdir())) == 2
+    there = MappedParquet(path, chunk=500).folder
+    assert sorted(path.parent.iterdir()) == sorted([path, there])
 
 def test_a_stale_mapping_is_made_again(path, frames):
     old = MappedParquet(path)

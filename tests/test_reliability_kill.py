@@ -11,8 +11,11 @@ from jupyter_client import KernelManager
 import tiny
 from tiny import cases, spawner
 from synthlab.experiments.runs import Run
+from synthlab.trainers import keeper
 from synthlab.trainers.checkpoints import newest_checkpoint
+from synthlab.trainers.facts import atomic_write
 from synthlab.trainers.interruption import Interrupted, StopSignals, going_on
+from synthlab.trainers.trainer import Trainer, TrainingConfig
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -101,6 +104,37 @@ def test_killed_inside_a_save(place, save, tmp_path, undisturbed):
     finished(tiny.train, folder)
     same(folder, undisturbed)                                   # which also says that no leftover is there
 
+def test_killed_inside_the_last_save_of_all(tmp_path, monkeypatch):
+    "Between best and last, after which nothing would be saved any more: the last checkpoint is that of the end all the same."
+    written, write = [], keeper.atomic_write
+    def train(folder):
+        trainer = Trainer(tiny.Regression(), TrainingConfig(**tiny.CONFIG | dict(epochs=1)), folder)
+        trainer.resume()
+        trainer.fit(*tiny.train_val())
+    def dies(path, data):
+        written.append(path.stem)
+        if len(written) == at: raise OSError("the machine is off")
+        return write(path, data)
+    at = None
+    monkeypatch.setattr(keeper, "atomic_write", dies)
+    train(tmp_path/"whole")
+    assert written[-2:] == ["best", "last"]
+    at = len(written); written.clear()
+    with pytest.raises(OSError, match="off"): train(tmp_path/"cut")
+    train(tmp_path/"cut")
+    same(tmp_path/"cut", tiny.left_by(tmp_path/"whole"))
+
+def test_killed_inside_any_write(tmp_path):
+    "Also of a file that no run owns, a sweep's table or an exported model: the old one or the new one, and the next write leaves nothing else."
+    path = tmp_path/"results.json"; path.write_text("old")
+    for n in range(20):
+        killed = tiny.dies_at(n, lambda: atomic_write(path, "new"))
+        assert path.read_text() in ("old", "new")
+        atomic_write(path, "old")
+        assert list(tmp_path.iterdir()) == [path], n
+        if not killed: break
+    assert n > 5
+
 # R4
 
 def in_two(function, *args, **kwargs):
@@ -150,6 +184,22 @@ def test_asked_to_stop(stop, seed, tmp_path, undisturbed):
     finished(tiny.train_in_run, tmp_path)
     assert Run(folder).status == "done"
     same(folder, undisturbed)
+
+class Asked(tiny.Regression):
+    "Asks its own process to stop in a step."
+    def __init__(self, step): super().__init__(); self.left = step
+    def loss(self, batch, phase, generator):
+        self.left -= 1
+        if not self.left: signal.raise_signal(signal.SIGTERM)
+        return super().loss(batch, phase, generator)
+
+def test_asked_to_stop_in_any_step(tmp_path, undisturbed):
+    "Also in one after which a row or a checkpoint is due, and in the last of an epoch: none is lost, none is there twice."
+    for step in 2, 3, 6, 10:
+        folder = tmp_path/str(step)
+        with pytest.raises(Interrupted, match=f"after step {step}"): Trainer(Asked(step), TrainingConfig(**tiny.CONFIG), folder).fit(*tiny.train_val())
+        tiny.train(folder)
+        same(folder, undisturbed)
 
 def test_two_processes_asked_to_stop(tmp_path):
     "Both stop after the same step, and the run is interrupted, not failed."

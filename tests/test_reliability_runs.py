@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tiny import cases, spawner
+from tiny import cases, dies_at, spawner
 from synthlab.experiments import runs
 from synthlab.experiments.runs import Lock, Run, RunLocked, list_runs
 
@@ -138,21 +138,6 @@ def test_same_second(tmp_path):
     assert list_runs(tmp_path).status.tolist() == ["done"]*5
 
 # a run's folder appears whole
-
-def dies_at(n, function):
-    "Whether a forked child was killed at its n-th call to the file system; False: it came to its end before."
-    pid = os.fork()
-    if not pid:
-        calls = itertools.count()
-        def mortal(real):
-            def call(*args, **more):
-                if next(calls) == n: os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **more)
-            return call
-        for name in "open", "write", "pwrite", "mkdir", "fsync", "replace", "rename", "ftruncate": setattr(os, name, mortal(getattr(os, name)))
-        try: function()
-        finally: os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 @pytest.mark.parametrize("folder", [None, "mine"])
 def test_killed_at_any_call_while_it_is_made(folder, tmp_path):

@@ -54,8 +54,8 @@ def whole(tmp_path_factory):
     run_sweep("market", LONG, folder, progress=False)
     return left_by(folder)
 
-@pytest.mark.parametrize("seed", cases(1, 16))
 @pytest.mark.parametrize("victim", ["worker", "driver", "everything", "Ctrl-C"])
+@pytest.mark.parametrize("seed", cases(1, 16))
 def test_whatever_is_killed_every_run_ends_done_once(victim, seed, whole, tmp_path):
     "kill -9 in the middle of two trainings; the same folder is finished to the same bits, and no worker outlives its driver."
     rng, folder = random.Random(f"{victim}{seed}"), tmp_path/"sweep"

@@ -1,5 +1,5 @@
 "The smallest training with everything in it: noise, dropout, running means. Importable by processes that tests start and kill."
-import json, multiprocessing, os, signal, time
+import errno, itertools, json, multiprocessing, os, signal, time
 from pathlib import Path
 
 import pytest, torch
@@ -172,3 +172,38 @@ def train_account(folder):
     Path(folder, f"account{trainer.world.rank}.json").write_text(json.dumps(account))
 
 def rows(folder): return Facts(Path(folder)/"facts").rows()
+
+# what happens to a process at one of its calls to the file system
+
+CALLS = "open", "write", "pwrite", "mkdir", "fsync", "replace", "rename", "ftruncate", "unlink", "rmdir"
+FATES = "killed", "stopped", "full"
+
+def full(): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+def meets(function, fate=None, n=0):
+    "What a forked child met at its n-th call to the file system, if it got that far, and what it said in the end: nothing where all went well."
+    heard, tells = os.pipe()
+    pid = os.fork()
+    if not pid:
+        said, calls, write = "", itertools.count(), os.write
+        def happens():
+            write(tells, b"!")
+            if fate == "full": full()
+            os.kill(os.getpid(), signal.SIGKILL if fate == "killed" else signal.SIGTERM)
+        def mortal(real):
+            def call(*args, **more):
+                if next(calls) == n: happens()
+                return real(*args, **more)
+            return call
+        for name in CALLS if fate else (): setattr(os, name, mortal(getattr(os, name)))
+        try: function()
+        except BaseException as error: said = f"{error}" or type(error).__name__
+        finally: write(tells, said.encode()[:4000]); os._exit(0)
+    os.close(tells)
+    with open(heard, "rb") as pipe: told = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return told.startswith("!"), told.removeprefix("!")
+
+def dies_at(n, function):
+    "Whether a forked child was killed at its n-th call to the file system; False: it came to its end before."
+    return meets(function, "killed", n)[0]

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from .bars import (BarError, REPAIRED, SPIKE, check_values, find_columns, find_jump, is_volume,
                                     put_in_order, say_repair, take_clock, take_values, tell_splits)
-from .documents import COUNT, NAMES, Kind, Maybe, is_text, read_document
+from .documents import COUNT, NAMES, Kind, Maybe, exchange, is_text, read_document
 from .tables import further_column
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #dd19a735
@@ -194,7 +194,9 @@ def publish(
     if folder.exists():
         if any(folder.iterdir()) and not (folder/MANIFEST).exists():
             raise BarError("this folder holds something else; give another", str(folder))
-        old = part.with_name(part.name + ".old")
+        if exchange(part, folder): shutil.rmtree(part); return
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old); os.rename(part, folder); shutil.rmtree(old)
     else: os.rename(part, folder)
     sync(folder.parent)

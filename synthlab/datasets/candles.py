@@ -96,7 +96,7 @@ class PriceActionEngineer(IndicatorEngineer):
 
     def __init__(self,
         smoothing: str = "wilder",  # of RSI and ATR: wilder | span
-        start: str = "mean",        # of every average: mean, missing until then | first, there from the first row
+        start: str = "mean",        # of averages: mean, missing until then | first, there at once | sheet, see `atr`
         ddof: int = 0,              # of the bands' deviation
         standardise=True,           # bring the features to mean 0 and deviation 1 on train rows
         past=(),                    # further columns of the bars
@@ -106,8 +106,8 @@ class PriceActionEngineer(IndicatorEngineer):
         super().__init__(standardise, past, **self.smoothed, ddof=ddof)
 
     def begin(self):
-        start = dict(start=self.smoothed["start"])
-        return dict(rsi=Live(rsi, n=14, **self.smoothed), atr=Live(atr, n=14, **self.smoothed),
+        start = dict(start="first" if self.smoothed["start"] == "sheet" else self.smoothed["start"])
+        return dict(rsi=Live(rsi, n=14, **self.smoothed | start), atr=Live(atr, n=14, **self.smoothed),
                     ema_50=Live(ema, n=50, **start), ema_200=Live(ema, n=200, **start),
                     bands=Live(bollinger, n=20, ddof=self.ddof))
 

@@ -5,21 +5,29 @@ within limits, and each of its fields is of its kind, or one sentence names file
 
 # %% auto #0
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'POSITIVE',
-           'STAMP', 'STRANGE', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe', 'Agreeing',
-           'within', 'is_text', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading']
+           'STAMP', 'STRANGE', 'is_text', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe',
+           'Agreeing', 'within', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading',
+           'is_alive', 'part_beside', 'exchange']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
-import json, os, re, stat
+import ctypes, glob, json, os, re, shutil, socket, stat
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# %% ../../nbs/datasets/03_documents.ipynb #e64b4295
+def is_text(value) -> bool:
+    "Whether it is text that can be printed and written: no half of a character."
+    try: return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError: return False
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00005
 def unique(pairs):
     "A dict of pairs whose names differ."
     found = dict(pairs)
     if len(found) < len(pairs): raise ValueError("a name comes twice")
+    if half := [name for name in found if not is_text(name)]: raise ValueError(f"{half[0][:40]!r} is no name")
     return found
 
 def no_number(word): raise ValueError(f"{word} is no number")
@@ -81,12 +89,6 @@ def within(
     "A whole number between two."
     whole = lambda v: isinstance(v, int) and not isinstance(v, bool)
     return Kind(f"a whole number from {low:,} to {high:,}", lambda v: whole(v) and low <= v <= high)
-
-# %% ../../nbs/datasets/03_documents.ipynb #e64b4295
-def is_text(value) -> bool:
-    "Whether it is text that can be printed and written: no half of a character."
-    try: return isinstance(value, str) and (value.isascii() or bool(value.encode()))
-    except UnicodeEncodeError: return False
 
 # %% ../../nbs/datasets/03_documents.ipynb #02bb2a1f
 HUGE = 1e308
@@ -195,3 +197,34 @@ def reading(
         if type(error).__module__.startswith("synthlab"): raise         # a sentence already
         what = f"there is no {error}" if isinstance(error, KeyError) else [*str(error).splitlines(), ""][0]
         raise no(f"it is not as it was written: {what[:200] or type(error).__name__}") from None
+
+# %% ../../nbs/datasets/03_documents.ipynb #f5d63219
+def is_alive(pid: int) -> bool:
+    "Whether a process of this machine exists."
+    try: os.kill(pid, 0)
+    except ProcessLookupError: return False
+    except PermissionError: pass
+    return True
+
+def part_beside(
+    path: str | Path,       # of what is to be
+) -> Path:                  # beside it, hidden; nothing is there
+    "Where something is made before it gets its name; what died there on this machine is removed."
+    path, here = Path(path), socket.gethostname()
+    own = path.with_name(f".{path.name}.{here}-{os.getpid()}.tmp")
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        host, _, pid = old.name.removeprefix(f".{path.name}.").removesuffix(".tmp").rpartition("-")
+        if host != here or not pid.isdecimal() or (old != own and is_alive(int(pid))): continue
+        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+    return own
+
+# %% ../../nbs/datasets/03_documents.ipynb #49eb55f9
+def exchange(
+    one: Path,              # two folders on one disk
+    other: Path,
+) -> bool:                  # False: this system cannot
+    "Let two folders change places in one step."
+    try: call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError): return False
+    here, swap = -100, 2                    # AT_FDCWD, RENAME_EXCHANGE
+    return call(here, os.fsencode(one), here, os.fsencode(other), swap) == 0

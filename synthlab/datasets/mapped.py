@@ -23,6 +23,7 @@ import pyarrow.parquet
 from .asset_files import AssetWriter, file_facts, npy_header, publish, read_manifest, write_manifest
 from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, plain, read_clocks
 from .calendar import calendar_features, calendar_names
+from .documents import part_beside
 from .features import FeatureEngineer, create_engineer, judge_ranges
 from .fingerprint import facts_of
 from .gaps import FIRST, gap_limit
@@ -141,8 +142,8 @@ class MappedParquet(DataSource):
 
     def build(self):
         "Write the arrays anew."
-        part = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
+        part = part_beside(self.folder)
+        part.mkdir(parents=True)
         try:
             source, writers = self.source(), {}
             for frame, first in read_chunks(self.path, self.chunk, self.columns):
@@ -255,8 +256,8 @@ def map_features(
     key = json.dumps(key, sort_keys=True)
     folder = mapped.folder/f"features-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if read_manifest(folder) is not None: return folder
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(part, ignore_errors=True); part.mkdir(parents=True)
+    part = part_beside(folder)
+    part.mkdir(parents=True)
     rows = sum(a["rows"] for a in mapped.assets.values())
     shapes = {"features": ((rows, engineer.feature_dim), np.float32), "close": ((rows,), np.float32),
         "scale": ((rows,), np.float32), "times": ((rows,), np.int64)}

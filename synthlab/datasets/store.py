@@ -6,11 +6,10 @@ read as if it were."""
 # %% auto #0
 __all__ = ['ARRAYS', 'ARRAY_UNITS', 'MANIFEST', 'SPLITS', 'VERSION', 'ROWS', 'WORLD', 'KINDS', 'VERIFY', 'SMALL', 'EMPTY',
            'StoreError', 'array_shapes', 'create_arrays', 'shard_file', 'canonical', 'config_hash', 'file_facts',
-           'files_in', 'write_json', 'seal', 'is_shape', 'read_manifest', 'verify_store', 'exchange', 'away', 'publish',
+           'files_in', 'write_json', 'seal', 'is_shape', 'read_manifest', 'verify_store', 'away', 'publish',
            'shard_index', 'content_size', 'read_shard', 'ResponseStore', 'open_store']
 
 # %% ../../nbs/datasets/72_store.ipynb #8b2d523f
-import ctypes
 import hashlib
 import json
 import os
@@ -24,7 +23,8 @@ import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
 from .asset_files import sync
-from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, misfit, parse_json, read_bytes, within)
+from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, exchange, misfit, parse_json,
+                                         part_beside, read_bytes, within)
 from ..metrics.wording import Mistake, nearest
 
 # %% ../../nbs/datasets/72_store.ipynb #6557abc6
@@ -106,7 +106,7 @@ def files_in(root: Path) -> list[str]:
 # %% ../../nbs/datasets/72_store.ipynb #a21ce127
 def write_json(path: Path, value) -> None:
     "A file that is whole or not there."
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = part_beside(path)
     with open(part, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, allow_nan=False); file.flush(); os.fsync(file.fileno())
     os.replace(part, path)
@@ -192,16 +192,6 @@ def verify_store(
     return manifest
 
 # %% ../../nbs/datasets/72_store.ipynb #328f792f
-def exchange(
-    one: Path,              # two folders on one disk
-    other: Path,
-) -> bool:                  # False: this system cannot
-    "Let two folders change places in one step."
-    try: call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError): return False
-    here, swap = -100, 2                    # AT_FDCWD, RENAME_EXCHANGE
-    return call(here, os.fsencode(one), here, os.fsencode(other), swap) == 0
-
 def away(root: Path) -> Path:
     "Where an old store waits while a new one comes, if they cannot change places."
     return root.with_name(f".{root.name}.old")

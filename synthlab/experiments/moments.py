@@ -69,8 +69,8 @@ def epoch_table(
     names, rows = read_table(run.facts.scalars_path)
     columns = {k: numbers_of(run.facts.scalars_path, k, [row[i] for row in rows]) for i, k in enumerate(names)}
     if "epoch" not in columns: return pd.DataFrame(columns=EPOCH)
-    if (~(np.abs(columns["epoch"]) < 2**53)).any():
-        raise ConfigError(f"{run.facts.scalars_path}: an epoch is no whole number")
+    if (~(np.abs(columns["epoch"]) < 2**53)).any() or (np.abs(columns.get("step", columns["epoch"])) >= 2**53).any():
+        raise ConfigError(f"{run.facts.scalars_path}: an epoch or a step is no whole number")
     events = run.facts.events() if events is None else events
     after, ends = columns["epoch"] > 0, {e.get("epoch"): e for e in events if e["event"] == "epoch"}
     columns["val_loss"] = columns.pop(monitored(columns, events), np.full(len(rows), np.nan))

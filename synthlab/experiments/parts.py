@@ -167,9 +167,9 @@ class EstimatorPart:
         else:
             model = self.make()
             path.parent.mkdir(parents=True, exist_ok=True)
-            facts.event("finished", epochs=1)
             numbers = {f"model/{k}": v for k, v in model.state_dict().items()}
             save_checkpoint(path, numbers, dict(about=with_plugins(self.about), epoch=1))
+        if not any(e["event"] == "finished" for e in facts.events()): facts.event("finished", epochs=1)
         return model
 
     def fit(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> Fitted:

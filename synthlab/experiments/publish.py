@@ -9,14 +9,14 @@ __all__ = ['PART', 'FILES', 'written_down', 'unfinished', 'check_publishable', '
            'HubManager']
 
 # %% ../../nbs/experiments/40_publish.ipynb #b7ad1ff0
-import os, re, shutil
+import re, shutil
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
-from ..datasets.documents import NUMBER, Maybe, reading
+from ..datasets.documents import NUMBER, Maybe, exchange, part_beside, reading
 from ..datasets.packages import MissingPackage, need
 from .config import to_schema
 from .experiment import load_model, open_run, run_config
@@ -179,15 +179,15 @@ def whole_folder(
     folder: Path,                       # where it is to be; what lies there is replaced
     write: Callable[[Path], Any],       # writes everything into an empty folder
 ) -> Path:                              # `folder`
-    "Write a folder, as a whole or not at all."
+    "Write a folder, as a whole or not at all; the old one is there until the new one is."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("new", "old"))
-    shutil.rmtree(new, ignore_errors=True)
+    new, old = part_beside(folder), folder.with_name(f".{folder.name}.old")     # the latter where nothing is exchanged
     try:
         new.mkdir()
         write(new)
-        if folder.exists(): folder.rename(old)
-        new.rename(folder)
+        if not (folder.exists() and exchange(new, folder)):
+            if folder.exists(): folder.rename(old)
+            new.rename(folder)
         sync(folder.parent)
     finally:
         for left in (new, old): shutil.rmtree(left, ignore_errors=True)

@@ -55,7 +55,8 @@ STATUS = dict(
     status=Kind(f"one of {', '.join(STATES)}", lambda v: is_text(v) and v in STATES), lab=Maybe(TEXT), name=Maybe(TEXT),
     created=Maybe(TEXT), updated=Maybe(TEXT), error=Maybe(TEXT), owner=Maybe(OWNER), plugins=Maybe(PLUGINS),
     data=Maybe(NAMES))
-RESULT = {...: Kind("a number that can be", lambda v: not isinstance(v, int | float) or -HUGE <= v <= HUGE)}
+RESULT = {...: Kind("a number or a text that can be", lambda v: is_text(v) if isinstance(v, str) else
+                    not isinstance(v, int | float) or -HUGE <= v <= HUGE)}
 
 def read_said(
     path: Path,                 # of a run's document

@@ -11,7 +11,7 @@ __all__ = ['EVENT', 'LINES_LIMIT', 'disk_error', 'sync', 'lasting_folder', 'atom
 import csv, errno, fnmatch, functools, io, json, math, os, shutil, subprocess
 from datetime import datetime, timezone
 from pathlib import Path
-from ..datasets.documents import COUNT, NUMBER, TEXT, Maybe, misfit, parse_json, read_bytes
+from ..datasets.documents import COUNT, NUMBER, TEXT, Maybe, misfit, parse_json, part_beside, read_bytes
 from ..models.registry import ConfigError
 
 # %% ../../nbs/trainers/00_facts.ipynb #750711d3
@@ -51,7 +51,7 @@ def atomic_write(
 ) -> Path:                  # the same path
     "Write `path` so that it is always either the old whole file or the new whole file."
     path, data = Path(path), data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = part_beside(path)
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:

@@ -94,6 +94,7 @@ class Keeper(Stepper):
         self.sums = {k: float(v) for k, v in state["sums"]}
         self.history = self.facts.rows()[:state["facts"]["rows"]]
         if first: self.facts.back_to(state["facts"])
+        if first and path != self.path("last"): atomic_write(self.path("last"), path.read_bytes())   # it lags behind
         self.tell("resumed", checkpoint=path.name, after=self.step)
         return True
 

@@ -88,10 +88,11 @@ class Trainer(Keeper):
             except NonFinite as error: self.refuse(error, train, end)
             self.position, self.step = end, self.step + 1
             self.advance()
+            inside = end < len(train)               # the row at an epoch's end is that of its validation
+            if inside and config.log_every and self.step % config.log_every == 0:
+                self.show(self.record({}), judged=False)
             if self.asked: self.save("last"); raise self.stop.error(f"after step {self.step}")
-            if end == len(train): break
-            if config.log_every and self.step % config.log_every == 0: self.show(self.record({}), judged=False)
-            if self.due(): self.save("last")
+            if inside and self.due(): self.save("last")
         self.seconds = time.perf_counter() - begun
         self.rate = train.n*(1 - first/len(train))/self.seconds
 
