@@ -21,6 +21,7 @@ import torch
 from ...datasets.windows import Batches
 from ...experiments.config import as_override, to_yaml
 from ...experiments.experiment import check_begun, train
+from ...experiments.lab import get_lab
 from ...experiments.reports import Finding, teller
 from ...experiments.runs import Run, find_runs, folder_name
 from ...experiments.setup import Market, fold_dates
@@ -230,7 +231,7 @@ class Backtest:
     @property
     def finding(self) -> Finding:
         "The conclusion, with the numbers that it was computed from."
-        return Finding(tell_contest, self.numbers)
+        return Finding(tell_contest, self.numbers, get_lab("market").origin(self.config))
 
     @property
     def conclusion(self) -> str:

@@ -10,6 +10,7 @@ __all__ = ['TEN_YEARS', 'part_name', 'QuantFitting', 'QuantJudging', 'QuantLab']
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 import pandas as pd
 from ...datasets.panels import EMBEDDED, load_panel, make_rows
 from ...datasets.targets import horizon_bars, parse_target
@@ -66,6 +67,11 @@ class QuantFitting(Lab):
         if now["rows"] != known["rows"]:
             return f"{config.data.source}: {now['rows']:,} rows, and it had {known['rows']:,}"
         return f"{config.data.source}: as many rows, with other numbers"
+
+    def origin(self, config, known={}):
+        said = [Path(config.data.source).stem]
+        if known: said.append(f"{known['rows']:,} rows, {known['first'][:10]} to {known['last'][:10]}")
+        return ", ".join(said)
 
     def parts(self, config, data):
         families = families_of(config)
