@@ -45,8 +45,10 @@ def verdict(
     count: int = 3,
 ) -> list[str]:
     "The sentences that matter most."
-    said = list(dict.fromkeys(s for text in conclusions for s in sentences(text)))
-    bold = [i for i, s in enumerate(said) if "**" in s][:count]
+    asked = [sentences(part) for text in conclusions for part in text.split("\n") if part.strip()]
+    said = list(dict.fromkeys(s for part in asked for s in part))
+    turn = {s: n for part in asked for n, s in enumerate(s for s in part if "**" in s)}
+    bold = sorted((i for i, s in enumerate(said) if s in turn), key=lambda i: turn[said[i]])[:count]
     plain = [i for i in range(len(said)) if i not in bold][:count - len(bold)]
     return [shortened(said[i]) for i in sorted(bold + plain)]
 

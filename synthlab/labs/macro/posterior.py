@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from ...datasets.world import World
-from ...experiments.figures import MODEL, SHADES, TRUTH, new_figure
+from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, new_figure
 from .observations import (TAIL, Model, as_series, check_frame, check_noise, named_rng,
                                               series_covariance, solved_law, tail_share, with_tail)
 from ...trainers.kalman import STARTS, kalman_filter
@@ -292,7 +292,7 @@ def draw_posterior(
     "What data add to the prior, a panel a parameter."
     columns = min(4, len(prior.free))
     rows = -(-len(prior.free)//columns)
-    fig, axes = new_figure(8, 1.5*rows + .5, rows, columns, squeeze=False)
+    fig, axes = new_figure(WIDTH, 1.5*rows + .5, rows, columns, squeeze=False)
     for i, (ax, name) in enumerate(zip(axes.flat, prior.free)):
         low, width = prior.lower[i].item(), prior.width[i].item()
         ax.axhspan(0, 1, color="0.88", lw=0, label="prior")

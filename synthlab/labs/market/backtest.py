@@ -156,15 +156,15 @@ def tell_contest(
     level_ = rest.drop(ahead.index).drop(behind.index)
     said = [f"{len(rest) + 1} forecasters answered the same {numbers['windows']} windows in {numbers['stretches']} "
             f"stretches, {numbers['horizon']} steps each.",
-            f"The champion is {champion} with a CRPS of {numbers['score']:.2f}.",
-            f"Better than it, with an interval clear of zero: {tell_margins(ahead, 1, level)}." if len(ahead) else
-            "Nobody is better than it with an interval clear of zero."]
+            f"The champion is {champion} with a CRPS of **{numbers['score']:.2f}**.",
+            f"**Better** than it, with an interval clear of zero: {tell_margins(ahead, 1, level)}." if len(ahead) else
+            "**Nobody is better** than it with an interval clear of zero."]
     if len(behind): said.append(f"Worse: {tell_margins(behind, -1, level)}.")
     if len(level_): said.append(f"Not told apart from it: {', '.join(level_.index)}.")
     if best := numbers["best"]:
         low, high = percent(best["low"]), percent(best["high"])
-        said.append(f"The best model, {best['name']}, has a skill of {percent(best['skill'])} over the best baseline, "
-                    f"{best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
+        said.append(f"The best model, {best['name']}, has a skill of **{percent(best['skill'])}** over the best "
+                    f"baseline, {best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
     return " ".join([*said, *(f"{name} could not be trained: {why}" for name, why in numbers["failed"])])
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #9ec2f134

@@ -245,7 +245,7 @@ def tell_rivals(
     total = {n: realism.missed(n) + beside.missed(n) for n in realism.names}
     best = min(others, key=lambda n: (total[n], realism.table.loc["signature distance", n]))
     rest = ", ".join(f"{n} {total[n]}" for n in others if n != best)
-    return (f"Of {2*len(realism.table)} comparisons the model misses {total[model]}; the most lifelike baseline, "
+    return (f"Of {2*len(realism.table)} comparisons the model misses **{total[model]}**; the most lifelike baseline, "
             f"{best}, misses {total[best]}" + (f"; the others: {rest}." if rest else "."))
 
 def tell_distance(
@@ -255,7 +255,7 @@ def tell_distance(
     model, far = realism.names[0], realism.table.loc["signature distance"]
     near = min(realism.names, key=far.__getitem__)
     own = f", the model lies at {far[model]:.2f}" if near != model else ""
-    return (f"By the signatures of whole windows the closest is {near} at {far[near]:.2f}{own}; "
+    return (f"By the signatures of whole windows the closest is **{near}** at {far[near]:.2f}{own}; "
             f"the market drawn again is up to {far['high']:.2f} from itself.")
 
 # %% ../../../nbs/labs/market/38_realism.ipynb #dc0c4d93
@@ -269,7 +269,8 @@ def conclude_realism(
     inside, both = int(realism.table[f"{model} inside"].sum()), (realism.verdicts(), beside.verdicts())
     told = tell_record(realism.returns)
     told.append(f"Of {len(realism.table)} facts the model has {inside} inside the market's "
-                f"{100*realism.level:.0f} % band and misses {realism.missed(model)}{end(tell_missed(realism, model))}")
+                f"{100*realism.level:.0f} % band and misses"
+                f" **{realism.missed(model)}**{end(tell_missed(realism, model))}")
     told.append(f"Over the volatility known at each decision it misses {beside.missed(model)}"
                 f"{end(tell_missed(beside, model))}")
     never = [g for g in GROUPS if all(not v.loc[g, model] for v in both if g in v.index)]

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ...datasets.targets import parse_target
-from ...experiments.figures import BAND, MODEL, colours, date_axis, draw_reliability, new_figure
+from ...experiments.figures import BAND, MODEL, WIDTH, colours, date_axis, draw_reliability, new_figure
 from .judging import MAIN, known_answers
 from ...metrics.classification import reliability
 from ...metrics.positions import Book
@@ -49,7 +49,7 @@ def draw_equity(
     level: float = .95, seed: int = 7,  # of the band; of its draws
 ) -> Figure:
     "Wealth after costs, and how far luck reaches."
-    fig, ax = new_figure(7, 3)
+    fig, ax = new_figure(WIDTH, 3)
     first = next(iter(books))
     low, high = luck_band(books[first].net, block, level, seed=seed)
     ax.fill_between(days, low, high, color="0.5", alpha=.2, lw=0, label=f"{first} without a mean, {100*level:g} %")
@@ -70,7 +70,7 @@ def draw_through_time(
     task: str,                          # of the target: regression, ranking, binary, multiclass
 ) -> Figure:
     "What each family knew, day by day, added up."
-    fig, ax = new_figure(7, 2.6)
+    fig, ax = new_figure(WIDTH, 2.6)
     unit = dict(rank_ic="rank correlation", auc="gain in Brier score", accuracy="hits beyond a third")
     for name, colour in reversed(colours(list(tables)).items()):
         known, day = known_answers(tables[name])
@@ -95,7 +95,7 @@ def draw_folds(
     label: str = "rank IC",             # of the score
 ) -> Figure:
     "The main score of every fold."
-    fig, ax = new_figure(7, 2.4)
+    fig, ax = new_figure(WIDTH, 2.4)
     at, names = pd.to_datetime(list(begins)), list(scores)
     ax.axhline(nothing, color="0.3", lw=.8)
     for name, colour in reversed(colours(names).items()):
@@ -114,7 +114,7 @@ def draw_importance(
 ) -> Figure:
     "Mean importance over folds, and how it differs between them."
     mean = importance.mean().sort_values(ascending=False).head(top)
-    fig, ax = new_figure(6.2, .7 + .22*len(mean))
+    fig, ax = new_figure(WIDTH, .7 + .22*len(mean))
     at = np.arange(len(mean))[::-1]
     ax.barh(at, mean, color=BAND, alpha=.5, height=.7)
     ax.hlines(at, importance[mean.index].min(), importance[mean.index].max(), color=MODEL, lw=1)
