@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator
 # %% ../../nbs/experiments/15_figures.ipynb #2d5c6650
 TRUTH, MODEL, BAND = "black", "C0", "C0"
 SPLIT = {"train": "0.75", "val": "C1", "test": "C0"}   # colours of the three parts of a data set
-SHADES = ("0.5", "#c8321a", "#e69f00", "#17b36a", "#552060", "#e88bb8", "#692416")      # of baselines, in order
+SHADES = ("0.5", "#c8321a", "#e69f00", "#17b36a", "#552060", "#692416", "#e88bb8")      # of baselines, in order
 KNOWN = {"constant": SHADES[0], "bootstrap": SHADES[1], "ewma": SHADES[2], "garch": SHADES[3], "gjr": SHADES[4],
          "reference miner": SHADES[5]}      # who looks the same everywhere
 

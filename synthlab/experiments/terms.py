@@ -43,13 +43,14 @@ TERMS = {
 def used_terms(
     text: str,                      # of a part of a page
     but: Collection[str] = (),      # terms that were explained before
-) -> dict[str, str]:                # term -> its sentence, in the order of the table
+) -> dict[str, str]:                # term as it is written there -> its sentence, in the order of the table
     "The terms that a text uses, in its own letters."
     found = {}
     for spellings, why in TERMS.items():
-        any_of = "|".join(re.escape(word) for word in spellings.split("|"))
+        words = spellings.split("|")
+        any_of = "|".join(map(re.escape, words))
         seen = re.search(rf"(?<![\w-])(?:{any_of})(?![\w-])", text)
-        if seen and spellings.partition("|")[0] not in but: found[spellings.partition("|")[0]] = why
+        if seen and not set(words) & set(but): found[seen[0]] = why
     return found
 
 # %% ../../nbs/experiments/19_terms.ipynb #c2a7af28

@@ -93,6 +93,7 @@ def fit_responses(
     steps: int = 300,           # of Adam
     rate: float = .1,           # of the first steps
     seed: int = 0,              # of the starts
+    progress: bool = False,     # whether to say how far it is
 ) -> Fit:
     "Parameters that give certain responses."
     target = torch.as_tensor(target, dtype=torch.float64)
@@ -100,7 +101,7 @@ def fit_responses(
     off = lambda u: (responses(prior.theta(u)) - target[..., None, :, :, :])/sd[..., None, :, :, :]
     misfit = lambda u: off(u).square().mean((-1, -2, -3))
     start = prior.sample((starts,), seed, "starts").expand(*target.shape[:-3], -1, -1)
-    u, path = ascend(lambda u: -(misfit(u) + 1e-12).log(), start, steps, rate)
+    u, path = ascend(lambda u: -(misfit(u) + 1e-12).log(), start, steps, rate, progress)
     with torch.no_grad(): losses = misfit(u).nan_to_num(torch.inf, torch.inf)       # no solution, no fit
     chosen, highest = best_start(u, -losses)
     return Fit(prior.theta(chosen), -highest, prior.values(u), losses, path.neg().exp())

@@ -27,7 +27,7 @@ from .certificate import ROOM, judged_slices
 from .judging import INSIDE, LEVELS, TESTS, by_model
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #fcbdb6d0
-COLOURS = dict(universal=MODEL, mlp=SHADES[2], gru=SHADES[3], alone=SHADES[6], pooled=SHADES[0], linear=SHADES[1])
+COLOURS = dict(universal=MODEL, mlp=SHADES[2], gru=SHADES[3], alone=SHADES[5], pooled=SHADES[0], linear=SHADES[1])
 LABELS = dict(universal="universal", mlp="MLP, one a world", gru="GRU, one a world", alone="the same, one world",
               pooled="pooled MLP", linear="linear")
 

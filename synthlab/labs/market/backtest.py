@@ -37,6 +37,7 @@ from ...metrics.prompts import HOURLY_SIGMA, prompt_for, reference_paths
 from ...models.quasirandom import REPLICATES
 from ...models.registry import ConfigError, registry
 from ...trainers.facts import atomic_write
+from ...trainers.output import Lines
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #d09e03b6
 def fold_overrides(
@@ -287,20 +288,22 @@ def score_fold(
         found = runner.run(*size)
         found.insert(0, "fold", fold)
         return found
-    tables = []
+    tables, lines = [], Lines(progress)
+    def take(name, key, make):
+        tables.append(scored(folder/f"{name.replace(' ', '_')}.scores.parquet", key, make))
+        lines.say(f"scored fold_{fold}_{name}")
     for name, c in configs.items():
         def make():
             model, _ = train("market", c, folder/name, markets[name])
             return run(name, model_simulator(model, *size), batches[name])
-        tables.append(scored(folder/f"{name}.scores.parquet", key(to_yaml(c)), make))
+        take(name, key(to_yaml(c)), make)
     def baseline(name): return lambda: baseline_simulators(market, config, [name])[name]
     within_day = market.step() < pd.Timedelta("1D")
     rest = {"reference miner": lambda: reference_simulator(market, config)} if within_day else {}
     rest |= {name: baseline(name) for name in config.evaluation.baselines}
     for name, simulator in rest.items():
         data = [config.data.source, list(config.data.assets), config.data.gaps, vars(config.data.split)]
-        path = folder/f"{name.replace(' ', '_')}.scores.parquet"
-        tables.append(scored(path, key(name, data), lambda: run(name, simulator(), batches[first])))
+        take(name, key(name, data), lambda: run(name, simulator(), batches[first]))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #29b4ccfa
