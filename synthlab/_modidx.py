@@ -2925,7 +2925,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'synthlab/experiments/terminal.py'),
                                                'synthlab.experiments.terminal.write_frames': ( 'experiments/terminal.html#write_frames',
                                                                                                'synthlab/experiments/terminal.py')},
-            'synthlab.experiments.terms': { 'synthlab.experiments.terms.used_rivals': ( 'experiments/terms.html#used_rivals',
+            'synthlab.experiments.terms': { 'synthlab.experiments.terms.used_labels': ( 'experiments/terms.html#used_labels',
                                                                                         'synthlab/experiments/terms.py'),
                                             'synthlab.experiments.terms.used_terms': ( 'experiments/terms.html#used_terms',
                                                                                        'synthlab/experiments/terms.py')},

@@ -14,7 +14,7 @@ from copy import deepcopy
 from datetime import datetime
 from importlib import metadata
 from typing import Any
-from .terms import used_rivals, used_terms
+from .terms import used_labels, used_terms
 
 # %% ../../nbs/experiments/23_pages.ipynb #b6f39fb3
 def sentences(
@@ -48,7 +48,8 @@ def verdict(
     asked = [sentences(part) for text in conclusions for part in text.split("\n") if part.strip()]
     said = list(dict.fromkeys(s for part in asked for s in part))
     turn = {s: n for part in asked for n, s in enumerate(s for s in part if "**" in s)}
-    bold = sorted((i for i, s in enumerate(said) if s in turn), key=lambda i: turn[said[i]])[:count]
+    first = lambda i: (not said[i].startswith("**"), turn[said[i]])
+    bold = sorted((i for i, s in enumerate(said) if s in turn), key=first)[:count]
     plain = [i for i in range(len(said)) if i not in bold][:count - len(bold)]
     return [shortened(said[i]) for i in sorted(bold + plain)]
 
@@ -120,6 +121,8 @@ def whole_streams(
     "What was printed in one piece, where nothing was shown in between."
     joined = []
     for output in outputs:
+        wiped = output.output_type == "stream" and not output.text.strip()
+        if wiped or "application/vnd.jupyter.widget-view+json" in output.get("data", {}): continue      # bars
         same = joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name
         if same: joined[-1].text += output.text
         else: joined.append(output)
@@ -143,7 +146,7 @@ def prepared(
             figures.append(dict(png=output["data"]["image/png"], alt=output["metadata"]["alt"]))
             if chosen is None and "headline" in cell.metadata.get("tags", []): chosen = figures[-1]
         if n:
-            new = used_terms(shown_text(cell), known) | used_rivals(row_labels(cell), lab, known)
+            new = used_terms(shown_text(cell), known) | used_labels(row_labels(cell), lab, known)
             known |= new.keys()
             cell.metadata["terms"] = list(new.items())
     said = verdict([part["conclusion"] for part in parts if part["conclusion"]])
