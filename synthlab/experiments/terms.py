@@ -65,10 +65,10 @@ LABELS = dict(
     },
     macro={
         "linear": "responses as a linear function of the parameters.",
-        "pooled": "one plain network for all worlds together.",
-        "mlp": "a plain network that is taught one world.",
-        "gru": "a recurrent network that is taught one world.",
-        "alone": "the emulator's own network, taught one world.",
+        "pooled MLP": "one plain network for all worlds together.",
+        "MLP, one a world": "a plain network for each world.",
+        "GRU, one a world": "a recurrent network for each world.",
+        "the same, one world": "the emulator's own network, taught one world.",
     },
     signal={
         "logistic": "a linear function of the last candle, squeezed between 0 and 1.",
