@@ -4455,6 +4455,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'synthlab/labs/quant/figures.py'),
                                              'synthlab.labs.quant.figures.draw_through_time': ( 'labs/quant/figures.html#draw_through_time',
                                                                                                 'synthlab/labs/quant/figures.py'),
+                                             'synthlab.labs.quant.figures.family_colours': ( 'labs/quant/figures.html#family_colours',
+                                                                                             'synthlab/labs/quant/figures.py'),
                                              'synthlab.labs.quant.figures.legend_beside': ( 'labs/quant/figures.html#legend_beside',
                                                                                             'synthlab/labs/quant/figures.py'),
                                              'synthlab.labs.quant.figures.luck_band': ( 'labs/quant/figures.html#luck_band',
