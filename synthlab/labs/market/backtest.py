@@ -158,8 +158,8 @@ def tell_contest(
     said = [f"{len(rest) + 1} forecasters answered the same {numbers['windows']} windows in {numbers['stretches']} "
             f"stretches, {numbers['horizon']} steps each.",
             f"The champion is {champion} with a CRPS of **{numbers['score']:.2f}**.",
-            f"**Better** than it, with an interval clear of zero: {tell_margins(ahead, 1, level)}." if len(ahead) else
-            "**Nobody is better** than it with an interval clear of zero."]
+            f"**Better** than {champion}, with an interval clear of zero: {tell_margins(ahead, 1, level)}."
+            if len(ahead) else f"**Nobody is better** than {champion} with an interval clear of zero."]
     if len(behind): said.append(f"Worse: {tell_margins(behind, -1, level)}.")
     if len(level_): said.append(f"Not told apart from it: {', '.join(level_.index)}.")
     if best := numbers["best"]:
