@@ -150,6 +150,7 @@ def prepared(
             known |= new.keys()
             cell.metadata["terms"] = list(new.items())
     said = verdict([part["conclusion"] for part in parts if part["conclusion"]])
+    said = [s.replace(" %", "\N{NO-BREAK SPACE}%") for s in said]
     front = dict(sentences=said, made=made_words([part["made"] for part in parts]),
                  figure=chosen or (figures or [None])[0])
     first = next((c for c in notebook.cells if c.cell_type == "markdown"), None)
