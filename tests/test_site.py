@@ -6,10 +6,11 @@ skip, but with `CI` set they fail: what was not looked at is not known to work."
 import functools, http.server, json, os, re, runpy, subprocess, threading
 from pathlib import Path
 
-import pytest
+import nbformat, pytest
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from pygments.lexers.python import PythonLexer
+from synthlab.experiments.pages import to_html
 
 ROOT = Path(__file__).parent.parent
 SITE = ROOT/"_docs"/"html"
@@ -151,3 +152,38 @@ def small(browser, url):
 @pytest.mark.parametrize("path", ALL)
 def test_nothing_is_wider_than_a_small_window(small, path):
     assert small.open(path).evaluate(WIDER) == [] and not small.wrong, small.wrong
+
+# --- the page of a report, as `synthlab report` writes it -------------------------------------------------------------------------------
+
+FILED = "train", "walk_forward", "emulate"      # charts alone; long tables; the largest
+
+@pytest.fixture(scope="module")
+def filed(tmp_path_factory):
+    "Pages of committed reports in a folder."
+    folder = tmp_path_factory.mktemp("filed")
+    for name in FILED: (folder/f"{name}.html").write_text(to_html(nbformat.read(ROOT/f"nbs/{name}.ipynb", 4)))
+    return folder.as_uri()
+
+SEEN = """() => {
+    const box = e => e.getBoundingClientRect(), all = query => [...document.querySelectorAll(query)];
+    const notes = all('.terms').map(box), front = document.querySelector('.front');
+    return {scrolls: all('.jp-OutputArea-output, .jp-RenderedMarkdown').filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(-60)),
+            without: all('img').filter(e => !e.alt.trim()).length, images: all('.front img').length, front: box(front).bottom,
+            said: front.querySelectorAll('li').length, open: all('details.code[open]').length, code: all('details.code').length,
+            overlaps: notes.filter((n, i) => i && n.top < notes[i - 1].bottom && n.left === notes[i - 1].left).length,
+            paper: getComputedStyle(document.querySelector('.front img')).backgroundColor, ground: getComputedStyle(document.body).backgroundColor} }"""
+
+@pytest.mark.parametrize("report", FILED)
+def test_the_page_of_a_report(browser, filed, report):
+    "The finding is on the first screen, code is folded, images have words, nothing scrolls sideways; on a telephone only what is in a box of its own."
+    with Page(browser, filed, width=1400) as p:
+        page = p.open(f"{report}.html")
+        seen = page.evaluate(SEEN)
+        assert (seen["said"], seen["images"], seen["without"], seen["open"], seen["overlaps"], seen["scrolls"]) == (3, 1, 0, 0, 0, [])
+        assert seen["front"] <= 900 and seen["code"] > 3 and page.evaluate(WIDER) == [] and not p.wrong, p.wrong
+        page.set_viewport_size({"width": 400, "height": 900})
+        assert page.evaluate(WIDER) == []
+        page.emulate_media(color_scheme="dark")
+        seen = page.evaluate(SEEN)
+        brightness = lambda colour: sum(map(float, re.findall(r"[\d.]+", colour)[:3]))
+        assert brightness(seen["paper"]) == 765 and brightness(seen["ground"]) < 200

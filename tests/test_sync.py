@@ -3,13 +3,14 @@ import filecmp, re, runpy, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 
-import pytest
+import nbformat, pytest
 from fastcore.nbio import nb2str, read_nb
 from nbdev.clean import clean_nb
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 
 import synthlab
+from synthlab.experiments.pages import prepared
 from synthlab.experiments.reports import findings
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +71,18 @@ def test_version_is_current():
     assert f"version: {synthlab.__version__}\n" in (ROOT/"CITATION.cff").read_text()
     assert f"## {synthlab.__version__}" in (ROOT/"CHANGELOG.md").read_text()
 
-@pytest.mark.parametrize("report", ["train", "evaluate", "emulate", "price_action", "estimate", "walk_forward", "tournament", "autoencode", "compare"])
+REPORTS = ["train", "evaluate", "backtest", "tournament", "stylised_facts", "emulate", "estimate", "price_action", "walk_forward", "autoencode", "compare"]
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_a_report_has_a_verdict(report):
+    "Three sentences of its conclusion, and the figure of the one cell that is marked for it."
+    notebook = nbformat.read(ROOT/f"nbs/{report}.ipynb", 4)
+    [marked] = [c for c in notebook.cells if "headline" in c.metadata.get("tags", [])]
+    _, front = prepared(notebook)
+    assert len(front["sentences"]) == 3 and all(20 < len(s) < 310 for s in front["sentences"])
+    assert front["figure"]["png"] == next(o["data"]["image/png"] for o in marked.outputs if "image/png" in o.get("data", {}))
+
+@pytest.mark.parametrize("report", REPORTS)
 def test_a_report_says_what_its_numbers_say(report):
     "What a committed report concluded is what is concluded today from the numbers that it shows."
     notebook = read_nb(ROOT/f"nbs/{report}.ipynb")

@@ -58,6 +58,16 @@ class BarData(Lab):
         said = changed(known, bars)
         return said and f"{d.source}: {said}"
 
+    def origin(self, config: Any, known: Mapping[str, Any] = {}) -> str:
+        "The source, how many bars of whom, from when to when."
+        source, assets = Path(config.data.source).stem, list(known) or list(config.data.assets)
+        whose = f"{len(assets)} assets" if len(assets) > 3 else ", ".join(assets)
+        words = [source, *([whose] if whose and whose != source else [])]
+        if not known: return ", ".join(words)
+        first, last = min(k["first"] for k in known.values()), max(k["last"] for k in known.values())
+        count = sum(k["bars"] for k in known.values())
+        return ", ".join([*words, f"{count:,} bars, {first[:10]} to {last[:10]}"])
+
     def elsewhere(self, config: Any, source: str | None, assets: Sequence[str] | None) -> Any:
         "Other bars, or other assets of the same file."
         if source:

@@ -153,6 +153,14 @@ class LabFitting:
         "How a source differs whose data cannot be loaded any more, because too little is left of it."
         return ""
 
+    def origin(self,
+        config: Any,                    # what `configure` gave
+        known: Mapping[str, Any] = {},  # what `fingerprint` said; {}: nobody knows
+    ) -> str:                           # "sp500", and what a lab adds
+        "Where the data come from, in few words."
+        data = getattr(config, "data", None)
+        return Path(getattr(data, "source", "")).stem
+
     def parts(self, config: Any, data: Any) -> list[Part]:
         "What is fitted, the model in question first."
         raise NotImplementedError(f"the {self.name} lab does not say what is fitted")

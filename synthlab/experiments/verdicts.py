@@ -5,11 +5,12 @@ words by every lab."""
 
 # %% auto #0
 __all__ = ['ENOUGH', 'RARE', 'LEAST_P_VALUE', 'overlap', 'reach', 'enough', 'say_too_few', 'percent', 'write_p_value',
-           'write_number', 'table_forms', 'with_interval']
+           'write_number', 'table_forms', 'plain_table', 'with_interval']
 
 # %% ../../nbs/experiments/18_verdicts.ipynb #b308ece9
 from collections.abc import Sequence
 import numpy as np
+import pandas as pd
 from ..metrics.calibration import effective_size
 
 # %% ../../nbs/experiments/18_verdicts.ipynb #89865264
@@ -79,14 +80,32 @@ def write_number(
     value: float,
     digits: int = 4,            # that count
 ) -> str:                       # empty where there is none
-    "A number of a table."
-    return "" if value != value else f"{value:.{digits}g}"
+    "A number of a table, without powers of ten."
+    if value != value: return ""
+    if abs(value) >= 10**digits: return f"{value:,.0f}"
+    if 0 < abs(value) < 1e-6: return "0"
+    text = f"{float(f'{value:.{digits}g}'):.12f}"
+    return text.rstrip("0").rstrip(".")
 
 def table_forms(
     columns,                    # names of a table's columns
 ) -> dict:                      # name -> a function that writes its numbers
     "How the numbers of each column are written."
     return {c: write_p_value if str(c).replace(" ", "_").endswith("p_value") else write_number for c in columns}
+
+# %% ../../nbs/experiments/18_verdicts.ipynb #c8027607
+def plain_table(
+    table: pd.DataFrame,        # of numbers, times and words
+    digits: int = 4,            # that count
+):                              # for a notebook to display
+    "A table as people write it: times without seconds, numbers without powers of ten, names without underscores."
+    times = table.select_dtypes(["datetime", "datetimetz"])
+    days = all((times[c].dropna() == times[c].dropna().dt.normalize()).all() for c in times)
+    forms = dict.fromkeys(times, "{:%Y-%m-%d}" if days else "{:%Y-%m-%d %H:%M}")
+    forms |= dict.fromkeys(table.select_dtypes("integer"), "{:,}")
+    forms |= dict.fromkeys(table.select_dtypes("floating"), lambda x: write_number(x, digits))
+    spaced = lambda name: name.replace("_", " ") if isinstance(name, str) else name
+    return table.rename(columns=spaced).style.format({spaced(c): form for c, form in forms.items()}, na_rep="")
 
 # %% ../../nbs/experiments/18_verdicts.ipynb #5a8bf162
 def with_interval(

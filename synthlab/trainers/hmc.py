@@ -16,6 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 from tqdm.auto import tqdm
+from .output import Lines
 
 # %% ../../nbs/trainers/60_hmc.ipynb #f4c01325
 def value_and_slope(
@@ -101,7 +102,7 @@ def sample_hmc(
     leaps: int = 8,             # on average, of a flight
     target: float = .8,         # share of flights to be accepted
     seed: int = 0,              # of all that is random here
-    progress: bool = False,     # whether to show a bar
+    progress: bool = False,     # whether to show a bar, or lines
 ) -> Chains:
     "Draws from a density by Hamiltonian Monte Carlo, all chains and posteriors at once."
     if start.ndim < 2: raise ValueError(f"start has the shape {tuple(start.shape)}; give one row a chain, (…, C, P)")
@@ -116,7 +117,9 @@ def sample_hmc(
     step, kept, values, seen = average.settled(), [], [], []
     accepted, divergent = torch.zeros_like(value), torch.zeros_like(value, dtype=torch.int64)
     reshape_at = {warmup//4, warmup//2, 3*warmup//4} - {0}
-    for i in tqdm(range(warmup + draws), disable=not progress, desc="hmc", leave=False):
+    steps, lines = range(warmup + draws), Lines(progress)
+    counted, hidden = lines.count(steps, "draws of all chains"), not progress or lines.shown
+    for i in tqdm(counted, "hmc", len(steps), leave=False, disable=hidden):
         push, many = random(torch.randn, *x.shape), int(torch.randint(1, 2*leaps, (), generator=rng))
         chance = random(torch.rand, *value.shape).log()
         to, pushed, new_value, new_slope = fly(log_density, x, slope, push, step[..., None, None], factor, many)

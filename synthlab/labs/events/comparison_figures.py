@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ...experiments.figures import MODEL, SHADES, legend_above, log_axis, new_figure
+from ...experiments.figures import MODEL, SHADES, WIDTH, legend_above, log_axis, new_figure
 from .conclusion import lead_of
 from .figures import draw_interval
 
@@ -40,7 +40,7 @@ def run_names(
             for path, n, f in zip(table["run_dir"], names, folders)}
 
 # %% ../../../nbs/labs/events/26_comparison_figures.ipynb #048fe9a3
-TINTS = (MODEL, SHADES[2], "#5b3d8f", "#2c8c6f", SHADES[0], "C3", "C6", "C8")
+TINTS = (MODEL, SHADES[2], SHADES[4], SHADES[3], SHADES[0], SHADES[1], SHADES[5], SHADES[6])
 DASHES = "-", "--", ":", "-."
 MARKS = "o", "s", "^", "D"
 
@@ -74,7 +74,7 @@ def draw_pareto(
     points: pd.DataFrame,           # index name of the run; bits (of a particle) and error
 ) -> Figure:
     "Error by what a particle costs to keep."
-    fig, ax = new_figure(6.4, 3)
+    fig, ax = new_figure(WIDTH, 3)
     known = points.dropna(subset=["bits", "error"])
     front = known[pareto_front(known["bits"], known["error"])].sort_values("bits")
     if len(front) > 1:
@@ -123,7 +123,7 @@ def draw_run_curves(
     ylabel: str = "error of particles,\nsquared training spreads",
 ) -> Figure:
     "How every run learnt."
-    fig, ax = new_figure(6.4, 2.8)
+    fig, ax = new_figure(WIDTH, 2.8)
     log_axis(draw_over_epochs(ax, epochs, names, column)).set_ylabel(ylabel, fontsize=9)
     legend_beside(ax)
     return fig
@@ -136,7 +136,7 @@ def draw_codebook_health(
     "Words in use over epochs."
     if not any("val_perplexity" in epochs[path] for path in names): return None
     own = sum("val_perplexity" in epochs[path] for path in names)
-    fig, (left, right) = new_figure(7, 2.4 + .17*-(-own//3), columns=2)
+    fig, (left, right) = new_figure(WIDTH, 2.4 + .17*-(-own//3), columns=2)
     draw_over_epochs(left, epochs, names, "val_perplexity").set_ylabel("words, perplexity", fontsize=9)
     draw_over_epochs(right, epochs, names, "val_codes_used", 100).set_ylabel("words in use, %", fontsize=9)
     left.set_ylim(0, None); right.set_ylim(0, 102)
@@ -149,7 +149,7 @@ def draw_throughput(
     names: Mapping[str, str],       # run_dir -> name
 ) -> Figure:
     "The best loss by the speed of training."
-    fig, ax = new_figure(6.4, 2.8)
+    fig, ax = new_figure(WIDTH, 2.8)
     looks = run_looks(list(names.values()))
     for row in table.dropna(subset=["throughput_mean", "loss_best"]).to_dict("records"):
         name = names[row["run_dir"]]
@@ -183,7 +183,7 @@ def draw_time_to(
 ) -> Figure:
     "Seconds until a run was as good."
     threshold = common_threshold({p: epochs[p] for p in names}) if threshold is None else threshold
-    fig, ax = new_figure(6.4, .9 + .22*len(names))
+    fig, ax = new_figure(WIDTH, .9 + .22*len(names))
     looks, shown = run_looks(list(names.values())), list(names.items())[::-1]
     for y, (path, name) in enumerate(shown):
         seconds = time_to(epochs[path], threshold)
@@ -204,7 +204,7 @@ def draw_differences(
 ) -> Figure:
     "Differences from the first run with their intervals."
     first, others = compared.index[0], compared.iloc[1:]
-    fig, ax = new_figure(6.4, 1 + .21*max(len(others), 1))
+    fig, ax = new_figure(WIDTH, 1 + .21*max(len(others), 1))
     ax.axvline(0, color="0.3", lw=.8)
     looks = run_looks(compared.index)
     for y, (name, row) in enumerate(reversed(list(others.iterrows()))):
@@ -226,7 +226,8 @@ def draw_leads(
     own = {name: results[path] for path, name in names.items() if results.get(path, {}).get("anomalies")}
     signals = list(dict.fromkeys(r["signal"] for result in own.values() for r in result["anomalies"]))
     if not signals: return None
-    fig, axes = new_figure(1.9 + 2.7*len(signals), .8 + .21*len(own), columns=len(signals), squeeze=False, sharey=True)
+    fig, axes = new_figure(max(WIDTH, 1.9 + 2.6*len(signals)), .8 + .21*len(own), columns=len(signals),
+                           squeeze=False, sharey=True)
     looks = run_looks(list(names.values()))
     for ax, signal in zip(axes[0], signals):
         ax.axvline(0, color="0.3", lw=.8)

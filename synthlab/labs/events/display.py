@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from ...datasets.events import EventLayout, Events
-from ...experiments.figures import new_figure
+from ...experiments.figures import WIDTH, new_figure
 
 # %% ../../../nbs/labs/events/21_display.ipynb #220a8a64
 KIND_LOOKS = {      # kind -> colour and mark
@@ -133,7 +133,7 @@ def draw_display(
 ) -> Figure:
     "Events above, what came back of them below."
     plane, limits, n = plane_of(shown[0].event.layout), plane_limits(shown), len(shown)
-    fig, axes = new_figure(2.2*n + .8, 5.4, rows=2, columns=n, squeeze=False, sharex=True, sharey=True)
+    fig, axes = new_figure(max(WIDTH, 2*n + 1), 5.4, rows=2, columns=n, squeeze=False, sharex=True, sharey=True)
     titles = titles or [f"error {s.error:.2g}, larger than\nthat of {100*s.quantile:g} % of events" for s in shown]
     for column, one, title in zip(axes.T, shown, titles):
         for ax, events in zip(column, (one.event, one.answer)):

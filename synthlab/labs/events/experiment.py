@@ -109,6 +109,10 @@ class EventsFitting(Lab):
         known = {name: dict(events=len(events), sha256=part_digest(events)) for name, events in data.parts.items()}
         return known | (dict(inverse=part_digest(data.inverse.train)) if data.inverse else {})
 
+    def origin(self, config, known={}):
+        counts = {part: said["events"] for part, said in known.items() if isinstance(said, dict)}
+        return ", ".join([Path(config.data.source).stem, *(f"{n:,} events of {part}" for part, n in counts.items())])
+
     def changed(self, known, config, data):
         now = self.fingerprint(data)
         for name in ("train", "validation", "test"):

@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from ...datasets.world import VARIABLES, World
-from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, new_figure
+from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, WIDTH, new_figure
 from ...experiments.reports import teller
 from .observations import TAIL, FittedVAR, Model, simulate_data
 from .posterior import Likelihood, Posterior, Prior, ascend, best_start, sample_posterior
@@ -93,6 +93,7 @@ def fit_responses(
     steps: int = 300,           # of Adam
     rate: float = .1,           # of the first steps
     seed: int = 0,              # of the starts
+    progress: bool = False,     # whether to say how far it is
 ) -> Fit:
     "Parameters that give certain responses."
     target = torch.as_tensor(target, dtype=torch.float64)
@@ -100,7 +101,7 @@ def fit_responses(
     off = lambda u: (responses(prior.theta(u)) - target[..., None, :, :, :])/sd[..., None, :, :, :]
     misfit = lambda u: off(u).square().mean((-1, -2, -3))
     start = prior.sample((starts,), seed, "starts").expand(*target.shape[:-3], -1, -1)
-    u, path = ascend(lambda u: -(misfit(u) + 1e-12).log(), start, steps, rate)
+    u, path = ascend(lambda u: -(misfit(u) + 1e-12).log(), start, steps, rate, progress)
     with torch.no_grad(): losses = misfit(u).nan_to_num(torch.inf, torch.inf)       # no solution, no fit
     chosen, highest = best_start(u, -losses)
     return Fit(prior.theta(chosen), -highest, prior.values(u), losses, path.neg().exp())
@@ -113,7 +114,7 @@ def draw_recovery(
 ) -> Figure:
     "Found against true parameters."
     rows = -(-len(prior.free)//6)
-    fig, axes = new_figure(8, 1.6*rows, rows, min(6, len(prior.free)), squeeze=False)
+    fig, axes = new_figure(WIDTH, 1.6*rows, rows, min(6, len(prior.free)), squeeze=False)
     for i, (ax, name) in enumerate(zip(axes.flat, prior.free)):
         ends = prior.lower[i].item(), (prior.lower[i] + prior.width[i]).item()
         ax.plot(ends, ends, color=TRUTH, lw=.8)
@@ -159,7 +160,7 @@ def draw_monetary(
     quarters: int = 20,         # shown
 ) -> Figure:
     "Responses to a monetary shock: the model's 90 % band, and the VAR's."
-    fig, axes = new_figure(8, 2.5, columns=3)
+    fig, axes = new_figure(WIDTH, 2.5, columns=3)
     h, levels = np.arange(quarters + 1), torch.tensor([.05, .5, .95], dtype=torch.float64)
     for v, ax in enumerate(axes):
         low, mid, high = model[:, 0, :quarters + 1, v].double().quantile(levels, 0)
@@ -211,7 +212,7 @@ def draw_ranks(
 ) -> Figure:
     "Histograms of ranks, and where 95 % of the bins of uniform ranks lie."
     rows = -(-len(names)//6)
-    fig, axes = new_figure(8, 1.5*rows + .4, rows, min(6, len(names)), squeeze=False, sharey=True)
+    fig, axes = new_figure(WIDTH, 1.5*rows + .4, rows, min(6, len(names)), squeeze=False, sharey=True)
     low, high = count_band(len(ranks), bins)
     edges = np.arange(bins + 1)*(keep + 1)/bins - .5
     for ax, name, r in zip(axes.flat, names, ranks.T):
@@ -249,13 +250,13 @@ def tell_estimate(
     wrong, p = n["p"] < .05/n["tests"], f"p-value {n['p']:.2g}, {n['p_of']}"
     through = "the posterior through the emulator"
     found = (f"**finds {through} wrong** (smallest {p}, below .05/{n['tests']})" if wrong else
-             f"finds nothing wrong with {through} (smallest of {n['tests']} p-values {n['p']:.2g}, {n['p_of']})")
+             f"finds **nothing wrong** with {through} (smallest of {n['tests']} p-values {n['p']:.2g}, {n['p_of']})")
     return (f"The emulator's derivatives miss the solver's by {n['slope']:.1%} for the median parameter, "
             f"{n['slope_of']} most ({n['slope_worst']:.0%}).\n"
             f"From noisy responses it finds parameters as far from the truth as the solver does: "
             f"{n['miss']:.1%} of the range against {n['miss_solver']:.1%} in the median.\n"
             f"Simulation-based calibration with {n['simulations']} data sets {found}.\n"
-            f"On the US data the posterior means through emulator and solver are {n['apart']:.2f} posterior standard "
-            f"deviations apart at most ({n['apart_of']}).\n"
-            f"The VAR describes the data {'better' if var < nk else 'worse'} than the model by BIC ({var:.0f} against "
-            f"{nk:.0f}, lower is better), with {many:.0f} parameters against {few:.0f}.")
+            f"On the US data the posterior means through emulator and solver are **{n['apart']:.2f}** posterior "
+            f"standard deviations apart at most ({n['apart_of']}).\n"
+            f"The VAR describes the data **{'better' if var < nk else 'worse'}** than the model by BIC ({var:.0f} "
+            f"against {nk:.0f}, lower is better), with {many:.0f} parameters against {few:.0f}.")

@@ -394,6 +394,9 @@ class MacroFitting(MacroSharing, MacroComparing, Lab):
     def load(self, config, about=None, quiet=False):
         return macro_store(config, progress=sys.stdout.isatty() and not quiet)
 
+    def origin(self, config, known={}):
+        return f"{config.data.n:,} draws of each of {', '.join(config.data.worlds)}"
+
     def parts(self, config, data):
         todo = networks(config, data.manifest["horizon"])
         given = todo[1] if todo[1:] and todo[1].name == GIVEN else todo[0]

@@ -11,6 +11,7 @@ __all__ = ['COLOURS', 'LABELS', 'REGIONS', 'PALE', 'STATISTICS', 'in_order', 'er
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #412e1964
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,13 +21,13 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from ...datasets.store import ResponseStore
 from ...datasets.worlds import variables_of
-from ...experiments.figures import (BAND, MODEL, SHADES, TRUTH, draw_training, legend_above,
-                                          new_figure)
+from ...experiments.figures import BAND, MODEL, SHADES, TRUTH, WIDTH, draw_training, legend_above, new_figure
+from ...experiments.verdicts import write_number
 from .certificate import ROOM, judged_slices
 from .judging import INSIDE, LEVELS, TESTS, by_model
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #fcbdb6d0
-COLOURS = dict(universal=MODEL, mlp=SHADES[2], gru=SHADES[3], alone=SHADES[6], pooled=SHADES[0], linear=SHADES[1])
+COLOURS = dict(universal=MODEL, mlp=SHADES[2], gru=SHADES[3], alone=SHADES[5], pooled=SHADES[0], linear=SHADES[1])
 LABELS = dict(universal="universal", mlp="MLP, one a world", gru="GRU, one a world", alone="the same, one world",
               pooled="pooled MLP", linear="linear")
 
@@ -57,7 +58,7 @@ def world_panels(
     "A panel for each world, for errors."
     columns = min(3, len(worlds))
     rows = -(-len(worlds)//columns)
-    fig, axes = new_figure(7.4, .5 + height*rows, rows=rows, columns=columns, squeeze=False, sharex=True)
+    fig, axes = new_figure(WIDTH, .5 + height*rows, rows=rows, columns=columns, squeeze=False, sharex=True)
     for ax in axes.flat[len(worlds):]: ax.set_visible(False)
     for ax in axes[:, 0]: ax.set_ylabel(ylabel, fontsize=9)
     for ax in axes[-1]: ax.set_xlabel(xlabel, fontsize=9)
@@ -95,7 +96,7 @@ def draw_responses(
 ) -> Figure:
     "Exact responses and what the models answer, a row a world."
     worlds = list(examples)
-    fig, axes = new_figure(7.4, .8 + 1.35*len(worlds), rows=len(worlds), columns=3, squeeze=False, sharex=True)
+    fig, axes = new_figure(WIDTH, .8 + 1.35*len(worlds), rows=len(worlds), columns=3, squeeze=False, sharex=True)
     for row, world in zip(axes, worlds):
         found = min(examples[world], key=lambda e: abs(e["quantile"] - quantile))
         s = min(shock, len(shocks[world]) - 1)
@@ -157,7 +158,7 @@ def draw_splits(
     "Median error in each split, a group of bars a world."
     whole = table[table.shock == "all"]
     worlds, models = list(dict.fromkeys(whole.world)), [m for m in models if m in set(whole.model)]
-    fig, axes = new_figure(7.4, 2.6, columns=3, sharey=True)
+    fig, axes = new_figure(WIDTH, 2.6, columns=3, sharey=True)
     width = .8/len(models)
     for ax, (split, title) in zip(axes, REGIONS.items()):
         for k, model in enumerate(models):
@@ -180,7 +181,7 @@ def draw_left_out(
     "Mean error without and with having been taught a world."
     bars = dict(zero=("answering zero", "0.85"), linear=("linear, taught", COLOURS["linear"]),
                 unseen=("universal, never taught", PALE), taught=("universal, taught", MODEL))
-    fig, ax = new_figure(6, 2.6)
+    fig, ax = new_figure(WIDTH, 2.6)
     for k, (name, (label, colour)) in enumerate(bars.items()):
         height = 100*left_out[name].clip(lower=1e-4)
         ax.bar(np.arange(len(left_out)) + (k - 1.5)*.2, height, .2, color=colour, label=label)
@@ -195,7 +196,7 @@ def draw_coverage(
     level: float = .9,                  # that whole draws were calibrated to, in (0, 1)
 ) -> Figure:
     "Promised and kept shares."
-    fig, (left, right) = new_figure(7.4, 2.8, columns=2)
+    fig, (left, right) = new_figure(WIDTH, 2.8, columns=2)
     left.plot([0, 1], [0, 1], color="0.3", lw=.8)
     inside = coverage[coverage.split == INSIDE]
     shades = plt.get_cmap("Blues")(np.linspace(.4, 1, max(len(inside), 1)))
@@ -224,7 +225,7 @@ def draw_slices(
     worlds = list(dict.fromkeys(seen.world))
     columns = min(3, len(worlds))
     rows = -(-len(worlds)//columns)
-    fig, axes = new_figure(7.4, .4 + 1.9*rows, rows=rows, columns=columns, squeeze=False, sharey=True)
+    fig, axes = new_figure(WIDTH, .4 + 1.9*rows, rows=rows, columns=columns, squeeze=False, sharey=True)
     for ax in axes.flat[len(worlds):]: ax.set_visible(False)
     for ax in axes[:, 0]: ax.set_ylabel("whole draws inside", fontsize=9)
     for ax, world in zip(axes.flat, worlds):
@@ -258,7 +259,8 @@ def show_certificate(
                           "of as many again above it": [r.get("exceeded") for r in certificate],
                           "worst draw": [", ".join(f"{k} {v:.3g}" for k, v in list(r["worst"].items())[:12])
                                          for r in certificate]}, index=[r["world"] for r in certificate])
-    return shown.style.format("{:.2g}", subset=[name for name in shown if name.endswith("%")])
+    percents = [name for name in shown if name.endswith("%")]
+    return shown.style.format(partial(write_number, digits=2), subset=percents)
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #1abdf75d
 def store_table(
@@ -278,7 +280,7 @@ def two_digits(
     value: float,                       # percent, ≥ 0
 ) -> str:
     "A number of a table of errors."
-    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+    return write_number(value, 2)
 
 STATISTICS = dict(p50="median", p99="99 %", max="worst")    # columns of the tables of errors
 
@@ -320,7 +322,7 @@ def show_speed(
     shown = pd.DataFrame({f"emulator, {n} draws, ms": 1000*speed.emulator, f"solver, {n} draws, ms": 1000*speed.solver,
                           "times faster": speed.times_faster, "draws the solver did": speed.solved,
                           "emulator, one draw, ms": 1000*speed.one_draw})
-    return shown.style.format("{:.3g}").format("{:.0f}", subset=["draws the solver did"])
+    return shown.style.format(partial(write_number, digits=3)).format("{:.0f}", subset=["draws the solver did"])
 
 # %% ../../../nbs/labs/macro/22_figures.ipynb #290aa541
 def draw_learning(

@@ -19,11 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from ...datasets.world import World
-from ...experiments.figures import MODEL, SHADES, TRUTH, new_figure
+from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, new_figure
 from .observations import (TAIL, Model, as_series, check_frame, check_noise, named_rng,
                                               series_covariance, solved_law, tail_share, with_tail)
 from ...trainers.kalman import STARTS, kalman_filter
 from ...trainers.hmc import Chains, sample_hmc
+from ...trainers.output import Lines
 
 # %% ../../../nbs/labs/macro/32_posterior.ipynb #5068a4e8
 class Prior:
@@ -167,13 +168,14 @@ def ascend(
     start: Tensor,              # (…, F)
     steps: int = 300,           # of Adam
     rate: float = .1,           # of the first steps; falls to zero along a cosine
+    progress: bool = False,     # whether to say how far it is
 ) -> tuple[Tensor, Tensor]:     # the best place of each row (…, F), and the values on the way (steps, …)
     "Walk uphill, every row by itself."
     x = start.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([x], rate, betas=(.9, .99), maximize=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     best, top, path = start.detach().clone(), torch.full(start.shape[:-1], -torch.inf).to(start), []
-    for _ in range(steps):
+    for _ in Lines(progress).count(range(steps), "steps uphill"):
         now = value(x)
         better = now.detach() > top
         top, best = torch.where(better, now.detach(), top), torch.where(better[..., None], x.detach(), best)
@@ -233,13 +235,14 @@ def fit_data(
     starts: int = 16,           # from the prior
     steps: int = 300,           # of Adam
     seed: int = 0,              # of the starts
+    progress: bool = False,     # whether to say how far it is
 ) -> DataFit:
     "Maximum likelihood within the prior's box, by gradient."
     likelihood.check(prior.world)
     value = lambda u: likelihood.under(responses, prior.theta(u), prior.noise(u))
     start = prior.sample((starts,), seed, "starts").expand(*likelihood.windows.shape[:-3], -1, -1)
     start = possible_starts(value, prior, start, seed)
-    u, _ = ascend(value, start, steps)
+    u, _ = ascend(value, start, steps, progress=progress)
     with torch.no_grad(): top = value(u)
     chosen, highest = best_start(u, top)
     return DataFit(prior.theta(chosen), highest, prior.values(u), top)
@@ -273,13 +276,13 @@ def sample_posterior(
     leaps: int = 8,             # on average, of a flight
     climb: int = 100,           # steps of Adam before the warm-up
     seed: int = 0,              # of all that is random here
-    progress: bool = False,     # whether to show a bar
+    progress: bool = False,     # whether to show a bar, or lines
 ) -> Posterior:
     "Draws from the posterior."
     density = log_posterior(responses, likelihood, prior)
     start = prior.sample((*likelihood.windows.shape[:-3], chains), seed, "chains")
     start = possible_starts(density, prior, start, seed)
-    if climb: start, _ = ascend(density, start, climb)
+    if climb: start, _ = ascend(density, start, climb, progress=progress)
     found = sample_hmc(density, start, draws, warmup, leaps, seed=seed, progress=progress)
     return Posterior(prior.theta(found.draws), prior.values(found.draws), found)
 
@@ -292,7 +295,7 @@ def draw_posterior(
     "What data add to the prior, a panel a parameter."
     columns = min(4, len(prior.free))
     rows = -(-len(prior.free)//columns)
-    fig, axes = new_figure(8, 1.5*rows + .5, rows, columns, squeeze=False)
+    fig, axes = new_figure(WIDTH, 1.5*rows + .5, rows, columns, squeeze=False)
     for i, (ax, name) in enumerate(zip(axes.flat, prior.free)):
         low, width = prior.lower[i].item(), prior.width[i].item()
         ax.axhspan(0, 1, color="0.88", lw=0, label="prior")

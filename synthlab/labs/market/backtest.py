@@ -22,6 +22,7 @@ from ...datasets.documents import NUMBER
 from ...datasets.windows import Batches
 from ...experiments.config import as_override, to_yaml
 from ...experiments.experiment import check_begun, train
+from ...experiments.lab import get_lab
 from ...experiments.reports import Finding, teller
 from ...experiments.runs import Run, find_runs, folder_name
 from ...experiments.setup import Market, fold_dates
@@ -37,6 +38,7 @@ from ...metrics.prompts import HOURLY_SIGMA, prompt_for, reference_paths
 from ...models.quasirandom import REPLICATES
 from ...models.registry import ConfigError, registry
 from ...trainers.facts import atomic_write
+from ...trainers.output import Lines
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #d09e03b6
 def fold_overrides(
@@ -156,15 +158,15 @@ def tell_contest(
     level_ = rest.drop(ahead.index).drop(behind.index)
     said = [f"{len(rest) + 1} forecasters answered the same {numbers['windows']} windows in {numbers['stretches']} "
             f"stretches, {numbers['horizon']} steps each.",
-            f"The champion is {champion} with a CRPS of {numbers['score']:.2f}.",
-            f"Better than it, with an interval clear of zero: {tell_margins(ahead, 1, level)}." if len(ahead) else
-            "Nobody is better than it with an interval clear of zero."]
+            f"The champion is {champion} with a CRPS of **{numbers['score']:.2f}**.",
+            f"**Better** than {champion}, with an interval clear of zero: {tell_margins(ahead, 1, level)}."
+            if len(ahead) else f"**Nobody is better** than {champion} with an interval clear of zero."]
     if len(behind): said.append(f"Worse: {tell_margins(behind, -1, level)}.")
     if len(level_): said.append(f"Not told apart from it: {', '.join(level_.index)}.")
     if best := numbers["best"]:
         low, high = percent(best["low"]), percent(best["high"])
-        said.append(f"The best model, {best['name']}, has a skill of {percent(best['skill'])} over the best baseline, "
-                    f"{best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
+        said.append(f"The best model, {best['name']}, has a skill of **{percent(best['skill'])}** over the best "
+                    f"baseline, {best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
     return " ".join([*said, *(f"{name} could not be trained: {why}" for name, why in numbers["failed"])])
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #9ec2f134
@@ -231,7 +233,7 @@ class Backtest:
     @property
     def finding(self) -> Finding:
         "The conclusion, with the numbers that it was computed from."
-        return Finding(tell_contest, self.numbers)
+        return Finding(tell_contest, self.numbers, get_lab("market").origin(self.config))
 
     @property
     def conclusion(self) -> str:
@@ -287,20 +289,22 @@ def score_fold(
         found = runner.run(*size)
         found.insert(0, "fold", fold)
         return found
-    tables = []
+    tables, lines = [], Lines(progress)
+    def take(name, key, make):
+        tables.append(scored(folder/f"{name.replace(' ', '_')}.scores.parquet", key, make))
+        lines.say(f"scored fold_{fold}_{name}")
     for name, c in configs.items():
         def make():
             model, _ = train("market", c, folder/name, markets[name])
             return run(name, model_simulator(model, *size), batches[name])
-        tables.append(scored(folder/f"{name}.scores.parquet", key(to_yaml(c)), make))
+        take(name, key(to_yaml(c)), make)
     def baseline(name): return lambda: baseline_simulators(market, config, [name])[name]
     within_day = market.step() < pd.Timedelta("1D")
     rest = {"reference miner": lambda: reference_simulator(market, config)} if within_day else {}
     rest |= {name: baseline(name) for name in config.evaluation.baselines}
     for name, simulator in rest.items():
         data = [config.data.source, list(config.data.assets), config.data.gaps, vars(config.data.split)]
-        path = folder/f"{name.replace(' ', '_')}.scores.parquet"
-        tables.append(scored(path, key(name, data), lambda: run(name, simulator(), batches[first])))
+        take(name, key(name, data), lambda: run(name, simulator(), batches[first]))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #29b4ccfa

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from ...experiments.figures import MODEL, SHADES, TRUTH, date_axis, new_figure
+from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, colours, date_axis, new_figure
 from ...experiments.verdicts import write_p_value
 
 # %% ../../../nbs/labs/market/34_contest_figures.ipynb #a4c9e713
@@ -32,7 +32,7 @@ def draw_standings(
     reference = table.index[table["skill"].isna()][0]
     rows = table.drop(reference).iloc[::-1]
     limit = skill_limit(rows) if limit is None else limit
-    fig, ax = new_figure(6.5, 1 + .22*len(rows))
+    fig, ax = new_figure(WIDTH, 1 + .22*len(rows))
     ax.axvline(0, color=TRUTH, lw=.8, zorder=1.9)
     for y, (name, r) in enumerate(rows.iterrows()):
         colour, inside = MODEL if name in models else SHADES[0], r.skill >= -limit
@@ -56,7 +56,8 @@ def show_standings(
     forms = {k: v for k, v in FORMS.items() if k in table}
     bold = [c for c in ("skill", "weight") if c in table]
     styled = table.rename_axis(None).style.format(forms, na_rep="")
-    return styled.set_properties(subset=bold, **{"font-weight": "bold"})
+    styled = styled.set_properties(subset=bold, **{"font-weight": "bold"})
+    return styled.relabel_index([c.replace("_", " ") for c in table.columns], axis="columns")
 
 # %% ../../../nbs/labs/market/34_contest_figures.ipynb #71ebabf4
 def percent_behind(
@@ -72,7 +73,7 @@ def draw_intervals(
 ) -> Figure:
     "Percent above the best, by forecaster and interval."
     behind = percent_behind(scores)
-    fig, ax = new_figure(1.9 + .75*len(scores.columns), .9 + .24*len(scores))
+    fig, ax = new_figure(max(WIDTH, 1.9 + .75*len(scores.columns)), .9 + .24*len(scores))
     ax.imshow(behind, cmap="Blues_r", vmin=-limit*.3, vmax=limit, aspect="auto")
     for (y, x), v in np.ndenumerate(behind.to_numpy()):
         colour, text = "white" if v < .45*limit else "black", f"{v:.1f}" if v < 100 else f"{v:.0f}"
@@ -90,8 +91,8 @@ def shades(
 ) -> list:                      # a colour each
     "Blues for models, from full to pale, and the baselines' colours for the others."
     blues = iter(np.linspace(1, .35, max(1, sum(n in models for n in names))))
-    others = (SHADES[i % len(SHADES)] for i in range(len(names)))
-    return [(*to_rgb(MODEL), next(blues)) if n in models else next(others) for n in names]
+    others = colours(["", *(n for n in names if n not in models)])
+    return [(*to_rgb(MODEL), next(blues)) if n in models else others[n] for n in names]
 
 def draw_weights(
     weights: pd.DataFrame,      # index time, a column a forecaster; sum 1 in every row
@@ -104,8 +105,9 @@ def draw_weights(
     parts, painted = [(n, weights[n]) for n in top], shades(top, models)
     if len(rest):
         parts.append((f"{len(rest)} others", weights[rest].sum(axis=1))); painted.append("0.93")
-    fig, ax = new_figure(6.8, 2.6)
-    ax.stackplot(weights.index, *(100*v for _, v in parts), colors=painted, labels=[n for n, _ in parts], lw=0)
+    fig, ax = new_figure(WIDTH, 2.6)
+    ax.stackplot(weights.index, *(100*v for _, v in parts), colors=painted, labels=[n for n, _ in parts], lw=.5,
+                 edgecolor="white")
     date_axis(ax).set(ylabel="weight, %", ylim=(0, 100), xlim=(weights.index[0], weights.index[-1]))
     ax.set_xlabel("time at which weights are set (UTC)")
     handles, labels = ax.get_legend_handles_labels()

@@ -73,4 +73,5 @@ def show_table(
     shares = ["skill", "low", "high"]
     styled = table.rename_axis(None).style.format("{:.1f}", subset="crps").format("{:.2f}", subset="noise", na_rep="")
     styled = styled.format("{:+.1%}", subset=shares, na_rep="").format(write_p_value, subset="p_value", na_rep="")
-    return styled.set_properties(subset=["skill"], **{"font-weight": "bold"})
+    styled = styled.set_properties(subset=["skill"], **{"font-weight": "bold"})
+    return styled.relabel_index([c.replace("_", " ") for c in table.columns], axis="columns")

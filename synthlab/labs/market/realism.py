@@ -28,6 +28,7 @@ from .judging import (Simulator, baseline_simulators, model_simulator, prepend_s
 from .setup import load_market
 from ...metrics.stylised import compare_facts, stylised_facts
 from ...models.registry import ConfigError
+from ...trainers.output import Lines
 
 # %% ../../../nbs/labs/market/38_realism.ipynb #59fd32a3
 def spread_windows(
@@ -104,10 +105,13 @@ def take_returns(
     simulators: Mapping[str, Simulator],    # by name, the model first
     batches: Batches,                       # windows in order of time
     seed: int = 0,                          # every simulator draws from the same seeds
+    progress: bool = False,                 # say how far it is
 ) -> PairedReturns:
     "What happened and what every simulator draws, as returns."
     first, real, known, drawn = next(iter(simulators)), [], [], {n: [] for n in simulators}
-    for _, _, batch, name, paths in simulated(simulators, batches, seed):
+    lines = Lines(progress)
+    for at, _, batch, name, paths in simulated(simulators, batches, seed):
+        lines.say(f"paths of {name}, from window {at + 1} on")
         price = batch["initial_price"].cpu()
         drawn[name].append(step_returns(price, paths))
         if name != first: continue
@@ -158,7 +162,7 @@ class Realism:
 
     def beside_known(self) -> "Realism":
         "The same in units of the volatility known at each decision."
-        found = compare_returns(self.returns.beside_known(), self.level)
+        found = compare_returns(self.returns.beside_known(), self.level, progress=self.folder is not None)
         return replace(self, table=found.table, returns=found.returns)
 
     def verdicts(self) -> pd.DataFrame:
@@ -182,11 +186,14 @@ def compare_returns(
     level: float = .9,              # of band and range, 0 to 1
     n_boot: int = 200,              # bootstrap draws of the record
     seed: int = 0,                  # of the draws
+    progress: bool = False,         # say how far it is
 ) -> Realism:
     "The stylised facts of simulators beside those of the record."
     steps = doubling(returns.real.shape[1])
     table = compare_facts(returns.real, returns.simulated, steps, steps, returns.neighbours, n_boot, level, seed)
+    lines = Lines(progress)
     for name, paths in returns.simulated.items():
+        lines.say(f"facts of the records of {name}")
         table[[f"{name} low", f"{name} high"]] = record_range(paths, steps, level).reindex(table.index)
         ranged = (table["real"] >= table[f"{name} low"]) & (table["real"] <= table[f"{name} high"])
         table[f"{name} missed"] = ~table[f"{name} inside"] & ~ranged
@@ -245,7 +252,7 @@ def tell_rivals(
     total = {n: realism.missed(n) + beside.missed(n) for n in realism.names}
     best = min(others, key=lambda n: (total[n], realism.table.loc["signature distance", n]))
     rest = ", ".join(f"{n} {total[n]}" for n in others if n != best)
-    return (f"Of {2*len(realism.table)} comparisons the model misses {total[model]}; the most lifelike baseline, "
+    return (f"Of {2*len(realism.table)} comparisons the model misses **{total[model]}**; the most lifelike baseline, "
             f"{best}, misses {total[best]}" + (f"; the others: {rest}." if rest else "."))
 
 def tell_distance(
@@ -255,7 +262,7 @@ def tell_distance(
     model, far = realism.names[0], realism.table.loc["signature distance"]
     near = min(realism.names, key=far.__getitem__)
     own = f", the model lies at {far[model]:.2f}" if near != model else ""
-    return (f"By the signatures of whole windows the closest is {near} at {far[near]:.2f}{own}; "
+    return (f"By the signatures of whole windows the closest is **{near}** at {far[near]:.2f}{own}; "
             f"the market drawn again is up to {far['high']:.2f} from itself.")
 
 # %% ../../../nbs/labs/market/38_realism.ipynb #dc0c4d93
@@ -269,7 +276,8 @@ def conclude_realism(
     inside, both = int(realism.table[f"{model} inside"].sum()), (realism.verdicts(), beside.verdicts())
     told = tell_record(realism.returns)
     told.append(f"Of {len(realism.table)} facts the model has {inside} inside the market's "
-                f"{100*realism.level:.0f} % band and misses {realism.missed(model)}{end(tell_missed(realism, model))}")
+                f"{100*realism.level:.0f} % band and misses"
+                f" **{realism.missed(model)}**{end(tell_missed(realism, model))}")
     told.append(f"Over the volatility known at each decision it misses {beside.missed(model)}"
                 f"{end(tell_missed(beside, model))}")
     never = [g for g in GROUPS if all(not v.loc[g, model] for v in both if g in v.index)]
@@ -324,6 +332,7 @@ def run_realism(
     test_share: float = .5,             # of the decision times, the last ones, compared
     level: float = .9,                  # of bands and ranges
     folder: str | Path | None = None,   # of the training; default one in `runs` named after what is asked
+    progress: bool = True,              # say how far it is
 ) -> Realism:
     "Train, draw, compare."
     if records < 20: raise ConfigError(f"records={records}: a range of fewer than 20 says nothing")
@@ -335,5 +344,6 @@ def run_realism(
     asked = replace(config, evaluation=replace(config.evaluation, n_paths=records))
     alone = torch.Generator                 # a range of records needs records that know nothing of each other
     own = {"model": model_simulator(net, config.training.horizon, records, alone)}
-    returns = take_returns(own | baseline_simulators(market, asked, source=alone), windows, seed)
-    return replace(compare_returns(returns, level, seed=seed), known=known, market=market, folder=folder)
+    returns = take_returns(own | baseline_simulators(market, asked, source=alone), windows, seed, progress)
+    found = compare_returns(returns, level, seed=seed, progress=progress)
+    return replace(found, known=known, market=market, folder=folder)

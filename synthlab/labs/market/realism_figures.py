@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ...experiments.figures import MODEL, TRUTH, colours, new_figure
+from ...experiments.figures import MODEL, TRUTH, WIDTH, colours, new_figure
 from .realism import Realism, doubling
 from ...metrics.skill import percentile_interval
 
@@ -110,7 +110,7 @@ def draw_realism(
     realism: Realism,           # what `compare_returns` or `run_realism` gave
 ) -> Figure:
     "Six facts: market, model and baselines."
-    fig, axes = new_figure(8, 4.8, rows=2, columns=3)
+    fig, axes = new_figure(WIDTH, 4.8, rows=2, columns=3)
     draw_tails(axes[0, 0], realism); draw_distance(axes[0, 2], realism)
     draw_group(axes[0, 1], realism, "kurtosis by horizon", "excess kurtosis", "steps added up")
     highest = realism.group("kurtosis by horizon")[["real", "high"]].max(axis=None)
@@ -126,7 +126,7 @@ def draw_memory(
     beside: Realism,            # the same in units of the volatility known at each decision
 ) -> Figure:
     "Memory of size, with and without what was known at the decision."
-    fig, axes = new_figure(7, 2.9, columns=2, sharey=True)
+    fig, axes = new_figure(WIDTH, 2.9, columns=2, sharey=True)
     shown = {"returns as they are": realism, "over the volatility known at the decision": beside}
     for ax, (title, found) in zip(axes, shown.items()):
         draw_group(ax, found, "memory of their size", title, "lag, steps")

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 import pandas as pd
 from ...datasets.bars import BarWarning
 from ...datasets.given import source_word
@@ -90,6 +91,11 @@ class QuantFitting(Lab):
         if now["rows"] != known["rows"]:
             return f"{config.data.source}: {now['rows']:,} rows, and it had {known['rows']:,}"
         return f"{config.data.source}: as many rows, with other numbers"
+
+    def origin(self, config, known={}):
+        said = [Path(config.data.source).stem]
+        if known: said.append(f"{known['rows']:,} rows, {known['first'][:10]} to {known['last'][:10]}")
+        return ", ".join(said)
 
     def parts(self, config, data):
         families = families_of(config)

@@ -18,8 +18,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
-from ...experiments.figures import (BAND, MODEL, SHADES, TRUTH, colours, date_axis, draw_reliability, draw_split,
-                                          new_figure)
+from ...experiments.figures import (BAND, MODEL, SHADES, TRUTH, WIDTH, colours, date_axis, draw_reliability,
+                                          draw_split, new_figure)
 from ...experiments.setup import Market
 from .judging import SHOWN, Classified, Decision
 from .trading import BacktestResult
@@ -75,7 +75,7 @@ def show_strategies(
     return shown.style.format(dict(STRATEGY_COLUMNS.values()), na_rep="")
 
 # %% ../../../nbs/labs/signal/22_figures.ipynb #46598b30
-BASELINE_COLOURS = {"logistic": SHADES[2], "buy and hold": SHADES[0], "always": SHADES[1]}
+BASELINE_COLOURS = {"logistic": SHADES[2], "buy and hold": SHADES[0], "always": SHADES[3]}
 
 def signal_colours(
     names: Sequence[str],               # the model first
@@ -98,7 +98,7 @@ def draw_learning(
     best: int | None = None,            # the epoch that was kept
 ) -> Figure:
     "What training lowers, in which buys weigh more, and the log loss by which an epoch is judged."
-    fig, (left, right) = new_figure(7, 2.4, columns=2)
+    fig, (left, right) = new_figure(WIDTH, 2.4, columns=2)
     curves = ((left, "train_loss", "training", "0.5"), (left, "val_loss", "validation", MODEL),
               (right, "val_log_loss", "validation", MODEL))
     for ax, column, label, colour in curves:
@@ -148,7 +148,7 @@ def draw_ranking(
     label: np.ndarray,                  # what came, (n,)
 ) -> Figure:
     "ROC curves, and how probable buys and others were said to be."
-    fig, (left, right) = new_figure(7, 2.7, columns=2)
+    fig, (left, right) = new_figure(WIDTH, 2.7, columns=2)
     draw_roc(left, classified, label)
     draw_by_outcome(right, next(iter(classified.values())), label)
     return fig
@@ -158,7 +158,7 @@ def draw_threshold(
     decision: Decision,                 # learnt on validation
 ) -> Figure:
     "What a window of validation earned by threshold, and the one that was chosen."
-    fig, ax = new_figure(6, 2.6)
+    fig, ax = new_figure(WIDTH, 2.6)
     curve = decision.curve[decision.curve["signals"] >= 5]
     low, high = (1e4*(curve["utility"] + sign*curve["standard_error"]) for sign in (-1, 1))
     ax.fill_between(curve["threshold"], low, high, color=BAND, alpha=.2, lw=0, label="± standard error")
@@ -175,7 +175,7 @@ def draw_wealth(
     level: float = .95,                 # of the band of chance
 ) -> Figure:
     "Wealth after costs, beside having bought once and beside chance."
-    fig, ax = new_figure(7, 3)
+    fig, ax = new_figure(WIDTH, 3)
     band, wealth = traded.random_band, (1 + traded.returns).cumprod()
     ax.fill_between(band.index, band["low"], band["high"], color="0.5", alpha=.3, lw=0,
                     label=f"random, {100*level:g} %")
@@ -216,7 +216,7 @@ def draw_trades(
     name, ledger = next(iter(result["traded"].ledgers["model"].items()))
     bars = result["loader"].bars[name]
     bars = bars[bars.index >= result["traded"].returns.index[0]].dropna(subset=["close"])
-    fig, ax = new_figure(7, 2.8)
+    fig, ax = new_figure(WIDTH, 2.8)
     draw_trades_on(ax, bars, ledger.trades, most).set_ylabel(f"{name}, close")
     return fig
 
