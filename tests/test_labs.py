@@ -11,6 +11,7 @@ from synthlab.datasets.panels import load_panel
 from synthlab.datasets.sources import MockDataSource, get_source
 from synthlab.datasets.worlds import get_world
 from synthlab.experiments import config as config_module, lab as lab_module, plugins
+from synthlab.experiments.comparison import compare_folder
 from synthlab.experiments.explore import explore
 from synthlab.experiments.experiment import conclusion, evaluate, load_model, open_run, predict, resume, run, run_config
 from synthlab.experiments.lab import Lab, get_lab, lab_names
@@ -452,7 +453,7 @@ def plugged(tmp_path_factory, monkeypatch):
     return folder
 
 ASKS = dict(resume=resume, evaluate=evaluate, predict=lambda folder: predict(folder, pd.DataFrame(dict(a=[1.], b=[1.], c=[1.]))), publish=HubManager,
-            checkpoint=lambda folder: load_model(folder/"checkpoints/best.safetensors"))
+            compare=lambda folder: compare_folder(folder.parent), checkpoint=lambda folder: load_model(folder/"checkpoints/best.safetensors"))
 
 @pytest.mark.parametrize("ask", ASKS)
 def test_nothing_is_done_without_the_plugin_or_with_another(ask, plugged, tmp_path):

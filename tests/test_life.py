@@ -115,7 +115,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.penalty)
     @rule(name=NAMES, luck=LUCK)
     def publish(self, name, luck):
-        why = "" if name in self.done else "was not trained to the end" if name in self.penalty else "it is not a run"
+        why = "" if name in self.done else "cannot be published: it " if name in self.penalty else "it is not a run"
         ended = self.act(lambda: HubManager(self.folder(name), self.outputs).save(), luck, why, PUBLISHING)
         if ended: self.published[name] = self.penalty[name]
         if ended: assert not list(self.outputs.glob(f"*/*/.{name}.*")), "a publication that died has left something for ever"

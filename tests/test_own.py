@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from synthlab.datasets import given as memory
+from synthlab.datasets.bars import BarWarning
 from synthlab.datasets.fingerprint import fingerprint
 from synthlab.datasets.given import GivenBars, find_given, remember
 from synthlab.datasets.panels import load_panel
@@ -312,3 +313,13 @@ def test_every_comment_of_the_package_is_read():
             found, lines = comments_in(textwrap.dedent(ast.get_source_segment(text, node, padded=True))), text.splitlines()
             told = {name for names in found for name in names.split(", ")}
             assert {a.arg for a in node.args.args if "  # " in lines[a.lineno - 1] and a.lineno > node.lineno} <= told, (path.name, node.name)
+
+@pytest.mark.parametrize("typed", ["data=./nasdaq", "data=nasdaq/", "data.source=./nasdaq", "data.source=nasdaq/"])
+@pytest.mark.parametrize("lab", ["market", "signal"])
+def test_a_path_is_no_name(lab, typed, tmp_path, monkeypatch):
+    "A folder may be called as a series of the package: typed as a path it is the folder, and the bare word says that both are there."
+    if lab == "signal": typed = typed.replace("data=", "data.source=")
+    (tmp_path/"nasdaq").mkdir(); monkeypatch.chdir(tmp_path)
+    assert get_lab(lab).configure([typed]).data.source == str(tmp_path/"nasdaq")
+    assert get_lab(lab).configure(["data.source=nasdaq"]).data.source == "nasdaq"
+    with pytest.warns(BarWarning, match="is ./nasdaq"): get_source("nasdaq")

@@ -135,13 +135,18 @@ esac
 PIP = [*(f"Collecting p{i}>=1 (from synthlab==0.1.0)" for i in range(60)), "  Downloading torch-2.13.0-cp311-linux.whl (190.2 MB)",
        "  Downloading small-1-py3-none-any.whl (1.2 MB)", "Installing collected packages: small, torch", "Successfully installed small-1"]
 
+def make(*words, **options):
+    "make as at a terminal, also where these tests were started by one."
+    alone = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS")}
+    return subprocess.run(["make", *words], capture_output=True, text=True, env=alone, **options)
+
 @pytest.mark.parametrize("ends", [0, 1])
 def test_make_says_what_it_installs(ends, tmp_path):
     "A line for every stage and for what is large, the way into the environment at the end; and an installation that fails is none."
     for part in "Makefile", "settings.ini", "setup.py", "constraints.txt": shutil.copy(ROOT/part, tmp_path)
     (tmp_path/"python").write_text(PYTHON); (tmp_path/"python").chmod(0o755)
     (tmp_path/"said").write_text("\n".join(PIP) + "\n"); (tmp_path/"ends").write_text(str(ends))
-    out = subprocess.run(["make", "docs", "PYTHON=./python"], cwd=tmp_path, capture_output=True, text=True)
+    out = make("docs", "PYTHON=./python", cwd=tmp_path)
     said = out.stdout.splitlines()
     assert said[0].startswith("making the environment in .venv") and said[1:5] == [
         "  25 packages found, p24>=1 the latest", "  50 packages found, p49>=1 the latest", "  fetching torch-2.13.0-cp311-linux.whl (190.2 MB)",
@@ -150,7 +155,7 @@ def test_make_says_what_it_installs(ends, tmp_path):
     assert any("source .venv/bin/activate" in line for line in said) is ("building" in said) is (not ends)
 
 def test_make_lab_takes_options():
-    out = subprocess.run(["make", "-n", "lab", "ARGS=--allow-root"], cwd=ROOT, capture_output=True, text=True)
+    out = make("-n", "lab", "ARGS=--allow-root", cwd=ROOT)
     assert out.stdout.splitlines()[-1].startswith(".venv/bin/jupyter lab ") and out.stdout.rstrip().endswith(" --allow-root")
 
 @pytest.mark.parametrize("report", sorted(REPORTS))

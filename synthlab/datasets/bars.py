@@ -65,7 +65,7 @@ SPELLINGS = {           # what others call them, the preferred first
     "open": ("open", "open_price", "o"),
     "high": ("high", "high_price", "h"),
     "low": ("low", "low_price", "l"),
-    "close": ("close", "close_price", "price", "c"),
+    "close": ("close", "close_price", "close_last", "price", "c"),
     "volume": ("volume", "vol", "base_volume", "real_volume", "tick_volume", "tickvol", "v"),
 }
 

@@ -10,12 +10,13 @@ __all__ = ['ARCH_SERIES', 'MONTH', 'DATED', 'PART', 'GIVEN', 'NAMED', 'FrameData
 import hashlib
 import importlib
 import re
+import warnings
 from collections import Counter
 from functools import cached_property, partial
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from .bars import SPELLINGS, BarError, find_columns, plain, take_times
+from .bars import SPELLINGS, BarError, BarWarning, find_columns, plain, take_times
 from .remote import parse_source
 from .tables import CSV, PARQUET, DataSource, line_of, read_table, split_table
 from ..metrics.wording import nearest
@@ -244,7 +245,10 @@ def get_source(
     if not isinstance(spec, (str, Path)):
         raise BarError(f"a {type(spec).__name__} is no source; give a name, a path or a frame")
     word = str(spec).casefold()
-    if word in NAMED: return NAMED[word]()
+    if word in NAMED:
+        if Path(spec).exists():
+            warnings.warn(f"{spec} is a series of the package; what is called so here is ./{spec}", BarWarning)
+        return NAMED[word]()
     if not re.search(r"[./\\~]", word) and not Path(spec).exists():
         near = nearest(word, [*also, *NAMED])
         raise BarError(f"{str(spec)!r} is no source and no path; {near}")

@@ -104,16 +104,16 @@ def compare_folder(
     done = [Path(f) for f in known["folder"][known["status"] == "done"]]
     how = f"; go on with it: synthlab resume {folder}" if (Path(folder)/"sweep.json").exists() else ""
     if not done: raise ConfigError(f"{folder} holds no finished run{how}")
-    found, labs = {}, {}
+    found, labs, why = {}, {}, ""
     for path in done:
         try: one = outcomes_of(path)
-        except ConfigError: continue
+        except ConfigError as e: why = why or str(e); continue
         labs[one.lab.name] = one.lab
         home = next((group for group in found.values() if comparable(one, group[0][1])), None)
         if home is None: found[path.name] = [(path, one)]
         else: home.append((path, one))
-    if len(labs) != 1:
-        raise ConfigError(f"{folder} holds runs of {' and '.join(labs) or 'no lab'}; name those to compare")
+    if not labs: raise ConfigError(why)
+    if len(labs) > 1: raise ConfigError(f"{folder} holds runs of {' and '.join(labs)}; name those to compare")
     names = [path.name for group in found.values() for path, _ in group]
     if first is not None and first not in names:
         raise ConfigError(f"{folder} holds no finished run {first!r} to compare with; {nearest(first, names)}")

@@ -29,7 +29,7 @@ from ..datasets.given import keep_given, recall, source_word
 from .config import an_override, override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
-from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins, written_in
+from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins, resume_line, written_in
 from .runs import PLUGINS, Lock, Run, check_free, find_runs, unborn_words
 from .settings import words
 from .setup import computing_threads, get_device
@@ -95,7 +95,7 @@ def hint(
     run: Run,
 ):                          # a context
     "Tell whoever interrupts a run how to go on with it."
-    return going_on(f"go on with: synthlab resume {run.folder}")
+    return going_on(resume_line(run.folder, run.read_status().get("plugins", ())))
 
 # %% ../../nbs/experiments/24_experiment.ipynb #a303dbfc
 def data_change(
@@ -225,7 +225,7 @@ def deal_parts(
     hands = [Task(f"hand-{k:02d}", "parts", str(experiment.run.folder), tuple(left[k::count])) for k in range(count)]
     said = lambda name: f"{name}: {counted(len(left[int(name[-2:])::count]), 'part')}"
     failed = run_tasks(hands, experiment.run.folder/"parts", jobs, cluster, False if experiment.quiet else None, said,
-                       "parts", f"go on with: synthlab resume {experiment.run.folder}")
+                       "parts", resume_line(experiment.run.folder, recorded_plugins()))
     for name, why in failed.items(): raise ConfigError(f"{name} of {experiment.run.folder} failed: {why}")
 
 # %% ../../nbs/experiments/24_experiment.ipynb #45f211bf
@@ -351,6 +351,7 @@ def run_kept(
         parts = lab.parts(config, data)
         parts[0].prepare()              # complains before there is a folder
     new = begin_run(config.runs, lab, config, data, overrides, run_dir or None)
+    if not quiet: print(f"data: {lab.origin(config, new.read_status().get('data') or {})}")
     recall(source_named(config), new.folder)
     return finish(Experiment(lab, config, data, new, parts, quiet=quiet), resume=False)
 
@@ -392,7 +393,8 @@ def resume(
     model: Any = None,                  # the definition that it was given in Python, in a process that has not seen it
 ) -> dict[str, Any]:                    # as `run`
     "Take up a run at its newest whole checkpoint, and finish it as if nothing had happened."
-    if said := Run(run_dir).read_status(): handed_over(get_lab(said.get("lab")), data, model)
+    given = data is not None or model is not None
+    if given and (said := Run(run_dir).read_status()): handed_over(get_lab(said.get("lab")), data, model)
     _, lab = open_run(run_dir, lab)
     run = Run.open(run_dir)
     with hint(run):

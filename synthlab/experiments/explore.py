@@ -81,6 +81,10 @@ class Explorer:
         for name, control in self.controls.items(): control.observe(self.changed, "value")
         self.show()
 
+    def __repr__(self):
+        shown = ", ".join(f"{name} {self.options[name][c.value][0]}" for name, c in self.controls.items())
+        return f"Explorer({shown}; show it in a notebook)"
+
     def control(self, name: str):
         "A menu, or a slider; what it stands for is kept beside it, by position."
         self.options[name] = options = self.steps.options(name, self.chosen)

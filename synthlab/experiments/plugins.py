@@ -5,7 +5,7 @@ never because a folder does."""
 
 # %% auto #0
 __all__ = ['NAMING', 'TOLD', 'Plugin', 'load_plugin', 'source_of', 'register_own', 'written_in', 'loaded_plugins', 'plugins_told',
-           'load_told', 'recorded_plugins', 'require_plugins']
+           'load_told', 'recorded_plugins', 'resume_line', 'require_plugins']
 
 # %% ../../nbs/experiments/16_plugins.ipynb #059e35e9
 import ast, hashlib, inspect, linecache, os, sys, textwrap
@@ -137,6 +137,16 @@ def recorded_plugins(
 ) -> list[dict[str, str]]:      # name and hash of each
     "What a run that begins now depends on: all files, and the definitions that it names."
     return [dict(name=p.name, sha256=p.sha256) for p in [*_loaded.values(), *written_in(settings)]]
+
+# %% ../../nbs/experiments/16_plugins.ipynb #7e5a0002
+def resume_line(
+    folder: str | Path,                     # of a run or a sweep
+    recorded: Sequence[Mapping[str, str]],  # what it wrote down
+) -> str:
+    "How to go on: what was given in Python is given there again, a file by its name."
+    files = "".join(f" --plugin {one['name']}" for one in recorded if not str(one["name"]).isidentifier())
+    return f"go on with: synthlab resume {folder}{files}"
+
 
 # %% ../../nbs/experiments/16_plugins.ipynb #880eda6d
 def require_plugins(

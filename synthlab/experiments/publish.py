@@ -49,7 +49,7 @@ def check_publishable(
 ) -> tuple[Lab, dict[str, Tensor], dict[str, Any]]:     # its lab, weights, and what the checkpoint says about itself
     "The parts of a run that are published, or a sentence on why it cannot be."
     def no(why): return ConfigError(f"{run.folder} cannot be published: {why}")
-    if not run.folder.is_dir(): raise no("there is no such folder")
+    if not run.folder.is_dir(): raise no("it is not a run: there is no such folder")
     if not (run.folder/"status.json").exists():
         inside = next(iter([*find_runs(run.folder), *find_runs(run.folder, depth=2)]), None)
         raise no(f"it holds runs and is none; publish one of them, such as {inside}" if inside

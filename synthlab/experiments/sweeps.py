@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from .experiment import ANEW, check_begun, clear_unborn, load_begun, run, run_config
 from .lab import Lab, get_lab
-from .plugins import loaded_plugins, recorded_plugins, require_plugins
+from .plugins import loaded_plugins, recorded_plugins, require_plugins, resume_line
 from ..datasets.documents import NAMES, NUMBER, TEXT, Kind, Maybe, is_text, misfit, read_document, reading
 from .runs import PLUGINS, Run, folder_name, now
 from .tasks import Task, error_of, run_tasks, sentence, submit_files
@@ -204,7 +204,7 @@ def finish_sweep(
         return f"{row.status:<12}{name}  {value}{row.error if isinstance(row.error, str) else ''}"
     todo = [Task(v.name, "variant", str(sweep.folder), (v.name,)) for v in sweep.left() if not only or v.name in only]
     if todo: check_begun(sweep.folder, [sweep.run(v.name) for v in sweep.variants])
-    hint = f"go on with: synthlab resume {sweep.folder}"
+    hint = resume_line(sweep.folder, recorded_plugins())
     try: run_tasks(todo, sweep.folder, jobs, cluster, progress, told, "sweep", hint)
     finally: table = save_results(sweep)
     return table

@@ -99,7 +99,7 @@ def expand_source(
     path, remote = Path(value), re.match(r"(hf|ccxt|frame)://", value, re.I)
     if name == "data.source": return ["data=file", typed]
     if not (remote or word in NAMED or path.exists() or path.suffix or "/" in value): return [typed]
-    return ["data=file", as_override("data.source", value if remote else str(path))]
+    return ["data=file", as_override("data.source", value)]
 
 def expand_sources(
     overrides: Sequence[str],           # as typed
