@@ -360,7 +360,7 @@ def test_the_hint_comes_after_every_signal(where, number, plugin, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(type(get_lab("line")), where, lambda *args, **more: signal.raise_signal(number))
         assert main(["resume", "a", "--plugin", plugin]) == 128 + number
-    assert capsys.readouterr().err.endswith("go on with: synthlab resume a\n") and Run("a").status == "interrupted"
+    assert capsys.readouterr().err.endswith("go on with: synthlab resume a --plugin line_lab.py\n") and Run("a").status == "interrupted"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and main(["resume", "a", "--no-report", "--plugin", plugin]) == 0
 
 # --- whatever a user can cause is a sentence -------------------------------------------------------------------------------------------
