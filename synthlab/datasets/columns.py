@@ -343,9 +343,10 @@ VOLUME_COLUMNS = ("volume_share_20", "volume_share_20_rank", "money_flow_14", "c
 def usual_columns(
     columns,                # of the bars
 ) -> list:                  # names
-    "The features that a panel is given unless others are named."
-    return [*CLOSE_COLUMNS, *(RANGE_COLUMNS if "high" in columns else ()),
-            *(VOLUME_COLUMNS if "volume" in columns else ())]
+    "The features that a panel is given unless others are named: those whose columns it has."
+    found = [*CLOSE_COLUMNS, *(RANGE_COLUMNS if "high" in columns else ()),
+             *(VOLUME_COLUMNS if "volume" in columns else ())]
+    return [name for name in found if set(get_column(name).needs) <= {"close", *columns}]
 
 # %% ../../nbs/datasets/26_columns.ipynb #fcd83d8c
 def describe_columns(
