@@ -94,7 +94,7 @@ def test_what_was_not_finished_is_not_published(result, status, why, tmp_path, c
 
 def test_what_is_no_run_is_called_what_it_is(result, tmp_path):
     (tmp_path/"empty").mkdir()
-    for folder, why in ((tmp_path/"nowhere", "there is no such folder"), (tmp_path/"empty", "it is not a run, it has no status.json"),
+    for folder, why in ((tmp_path/"nowhere", "it is not a run: there is no such folder"), (tmp_path/"empty", "it is not a run, it has no status.json"),
                         (result["run"].folder.parent, f"it holds runs and is none; publish one of them, such as {result['run'].folder}"),
                         (result["run"].folder.parent.parent, "it holds runs and is none")):
         with pytest.raises(ConfigError, match=re.escape(f"{folder} cannot be published: {why}")): HubManager(folder, tmp_path)
