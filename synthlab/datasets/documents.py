@@ -7,7 +7,7 @@ within limits, and each of its fields is of its kind, or one sentence names file
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'POSITIVE',
            'STAMP', 'STRANGE', 'is_text', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe',
            'Agreeing', 'within', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading',
-           'is_alive', 'part_beside', 'exchange']
+           'is_alive', 'part_beside', 'sync', 'exchange']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
 import ctypes, glob, json, os, re, shutil, socket, stat
@@ -217,6 +217,16 @@ def part_beside(
         if host != here or not pid.isdecimal() or (old != own and is_alive(int(pid))): continue
         shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     return own
+
+# %% ../../nbs/datasets/03_documents.ipynb #ac4072c8
+def sync(
+    path: Path,         # a file; of a folder, its list of names is put on the disk
+) -> None:
+    "Make what was written to a file, or a rename in a folder, survive a power cut."
+    handle = os.open(path, os.O_RDONLY)
+    try: os.fsync(handle)
+    finally: os.close(handle)
+
 
 # %% ../../nbs/datasets/03_documents.ipynb #49eb55f9
 def exchange(

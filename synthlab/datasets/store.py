@@ -22,9 +22,8 @@ import numpy as np
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
-from .asset_files import sync
 from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, exchange, misfit, parse_json,
-                                         part_beside, read_bytes, within)
+                                         part_beside, read_bytes, sync, within)
 from ..metrics.wording import Mistake, nearest
 
 # %% ../../nbs/datasets/72_store.ipynb #6557abc6

@@ -5,7 +5,7 @@ never because a folder does."""
 
 # %% auto #0
 __all__ = ['NAMING', 'TOLD', 'Plugin', 'load_plugin', 'source_of', 'register_own', 'written_in', 'loaded_plugins', 'plugins_told',
-           'load_told', 'recorded_plugins', 'resume_line', 'require_plugins']
+           'load_told', 'recorded_plugins', 'has_file', 'resume_line', 'require_plugins']
 
 # %% ../../nbs/experiments/16_plugins.ipynb #059e35e9
 import ast, hashlib, inspect, linecache, os, sys, textwrap
@@ -139,12 +139,18 @@ def recorded_plugins(
     return [dict(name=p.name, sha256=p.sha256) for p in [*_loaded.values(), *written_in(settings)]]
 
 # %% ../../nbs/experiments/16_plugins.ipynb #7e5a0002
+def has_file(
+    name: str,                      # of what a run depends on
+) -> bool:
+    "Whether it came from a file; what was given in Python is called as it is there."
+    return not name.isidentifier()
+
 def resume_line(
     folder: str | Path,                     # of a run or a sweep
     recorded: Sequence[Mapping[str, str]],  # what it wrote down
 ) -> str:
     "How to go on: what was given in Python is given there again, a file by its name."
-    files = "".join(f" --plugin {one['name']}" for one in recorded if not str(one["name"]).isidentifier())
+    files = "".join(f" --plugin {one['name']}" for one in recorded if has_file(str(one["name"])))
     return f"go on with: synthlab resume {folder}{files}"
 
 
@@ -156,8 +162,8 @@ def require_plugins(
     "Refuse to go on without the plug-ins of a run, or with others of their names."
     for one in recorded:
         name, sha256 = str(one.get("name")), str(one.get("sha256"))
-        own, given = _loaded.get(name) or _written.get(name), name.isidentifier()
-        if own is None and given and name != "None":
+        own = _loaded.get(name) or _written.get(name)
+        if own is None and not has_file(name) and name != "None":
             raise ConfigError(f"{where} was made with the model {name}, which was given in Python; give it again, as "
                               "in resume(RUN, model=…), or before anything else by get_lab(LAB).own(…)")
         if own is None: raise ConfigError(f"{where} was made with the plug-in {name}; give it again: --plugin {name}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
-from ..datasets.documents import NUMBER, Maybe, exchange, part_beside, reading
+from ..datasets.documents import NUMBER, Maybe, exchange, part_beside, reading, sync
 from ..datasets.packages import MissingPackage, need
 from .config import to_schema
 from .experiment import load_model, open_run, run_config
@@ -26,7 +26,7 @@ from ..metrics.wording import Mistake, page_words
 from ..models.registry import ConfigError
 from ..models.synth import recipe_hash
 from ..trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from ..trainers.facts import atomic_write, json_text, sync
+from ..trainers.facts import atomic_write, json_text
 
 # %% ../../nbs/experiments/40_publish.ipynb #0f15b4ab
 def written_down(

@@ -11,7 +11,8 @@ __all__ = ['CHOSEN', 'ALWAYS', 'STYLE', 'PAGE', 'ESCAPED', 'FILES', 'EVERY', 'PA
 
 # %% ../../nbs/experiments/46_view.ipynb #4165e35e
 import base64, io, os, time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -126,11 +127,12 @@ def differing(
 ) -> list[dict[str, str]]:              # of each run, by dotted name
     "The settings in which runs of one lab differ."
     own = {lab: [s.settings for s in seen if s.lab == lab and s.settings] for lab in {s.lab for s in seen}}
-    def varied(s):
-        others = own[s.lab]
-        lacks = lambda k, v: None if k in s.typed or k in CHOSEN else v
-        def differs(k, v): return any(o.get(k, lacks(k, v)) != v for o in others)
-        return {k: v for k, v in s.settings.items() if k not in ALWAYS and differs(k, v)}
+    values = {lab: Counter(item for o in others for item in o.items()) for lab, others in own.items()}
+    having = {lab: Counter(k for o in others for k in o) for lab, others in own.items()}
+    def differs(s, k, v):
+        lacking = having[s.lab][k] < len(own[s.lab]) and (k in s.typed or k in CHOSEN)
+        return lacking or values[s.lab][k, v] < having[s.lab][k]
+    varied = lambda s: {k: v for k, v in s.settings.items() if k not in ALWAYS and differs(s, k, v)}
     return [{printable(k, 60): printable(v, 60) for k, v in varied(s).items()} for s in seen]
 
 # %% ../../nbs/experiments/46_view.ipynb #e65a7667
@@ -324,6 +326,7 @@ def row_of(
     differ: Mapping[str, str],          # what `differing` gave
     page: Path,                         # where it will stand
     drawn: dict[str, str],              # pictures by what they show; gets new ones
+    shared: Collection[str] = (),       # names that several runs have: those are called as their folders
 ) -> dict[str, Any]:                    # what the template takes
     "A run as the page shows it."
     table, asked = seen.curves, seen.settings.get("training.epochs", "")
@@ -332,7 +335,8 @@ def row_of(
     files = {name: seen.folder/file for name, file in FILES.items() if (seen.folder/file).is_file()}
     if not files: files = {"figures": path for path in [seen.folder/"figures"] if path.is_dir() and any(path.iterdir())}
     epochs = "" if table is None else f"epoch {table['epoch'].iloc[-1]}" + f" of {asked}"*asked.isdecimal()
-    return dict(seen=seen, differ=differ, title=seen.name or printable(seen.folder.name),
+    own = seen.name and seen.name not in shared
+    return dict(seen=seen, differ=differ, title=seen.name if own else printable(seen.folder.name),
                 path=printable(seen.folder.as_posix()), picture=drawn.get(key, ""), epochs=epochs,
                 words="" if table is None else curves_in_words(table),
                 links={name: link_to(path, page) for name, path in files.items()})
@@ -357,10 +361,8 @@ def make_page(
     "The page over some runs, the newest first."
     seen = [look_at(folder) for folder in reversed(folders)]
     drawn = {} if drawn is None else drawn
-    rows = [row_of(s, differ, page, drawn) for s, differ in zip(seen, differing(seen))]
-    titles = [row["title"] for row in rows]
-    for row in rows:                        # the default's name is no name: folders differ
-        if titles.count(row["title"]) > 1: row["title"] = printable(row["seen"].folder.name)
+    shared = [name for name, n in Counter(s.name for s in seen).items() if n > 1]
+    rows = [row_of(s, differ, page, drawn, shared) for s, differ in zip(seen, differing(seen))]
     without = [row["title"] for row in rows if not row["picture"]]
     said = dict(title=printable(title), counts=count_runs(seen), written=when(now()), every=every, style=Markup(STYLE))
     html = ESCAPED.from_string(PAGE).render(runs=rows, without=without, **said)
