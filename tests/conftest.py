@@ -17,6 +17,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 os.environ.pop("WANDB_API_KEY", None)               # a test never writes to a tracker's account
 
 import matplotlib, pytest
+from luck import draw_from
 from promises import COUNTS, PROMISES, function_of, promises_of, read_counts
 matplotlib.use("agg")
 sys.modules.setdefault("rfc3987_syntax", None)      # grammars for addresses that no notebook has: three seconds of nbformat's import
@@ -29,6 +30,7 @@ def pytest_addoption(parser):
     group.addoption("--write-costs", action="store_true", help="write what each group of this run cost to tests/costs.json")
     group.addoption("--write-promises", choices=["suite", "long"], help="write how many cases of each promise passed to tests/promises.json")
     group.addoption("--only", action="append", metavar="GROUP", help="run these alone, in this order: a file (test_bars) or a notebook (nbs/metrics/00_crps)")
+    group.addoption("--luck", type=int, default=0, metavar="N", help="where the global generators stand before each test and each cell of a notebook")
     group.addoption("--until", type=float, metavar="SECONDS", help="skip the tests that have not begun by then, on the clock of `time.monotonic`")
 
 def group(item): return item.get_closest_marker("xdist_group").args[0]
@@ -107,9 +109,11 @@ def pytest_collection_finish():
 
 def pytest_runtest_logstart(): global before; before = spent()
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     until = item.config.getoption("until")
     if until and time.monotonic() > until: pytest.skip("no time left")
+    draw_from(item.config.getoption("luck"))
 
 def tried(item):
     "How many cases a test was: as many as it says, as hypothesis has drawn, or one; and its seed, if it has one."

@@ -14,6 +14,7 @@ from nbdev.doclinks import nbglob
 from nbdev.test import nb_test_cells
 
 from in_process import shell
+from luck import draw_from
 
 ROOT = Path(__file__).parent.parent
 CONFIG = get_config(ROOT)      # read once: every notebook asks for its flags
@@ -43,11 +44,12 @@ class Run:
         try: yield
         finally: self.modules = taken(); sys.modules.update(outside); os.chdir(here)
 
-    def upto(self, n):
+    def upto(self, n, luck):
         if self.failed is not None: pytest.skip(f"cell {self.failed} failed before this one")
         with self.inside():
             while self.done <= n:
                 cell = cells(self.path)[self.done]
+                draw_from(luck, self.done)      # each cell anew: alone or after others, it draws the same
                 self.shell.run(cell.source)
                 if self.shell.exc: self.failed = cell.id; raise self.shell.exc
                 self.done += 1
@@ -74,9 +76,9 @@ def checks():
         for i in found: yield pytest.param(path, i, id=f"{name(path)}-{cells(path)[i].id}", marks=pytest.mark.xdist_group(name(path)))
 
 @pytest.mark.parametrize("path,cell", list(checks()))
-def test_cell(path, cell, monkeypatch):
+def test_cell(path, cell, monkeypatch, pytestconfig):
     monkeypatch.setenv("IN_TEST", "1")              # what `nbdev-test` sets: `nbdev_export()` in a notebook does nothing
-    run(path).upto(cell)
+    run(path).upto(cell, pytestconfig.getoption("luck"))
 
 def test_a_notebook_stays_on_one_worker(request):
     "Torn apart, each worker would run it from its first cell: twice the time. The worker of a test is chosen by the end of its name."
