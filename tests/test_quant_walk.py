@@ -259,6 +259,26 @@ def test_several_processes_and_one_that_died_come_to_the_same_bits(tmp_path):
     with pytest.raises(ConfigError, match="no fold"): do_folds(str(folder), "1999-01-01")
     with pytest.raises(ConfigError, match="object of this process"): walk.run(Ridge(), jobs=2)
 
+@pytest.mark.parametrize("name,change,why", [
+    ("walk.json", lambda d: d["cuts"].pop("embargo"), "no cuts.embargo"), ("walk.json", lambda d: d.update(levels=[2]), r"levels\[0\] is 2, not a number from 0 to 1"),
+    ("walk.json", lambda d: d["cuts"].update(train_days=-1), "train_days is -1"), ("walk.json", lambda d: d.update(data="0"*64), "other rows"),
+    ("days.json", lambda d: d.update(calendar=["monday"]), "calendar"), ("days.json", lambda d: d.pop("calendar"), "no calendar"),
+    ("rows.parquet", lambda t: t.drop(columns="asset"), "asset"), ("rows.parquet", lambda t: t.assign(**{"return": "high"}), "could not convert"),
+    ("rows.parquet", lambda t: t.assign(**{"e/fwd_ret_1d": "soon"}), "not as it was written"), ("walk.json", None, "no walk")])
+def test_a_walk_that_another_process_reads_is_a_walk(name, change, why, tmp_path):
+    "Each field of the plan, the days and the rows is of its kind, or one sentence names the folder."
+    walk = engine(panel(days=120), runs=tmp_path)
+    folder = walk.begin(tmp_path/"walk", Recipe.of("ridge", {}))
+    walk.keep_rows(folder)
+    path = folder/name
+    if change is None: path.unlink()
+    elif path.suffix == ".parquet": change(pd.read_parquet(path)).to_parquet(path)
+    else:
+        said = json.loads(path.read_text())
+        change(said); path.write_text(json.dumps(said))
+    with pytest.raises(ConfigError, match=why) as told: do_folds(str(folder), walk.cuts()[0].name)
+    assert str(folder) in str(told.value) and "\n" not in str(told.value)
+
 @pytest.mark.slow
 def test_a_fold_that_is_killed_is_taken_up_again(tmp_path):
     "Processes are stopped dead again and again; what is left at the end is what one process would have made."

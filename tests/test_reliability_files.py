@@ -7,7 +7,8 @@ import pytest, torch
 
 import tiny
 from tiny import cases, model
-from synthlab.trainers import checkpoints, facts
+from synthlab.datasets.disk import atomic_write
+from synthlab.trainers import checkpoints
 from synthlab.trainers.checkpoints import CheckpointError, HEADER_LIMIT, load_checkpoint, newest_checkpoint
 from synthlab.trainers.trainer import Trainer, TrainingConfig
 
@@ -138,7 +139,7 @@ def test_file_too_large(tmp_path):
         code = 1
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))     # Python ignores the signal that comes with it
-            facts.atomic_write(folder/"checkpoints/last.safetensors", b"x"*5000)
+            atomic_write(folder/"checkpoints/last.safetensors", b"x"*5000)
         except OSError as error: code = 0 if error.errno == errno.EFBIG and "MiB free" in str(error) else 2
         finally: os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0

@@ -13,7 +13,7 @@ from tiny import cases, spawner
 from synthlab.experiments.runs import Run
 from synthlab.trainers import keeper
 from synthlab.trainers.checkpoints import newest_checkpoint
-from synthlab.trainers.facts import atomic_write
+from synthlab.datasets.disk import atomic_write
 from synthlab.trainers.interruption import Interrupted, StopSignals, going_on
 from synthlab.trainers.trainer import Trainer, TrainingConfig
 
@@ -82,10 +82,10 @@ def killed_in_save(folder, place, name, nth):
         if now and place == "in the write": os.write = write_half
         if now and place == "before the sync": os.fsync = die
         if now and place == "before the rename": os.replace = die
-        if now and place == "after the rename": module_of_facts.sync = die
+        if now and place == "after the rename": disk.sync = die
         real(path, data)
         if now and place == "between best and last": die()
-    import synthlab.trainers.facts as module_of_facts
+    from synthlab.datasets import disk
     module.atomic_write = atomic_write
     tiny.train(folder)
 

@@ -10,15 +10,17 @@ import pytest
 
 import tiny
 from tiny import cases
+from synthlab.datasets import disk as on_disk
 from synthlab.datasets.asset_files import file_facts, read_manifest
+from synthlab.datasets.disk import atomic_write
 from synthlab.datasets.generate import generate_dataset
 from synthlab.datasets.mapped import MappedParquet
 from synthlab.datasets.sources import MockDataSource
 from synthlab.datasets.store import verify_store
+from synthlab.experiments.parts import EstimatorPart
 from synthlab.experiments.runs import Run, list_runs
-from synthlab.trainers import facts
 from synthlab.trainers.checkpoints import newest_checkpoint
-from synthlab.trainers.facts import Facts, atomic_write
+from synthlab.trainers.facts import Facts
 
 class PowerCut(BaseException): "The machine is off."
 
@@ -110,6 +112,12 @@ def test_a_run_that_has_begun_stays(seed, tmp_path):
     disk.names[tmp_path.stat().st_ino] = {"deep": (tmp_path/"deep").stat().st_ino}      # the root of this disk has nobody above it
     assert list_runs(disk.left(tmp_path.with_name(f"found{seed}"), random.Random(seed))/"deep/runs")["name"].tolist() == ["x"]
 
+def test_what_was_fitted_at_once_stays(tmp_path):
+    "Its checkpoint is there after a cut, and so are the folders that were made for it."
+    part = EstimatorPart("mean", lambda: tiny.nn.Linear(2, 1), lambda numbers: tiny.nn.Linear(2, 1), {})
+    with Disk(tmp_path) as disk: part.train(tmp_path/"parts"/"mean", True)
+    for seed in range(8): assert (disk.left(tmp_path.with_name(f"part{seed}"), random.Random(seed))/"parts/mean/checkpoints/best.safetensors").exists()
+
 def test_a_store_that_is_made_stays(tmp_path):
     "Once it is there, every byte of it is: each shard, each manifest, and its name."
     with Disk(tmp_path) as disk: generate_dataset(tmp_path/"s", ["rbc"], n=8, T=20, horizon=4, block=4, progress=False)
@@ -137,7 +145,7 @@ def test_a_write_that_is_not_synced_is_noticed(what, tmp_path, monkeypatch):
         root = tmp_path/f"{what[-6:]}{draw}"; root.mkdir()
         with Disk(root) as disk:
             atomic_write(root/"a", "old")
-            if what in LOST and broken: monkeypatch.setattr(facts.os if LOST[what][0] == "fsync" else facts, *LOST[what])
+            if what in LOST and broken: monkeypatch.setattr(on_disk.os if LOST[what][0] == "fsync" else on_disk, *LOST[what])
             atomic_write(root/"a", "new and longer")
         monkeypatch.undo()
         found = disk.left(tmp_path/f"found{what[-6:]}{draw}", random.Random(draw))

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from .bars import (BarError, REPAIRED, SPIKE, check_values, find_columns, find_jump, is_volume,
                                     put_in_order, say_repair, take_clock, take_values, tell_splits)
-from .documents import COUNT, NAMES, Kind, Maybe, exchange, is_text, read_document, sync
+from .disk import exchange, lasting_folder, sync
+from .documents import COUNT, NAMES, Kind, Maybe, is_text, read_document
 from .tables import further_column
 
 # %% ../../nbs/datasets/51_asset_files.ipynb #dd19a735
@@ -182,7 +183,7 @@ def publish(
     folder: Path,       # where it should be; an older mapping there goes
 ):
     "Let a folder appear."
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    lasting_folder(folder.parent)
     if folder.exists():
         if any(folder.iterdir()) and not (folder/MANIFEST).exists():
             raise BarError("this folder holds something else; give another", str(folder))

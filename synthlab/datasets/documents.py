@@ -6,11 +6,10 @@ within limits, and each of its fields is of its kind, or one sentence names file
 # %% auto #0
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'POSITIVE',
            'STAMP', 'STRANGE', 'is_text', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe',
-           'Agreeing', 'within', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading',
-           'is_alive', 'part_beside', 'sync', 'exchange']
+           'Agreeing', 'within', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
-import ctypes, glob, json, os, re, shutil, socket, stat
+import json, os, re, stat
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,44 +196,3 @@ def reading(
         if type(error).__module__.startswith("synthlab"): raise         # a sentence already
         what = f"there is no {error}" if isinstance(error, KeyError) else [*str(error).splitlines(), ""][0]
         raise no(f"it is not as it was written: {what[:200] or type(error).__name__}") from None
-
-# %% ../../nbs/datasets/03_documents.ipynb #f5d63219
-def is_alive(pid: int) -> bool:
-    "Whether a process of this machine exists."
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    except PermissionError: pass
-    return True
-
-def part_beside(
-    path: str | Path,       # of what is to be
-) -> Path:                  # beside it, hidden; nothing is there
-    "Where something is made before it gets its name; what died there on this machine is removed."
-    path, here = Path(path), socket.gethostname()
-    own = path.with_name(f".{path.name}.{here}-{os.getpid()}.tmp")
-    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        host, _, pid = old.name.removeprefix(f".{path.name}.").removesuffix(".tmp").rpartition("-")
-        if host != here or not pid.isdecimal() or (old != own and is_alive(int(pid))): continue
-        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
-    return own
-
-# %% ../../nbs/datasets/03_documents.ipynb #ac4072c8
-def sync(
-    path: Path,         # a file; of a folder, its list of names is put on the disk
-) -> None:
-    "Make what was written to a file, or a rename in a folder, survive a power cut."
-    handle = os.open(path, os.O_RDONLY)
-    try: os.fsync(handle)
-    finally: os.close(handle)
-
-
-# %% ../../nbs/datasets/03_documents.ipynb #49eb55f9
-def exchange(
-    one: Path,              # two folders on one disk
-    other: Path,
-) -> bool:                  # False: this system cannot
-    "Let two folders change places in one step."
-    try: call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError, TypeError): return False
-    here, swap = -100, 2                    # AT_FDCWD, RENAME_EXCHANGE
-    return call(here, os.fsencode(one), here, os.fsencode(other), swap) == 0

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import zarr
 from tqdm.auto import tqdm
+from .disk import lasting_folder
 from .documents import TEXT, read_document
 from .responses import REGION_RULES, construct_all_splits, validate_splits
 from .store import (ARRAYS, MANIFEST, SPLITS, ResponseStore, StoreError, array_shapes, away, canonical,
@@ -272,7 +273,7 @@ def keep_blocks(
             if any(seen[f] != old["files"].get(f) for f in files): continue
             for f in files:
                 to = folder/"store"/f
-                to.parent.mkdir(parents=True, exist_ok=True)
+                lasting_folder(to.parent)
                 to.unlink(missing_ok=True)
                 try: os.link(root/f, to)
                 except OSError: shutil.copyfile(root/f, to)
@@ -324,7 +325,7 @@ def fill(
 # %% ../../nbs/datasets/74_generate.ipynb #7fcfbde6
 def claim(folder: Path):
     "An open file whose lock says who owns a folder; a `StoreError` if somebody does."
-    folder.mkdir(parents=True, exist_ok=True)
+    lasting_folder(folder)
     lock = open(folder/"lock", "a+")
     try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

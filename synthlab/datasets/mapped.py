@@ -23,7 +23,7 @@ import pyarrow.parquet
 from .asset_files import AssetWriter, file_facts, npy_header, publish, read_manifest, write_manifest
 from .bars import BarError, BarWarning, FIELDS, SPELLINGS, SPIKE, find_columns, plain, read_clocks
 from .calendar import calendar_features, calendar_names
-from .documents import part_beside
+from .disk import lasting_folder, part_beside
 from .features import FeatureEngineer, create_engineer, judge_ranges
 from .fingerprint import facts_of
 from .gaps import FIRST, gap_limit
@@ -143,7 +143,7 @@ class MappedParquet(DataSource):
     def build(self):
         "Write the arrays anew."
         part = part_beside(self.folder)
-        part.mkdir(parents=True)
+        lasting_folder(part)
         try:
             source, writers = self.source(), {}
             for frame, first in read_chunks(self.path, self.chunk, self.columns):
@@ -257,7 +257,7 @@ def map_features(
     folder = mapped.folder/f"features-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if read_manifest(folder) is not None: return folder
     part = part_beside(folder)
-    part.mkdir(parents=True)
+    lasting_folder(part)
     rows = sum(a["rows"] for a in mapped.assets.values())
     shapes = {"features": ((rows, engineer.feature_dim), np.float32), "close": ((rows,), np.float32),
         "scale": ((rows,), np.float32), "times": ((rows,), np.int64)}

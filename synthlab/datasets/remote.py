@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from tqdm.auto import tqdm
 from .bars import BarError, FIELDS, SPELLINGS, plain
-from .documents import part_beside
+from .disk import lasting_folder, part_beside
 from .packages import need
 from .tables import DataSource, read_table, split_table
 from .times import to_length, to_time
@@ -211,7 +211,7 @@ def write_table(
 ):
     "Write a Parquet file whole or not at all."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lasting_folder(path.parent)
     part = part_beside(path)
     try:
         pa.parquet.write_table(table, part, compression="zstd")

@@ -22,8 +22,8 @@ import numpy as np
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
-from .documents import (COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, exchange, misfit, parse_json,
-                                         part_beside, read_bytes, sync, within)
+from .disk import exchange, lasting_folder, part_beside, sync
+from .documents import COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, misfit, parse_json, read_bytes, within
 from ..metrics.wording import Mistake, nearest
 
 # %% ../../nbs/datasets/72_store.ipynb #6557abc6
@@ -200,7 +200,7 @@ def publish(
     root: Path,             # where it should appear; a store that is there goes
 ) -> None:
     "Let a store appear, whole."
-    root.parent.mkdir(parents=True, exist_ok=True)
+    lasting_folder(root.parent)
     if root.exists() and any(root.iterdir()):
         if not (root/MANIFEST).exists():
             raise StoreError("this folder holds something else than a store; give another", root)

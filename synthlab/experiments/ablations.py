@@ -18,7 +18,7 @@ from .sweeps import Sweep, run_variants
 from .variants import Variant
 from .verdicts import write_p_value
 from ..models.registry import ConfigError
-from ..trainers.facts import atomic_write
+from ..datasets.disk import atomic_write
 
 # %% ../../nbs/experiments/38_ablations.ipynb #e2145a56
 def ablation_variants(

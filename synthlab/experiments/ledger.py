@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
+from ..datasets.disk import lasting_folder
 from .runs import Lock, RunLocked, now
 from ..metrics.performance import deflated_sharpe, sharpe_variance
 from ..trainers.facts import append, json_text, mend, whole_lines
@@ -60,7 +61,7 @@ class TrialLedger:
     ) -> Trial:
         "Add a trial."
         trial = Trial(key, digest(config), float(sharpe), int(bars), now(), str(run))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lasting_folder(self.path.parent)
         lock, until = Lock(self.path.with_suffix(".lock")), time.monotonic() + self.patience
         while True:
             try: lock.acquire(); break

@@ -17,7 +17,8 @@ from ..datasets.packages import install_line
 from .config import PACKAGE
 from ..metrics.wording import counted
 from ..models.registry import ConfigError
-from ..trainers.facts import atomic_write, json_text, lasting_folder
+from ..datasets.disk import atomic_write, lasting_folder
+from ..trainers.facts import json_text
 
 # %% ../../nbs/experiments/11_notebooks.ipynb #0363db3a
 def report_folder() -> Path:

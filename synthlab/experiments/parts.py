@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from torch import Tensor
+from ..datasets.disk import lasting_folder
 from .plugins import recorded_plugins
 from ..trainers.checkpoints import load_checkpoint, save_checkpoint
 from ..trainers.facts import Facts
@@ -166,7 +167,7 @@ class EstimatorPart:
             model = self.blank(numbers); model.load_state_dict(numbers)
         else:
             model = self.make()
-            path.parent.mkdir(parents=True, exist_ok=True)
+            lasting_folder(path.parent)
             numbers = {f"model/{k}": v for k, v in model.state_dict().items()}
             save_checkpoint(path, numbers, dict(about=with_plugins(self.about), epoch=1))
         if not any(e["event"] == "finished" for e in facts.events()): facts.event("finished", epochs=1)

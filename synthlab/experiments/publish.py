@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
-from ..datasets.documents import NUMBER, Maybe, exchange, part_beside, reading, sync
+from ..datasets.disk import exchange, lasting_folder, part_beside, sync
+from ..datasets.documents import NUMBER, Maybe, reading
 from ..datasets.packages import MissingPackage, need
 from .config import to_schema
 from .experiment import load_model, open_run, run_config
@@ -26,7 +27,8 @@ from ..metrics.wording import Mistake, page_words
 from ..models.registry import ConfigError
 from ..models.synth import recipe_hash
 from ..trainers.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
-from ..trainers.facts import atomic_write, json_text
+from ..datasets.disk import atomic_write
+from ..trainers.facts import json_text
 
 # %% ../../nbs/experiments/40_publish.ipynb #0f15b4ab
 def written_down(
@@ -180,7 +182,7 @@ def whole_folder(
     write: Callable[[Path], Any],       # writes everything into an empty folder
 ) -> Path:                              # `folder`
     "Write a folder, as a whole or not at all; the old one is there until the new one is."
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    lasting_folder(folder.parent)
     new, old = part_beside(folder), folder.with_name(f".{folder.name}.old")     # the latter where nothing is exchanged
     try:
         new.mkdir()

@@ -33,7 +33,8 @@ from .runs import list_runs, now
 from .settings import read_value, runs_folder, words
 from ..metrics.wording import file_words
 from ..models.registry import ConfigError
-from ..trainers.facts import Facts, atomic_write, json_text
+from ..datasets.disk import atomic_write, lasting_folder
+from ..trainers.facts import Facts, json_text
 
 # %% ../../nbs/experiments/25_reports.ipynb #e90084fb
 def declared(
@@ -91,7 +92,7 @@ def keep_figures(
     folder: Path,                   # a run's `figures/`, or a sweep's; made if it is missing
 ) -> dict[str, Figure]:             # the same figures, closed: a notebook shows them where it names them
     "Write each figure as a PNG file."
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    lasting_folder(folder)
     words = file_words(figures)
     for name, fig in figures.items():
         keep_dollars(fig)

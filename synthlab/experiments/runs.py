@@ -13,10 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 import pandas as pd
-from ..datasets.documents import HUGE, NAMES, TEXT, Kind, Maybe, is_text, misfit, read_document, sync
+from ..datasets.disk import sync
+from ..datasets.documents import HUGE, NAMES, TEXT, Kind, Maybe, is_text, misfit, read_document
 from .config import read_text
 from ..models.registry import ConfigError
-from ..trainers.facts import Facts, atomic_write, json_text, lasting_folder, remove_leftovers
+from ..datasets.disk import atomic_write, lasting_folder
+from ..trainers.facts import Facts, json_text, remove_leftovers
 from ..metrics.wording import Mistake
 
 # %% ../../nbs/experiments/10_runs.ipynb #867513b9

@@ -23,7 +23,8 @@ from .sweeps import Sweep, new_folder, run_variant, save_results
 from .tasks import sentence
 from .variants import Variant, pinned
 from ..models.registry import ConfigError
-from ..trainers.facts import atomic_write, json_text
+from ..datasets.disk import atomic_write, lasting_folder
+from ..trainers.facts import json_text
 
 # %% ../../nbs/experiments/35_search.ipynb #061bf011
 class Choice:
@@ -124,7 +125,7 @@ def run_search(
             values, said = proposal(space, done, seed)
             one = Variant(f"{k + 1:03d}", [*fixed, *(f"{name}={value}" for name, value in said.items())], said)
             tried, found = [*tried, values], [*found, *pinned(lab, [one])]
-            (folder/"logs").mkdir(parents=True, exist_ok=True)
+            lasting_folder(folder/"logs")
             atomic_write(folder/"search.json", json_text(dict(asked=asked, tried=tried), indent=1) + "\n")
             Sweep.write(lab, found, folder)
         sweep, name = Sweep(folder), found[k].name

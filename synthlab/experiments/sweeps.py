@@ -23,7 +23,8 @@ from .tasks import Task, error_of, run_tasks, sentence, submit_files
 from .setup import computing_threads
 from .variants import Variant, pinned, variants
 from ..models.registry import ConfigError
-from ..trainers.facts import Facts, atomic_write, json_text
+from ..datasets.disk import atomic_write, lasting_folder
+from ..trainers.facts import Facts, json_text
 
 # %% ../../nbs/experiments/34_sweeps.ipynb #177bc4a4
 def is_name(value: Any) -> bool:
@@ -61,7 +62,7 @@ class Sweep:
     ) -> "Sweep":
         "Write down what is to be run, before anything is."
         folder, lab = Path(folder), get_lab(lab)
-        (folder/"logs").mkdir(parents=True, exist_ok=True)
+        lasting_folder(folder/"logs")
         if (folder/"sweep.json").exists():
             if (old := cls(folder)).variants == list(variants) and old.lab is lab: return old
             raise ConfigError(f"{folder} holds another sweep; choose another folder, "

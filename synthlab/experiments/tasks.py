@@ -23,7 +23,7 @@ from .plugins import load_plugin, loaded_plugins
 from .runs import Lock
 from .settings import MOST
 from ..models.registry import ConfigError
-from ..trainers.facts import atomic_write
+from ..datasets.disk import atomic_write, lasting_folder
 from ..trainers.interruption import StopSignals, going_on
 from ..trainers.output import lasting_output
 
@@ -328,7 +328,7 @@ def run_tasks(
     folder, names, began = Path(folder), [t.name for t in tasks], time.monotonic()
     if len(set(names)) < len(names): raise ValueError("two tasks have the same name")
     for kind in {t.kind for t in tasks}: get_task(kind)
-    (folder/"logs").mkdir(parents=True, exist_ok=True)
+    lasting_folder(folder/"logs")
     (lock := Lock(folder/"lock")).acquire()
     shown = sys.stderr.isatty() if progress is None else progress
     bar = tqdm(total=len(tasks), desc=title, disable=not shown)
@@ -400,7 +400,7 @@ def submit_files(
 ) -> dict[str, Path]:               # slurm, htcondor, and the names that both read
     "Write what `sbatch` and `condor_submit` take: one job a name."
     folder = Path(folder).resolve()
-    (folder/"logs").mkdir(parents=True, exist_ok=True); (folder/"submit").mkdir(exist_ok=True)
+    lasting_folder(folder/"logs"); (folder/"submit").mkdir(exist_ok=True)
     called = dict(slurm="slurm.sh", htcondor="htcondor.sub", names="names.txt")
     files = {k: folder/"submit"/name for k, name in called.items()}
     for path in (folder, Path.cwd()):

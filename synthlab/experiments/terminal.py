@@ -26,7 +26,7 @@ from .settings import read_value, runs_folder, words as read_words
 from .settings_page import find_settings, list_presets, preset_folder
 from .verdicts import table_forms
 from ..models.registry import ConfigError
-from ..trainers.facts import atomic_write
+from ..datasets.disk import atomic_write
 from ..trainers.interruption import going_on
 from ..trainers.tracking import has_key
 

@@ -34,7 +34,7 @@ from .runs import RunFolder, find_runs, now
 from .terminal import headline_of
 from ..metrics.wording import counted
 from ..models.registry import ConfigError
-from ..trainers.facts import atomic_write
+from ..datasets.disk import atomic_write
 
 # %% ../../nbs/experiments/46_view.ipynb #0909d327
 @dataclass

@@ -15,7 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 from ..datasets.documents import COUNT, DIGEST, Kind, Maybe, NAMES, TEXT, misfit, parse_json, shown
-from .facts import atomic_write, json_text
+from ..datasets.disk import atomic_write
+from .facts import json_text
 from ..metrics.wording import Mistake
 
 # %% ../../nbs/trainers/10_checkpoints.ipynb #63188430

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from ..datasets.documents import reading
 from ..datasets.packages import need
-from .facts import atomic_write
+from ..datasets.disk import atomic_write
 
 # %% ../../nbs/trainers/50_exports.ipynb #2b13f0fe
 class _OneEach(nn.Module):

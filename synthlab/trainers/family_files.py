@@ -16,7 +16,8 @@ import torch
 from ..models.families import Family, restore_family
 from ..models.registry import registry
 from .checkpoints import CheckpointError, load_checkpoint, read_header, save_checkpoint
-from .facts import atomic_write, json_text
+from ..datasets.disk import atomic_write, lasting_folder
+from .facts import json_text
 
 # %% ../../nbs/trainers/68_family_files.ipynb #10b0b6d7
 MODULES = dict(lightgbm="models.boosting", xgboost="models.boosting", quantile_lightgbm="models.boosting",
@@ -67,7 +68,7 @@ def save_family(
         if tensor.dtype != tensors[k].dtype or not torch.equal(tensor, tensors[k]):
             raise ValueError(f"{family.name} takes over {k} as something else; it is not written")
     _same(family, again)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lasting_folder(path.parent)
     save_checkpoint(path, tensors, dict(kind="family", about=about, symbol=symbol, day=day))
     atomic_write(path.with_name(f"{path.stem}_config.json"), json_text(about["params"], indent=2) + "\n")
     return path

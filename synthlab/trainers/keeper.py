@@ -15,7 +15,8 @@ from ..datasets.documents import COUNT, NAMES, NUMBER, Agreeing, Kind, is_text, 
 from .checkpoints import (PROGRESS, CheckpointError, checkpoint_bytes, load_checkpoint,
                                            newest_checkpoint)
 from ..models.registry import ConfigError
-from .facts import Facts, atomic_write, lasting_folder, plain, remove_leftovers
+from ..datasets.disk import atomic_write, lasting_folder
+from .facts import Facts, plain, remove_leftovers
 from .steps import Diverged, NonFinite, Stepper, TrainingConfig, rows_not_finite
 
 # %% ../../nbs/trainers/28_keeper.ipynb #a6a3cab7

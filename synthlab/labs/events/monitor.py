@@ -28,7 +28,8 @@ from .judging import ask_events
 from .settings import FAMILIES, EventsLogging
 from ...models.registry import registry
 from ...trainers.event_objectives import load_autoencoder
-from ...trainers.facts import Facts, atomic_write
+from ...datasets.disk import atomic_write, lasting_folder
+from ...trainers.facts import Facts
 
 # %% ../../../nbs/labs/events/24_monitor.ipynb #0661330c
 USUAL = "losses", "metrics", "latency"      # families of a loop that names none
@@ -218,7 +219,7 @@ def draw_family(
             content = io.BytesIO()
             fig.savefig(content, format=logging.fig_format, dpi=logging.dpi)
             plt.close(fig)
-            place.mkdir(parents=True, exist_ok=True)
+            lasting_folder(place)
             name = figure_name(family, moment, record.last, len(written), logging.fig_format)
             written.append(atomic_write(place/name, content.getvalue()))
     return written

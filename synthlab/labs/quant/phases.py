@@ -27,7 +27,8 @@ from .configuration import (PHASES, family_name, find_family, load_model_config,
 from .labelled import find_targets, labelled_rows
 from .selection import importance_report, leaky_names, select_top_features
 from ...models.registry import ConfigError
-from ...trainers.facts import atomic_write, json_text
+from ...datasets.disk import atomic_write, lasting_folder
+from ...trainers.facts import json_text
 from ...trainers.family_files import file_name, save_family
 from ...metrics.wording import counted, nearest
 
@@ -317,7 +318,7 @@ def run_phase(
                                                            "columns_after", "cut")} if phase == "features" else row)
     table, path = pd.DataFrame(found), output/f"phase{NUMBERS[phase]}.csv"
     before = pd.read_csv(path, dtype=dict(symbol=str)) if path.exists() else table[:0]
-    output.mkdir(parents=True, exist_ok=True)
+    lasting_folder(output)
     others = before[~before.symbol.isin(table.symbol)]              # of earlier calls, about other symbols
     _write(path, pd.concat([others, table]).sort_values("symbol", kind="stable") if len(others) else table)
     return table

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
+from ...datasets.disk import lasting_folder
 from ...datasets.packages import need
 from ...datasets.purged import row_times
 from synthlab.labs.quant.configuration import (checked_values, family_document, family_name, load_model_config,
@@ -235,7 +236,7 @@ def _ask(optuna, trial, space):
 def _study(optuna, path, name):
     "The study in a journal, and what was scored; what was begun and never scored is closed."
     whole_journal(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lasting_folder(path.parent)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     state = optuna.trial.TrialState

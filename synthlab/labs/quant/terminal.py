@@ -23,7 +23,7 @@ from .search import Search, grid_search, optuna_search, recorded
 from .selection import Selection, importance_report, leaky_names, too_good
 from .walk import WalkForwardEngine
 from ...models.registry import ConfigError
-from ...trainers.facts import atomic_write
+from ...datasets.disk import atomic_write
 from ...metrics.wording import counted, nearest
 
 # %% ../../../nbs/labs/quant/34_terminal.ipynb #58c00106

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 from tqdm.auto import tqdm
+from ...datasets.disk import lasting_folder
 from ...datasets.bars import SPIKE, TOLERANCE, BarError, find_jump, validate_bars
 from ...datasets.candles import FeatureStream
 from ...datasets.features import FeatureEngineer, restore_engineer
@@ -237,7 +238,7 @@ class SignalPredictor(WindowPredictor):
     ) -> list[Path]:
         "Files that turn windows of features into probabilities elsewhere."
         folder, size, notes = Path(folder), (self.lookback, self.engineer.feature_dim), self.export_notes()
-        folder.mkdir(parents=True, exist_ok=True)
+        lasting_folder(folder)
         kinds = ((onnx, export_onnx, "signal.onnx"), (program, export_program, "signal.pt2"))
         try: return [write(self.model, folder/name, *size, notes) for wanted, write, name in kinds if wanted]
         except ImportError as e: raise ConfigError(str(e)) from None
