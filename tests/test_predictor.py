@@ -10,7 +10,8 @@ from synthlab.datasets.features import create_engineer
 from synthlab.datasets.indicators import COLUMNS, atr
 from synthlab.datasets.signals import SignalLoader
 from synthlab.datasets.sources import get_source
-from synthlab.labs.signal.predictor import PaperResult, SignalPredictor, check_candle, paper_trade
+from synthlab.labs.signal.paper import PaperResult, paper_trade
+from synthlab.labs.signal.predictor import SignalPredictor, check_candle
 from synthlab.labs.signal.judging import Decision, decision_state, network_logits
 from synthlab.labs.signal.settings import signal_config
 from synthlab.labs.signal.trading import trade_strategies, traded_assets

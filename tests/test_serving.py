@@ -9,7 +9,8 @@ from synthlab.experiments.lab import get_lab
 from synthlab.experiments.setup import not_learnt
 from synthlab.labs.market.settings import DataConfig
 from synthlab.labs.signal.judging import Decision, decision_state, network_logits
-from synthlab.labs.signal.predictor import SignalPredictor, paper_trade
+from synthlab.labs.signal.paper import paper_trade
+from synthlab.labs.signal.predictor import SignalPredictor
 from synthlab.labs.signal.settings import SignalData
 from synthlab.labs.signal.trading import trade_asset, traded_assets
 from synthlab.metrics.recalibration import create_recalibration

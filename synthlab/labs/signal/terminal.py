@@ -9,7 +9,8 @@ __all__ = ['trade_on_paper', 'show_papers']
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from .predictor import PaperResult, SignalPredictor, paper_trade
+from .paper import PaperResult, paper_trade
+from .predictor import SignalPredictor
 
 # %% ../../../nbs/labs/signal/36_terminal.ipynb #846f5010
 def trade_on_paper(
