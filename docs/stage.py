@@ -7,7 +7,7 @@ import ast, gc, inspect, json, linecache, os, re, shutil, sys, types
 from functools import cache, lru_cache
 from pathlib import Path
 
-import fastcore.docments, fastcore.nbio, nbdev.processors, nbdev.showdoc, yaml
+import fastcore.docments, fastcore.nbio, nbdev.processors, nbdev.showdoc, nbformat, yaml
 from execnb.shell import CaptureShell
 from fastcore.basics import AttrDict
 from fastcore.nbio import mk_cell, nb2dict, read_nb
@@ -15,6 +15,7 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.processors import FilterDefaults
 from synthlab._modidx import d as index
+from synthlab.experiments.pages import prepared
 
 sys.modules["rfc3987_syntax"] = None        # grammars for addresses that no notebook has: a second of nbformat's import
 
@@ -136,9 +137,10 @@ def split(c, labels):
         elif parts[-1].cell_type == "code": parts[-1].outputs.append(o)
         else: parts.append(mk_cell("# it needs a source", outputs=[o], metadata={"tags": ["remove-input"]}))
     for p in parts:
-        shown = [o.get("metadata", {}).get("image/png", {}) for o in p.get("outputs", [])]
-        widths = [image["width"] for image in shown if "width" in image]
-        if widths: p.metadata["mystnb"] = {"image": {"width": f"{widths[0]}px"}}
+        shown = [o.get("metadata", {}) for o in p.get("outputs", [])]
+        widths = [f"{o['image/png']['width']}px" for o in shown if "width" in o.get("image/png", {})]
+        image = dict(width=widths[:1], alt=[o["alt"] for o in shown if "alt" in o][:1])
+        if any(image.values()): p.metadata["mystnb"] = {"image": {k: v[0] for k, v in image.items() if v}}
     return parts
 
 def is_entry(c): return c.cell_type == "code" and flag("output: *asis", c.source)
@@ -184,6 +186,27 @@ def plain(nb, meta, name, labels):
         cells += split(c, labels)
     nb.cells, nb.metadata = cells, {"kernelspec": nb.metadata["kernelspec"]}
     return nb
+
+def boxed(name, *parts):
+    "Markdown in a box of its own."
+    return prose("\n\n".join([f"```{{container}} {name}", *parts, "```"]))
+
+def as_report(nb, at):
+    "A report begins as the page that `synthlab report` writes: what was found, what it was made of; code is folded."
+    notebook, front = prepared(nbformat.read(ROOT/"nbs"/at, 4))
+    if not front["sentences"]: return
+    whole, cells = {c.id: c for c in notebook.cells}, []
+    for c in nb.cells:
+        twin = whole.get(c.get("id"))
+        if twin and twin.metadata.get("terms"):
+            cells.append(boxed("terms", *(f"**{name}**: {why}" for name, why in twin.metadata.terms)))
+        if c.cell_type == "code":
+            if twin: c.outputs = twin.outputs
+            if not flag("echo: *false", c.source): c.source = "#| code-fold: true\n" + c.source
+        cells.append(c)
+    said, figure = "\n".join(f"* {s}" for s in front["sentences"]), front["figure"]
+    image = [f"![{figure['alt']}](data:image/png;base64,{''.join(figure['png'].split())})"] if figure else []
+    nb.cells = [*cells[:1], boxed("front", said, front["made"], *image), *cells[1:]]
 
 def redraw(nb, at):
     "A page with `live: true` is drawn from the code: its outputs are made again each time."
@@ -263,6 +286,7 @@ def stage():
     labels = set().union(*(entries(nb, names[at]) for at, (nb, _) in pages.items()))
     for at, (nb, meta) in pages.items():
         if meta.get("live"): redraw(nb, at)
+        if at.parent == Path(".") and at != HOME: as_report(nb, at)
         plain(nb, meta, names[at], labels)
         if at == HOME: nb.cells.append(contents(pages))
         lab = next((lab for lab, (guide, _) in LABS.items() if at == Path(f"guides/{guide}.ipynb")), None)

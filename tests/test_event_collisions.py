@@ -102,6 +102,20 @@ def test_nothing_is_printed(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
+# of each process: quantiles of the mass of the hardest jet, in GeV, and the bins of 20 GeV in which most of them may lie; median mass of both jets
+MASSES = dict(qcd=({.5: 86, .95: 257}, range(0, 600, 20), None), top=({}, (160,), None), resonance=({}, (80, 100, 480, 500), 3400))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", MASSES)
+def test_jets_weigh_what_they_weighed_when_the_generator_was_first_tried(process):
+    quantiles, peaks, both = MASSES[process]
+    parts = [simulate_chunk(process, Collider(), chunk, 500) for chunk in range(10)]
+    mass = np.concatenate([p["jets"][:, 0, 3] for p in parts])
+    for share, told in quantiles.items(): assert abs(np.quantile(mass, share)/told - 1) < .05
+    counts, bins = np.histogram(mass, np.arange(0, 620, 20))
+    assert len(mass) == 5000 and bins[counts.argmax()] in peaks
+    if both: assert abs(np.median(np.concatenate([p["event"][:, 2] for p in parts]))/both - 1) < .05
+
 def test_events_without_particles_are_clustered():
     for counts in [0, 0], [0, 2], [2, 0], [1, 1]:
         jets, event, jet = anti_kt(cartesian(np.full(sum(counts), 50.), np.linspace(0, 2, sum(counts)), 0.), np.array(counts), .4)

@@ -149,9 +149,30 @@ def small(browser, url):
     "One small window for all pages: a new one would read the scripts of the site anew."
     with Page(browser, url, width=400) as p: yield p
 
+SCROLLS = """() => [...document.querySelectorAll('article table')].filter(t => {
+    for (let e = t; e && e.tagName !== 'ARTICLE'; e = e.parentElement)
+        if (e.scrollWidth > e.clientWidth + 1 && /auto|scroll|hidden/.test(getComputedStyle(e).overflowX)) return true;
+    return false }).map(t => t.innerText.trim().slice(0, 60))"""
+
 @pytest.mark.parametrize("path", ALL)
-def test_nothing_is_wider_than_a_small_window(small, path):
-    assert small.open(path).evaluate(WIDER) == [] and not small.wrong, small.wrong
+def test_nothing_is_wider_than_the_window(small, path):
+    "On a telephone what cannot wrap scrolls in a box of its own; in a window of 1400 no table does."
+    page = small.open(path)
+    assert page.evaluate(WIDER) == [] and not small.wrong, small.wrong
+    page.set_viewport_size({"width": 1400, "height": 900})
+    scrolls = page.evaluate(SCROLLS)
+    page.set_viewport_size({"width": 400, "height": 900})
+    assert scrolls == []
+
+FRONT = """() => { const front = document.querySelector('div.front'); return {said: front.querySelectorAll('li').length,
+    images: [...front.querySelectorAll('img')].filter(i => i.naturalWidth && i.alt.trim()).length, ends: front.getBoundingClientRect().bottom,
+    open: document.querySelectorAll('div.cell_input').length - document.querySelectorAll('details.hide div.cell_input, details.hide > div.cell_input').length} }"""
+
+@pytest.mark.parametrize("report", ["train", "emulate", "walk_forward"])
+def test_a_report_begins_with_what_was_found(browser, url, report):
+    with Page(browser, url, width=1400) as p:
+        seen = p.open(f"{report}.html").evaluate(FRONT)
+        assert (seen["said"], seen["images"], seen["open"]) == (3, 1, 0) and seen["ends"] <= 900 and not p.wrong, (seen, p.wrong)
 
 # --- the page of a report, as `synthlab report` writes it -------------------------------------------------------------------------------
 

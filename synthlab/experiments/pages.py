@@ -168,6 +168,7 @@ main { max-width: 60rem; margin: 0 auto; }
 main h1 { margin-bottom: .3rem; }
 .jp-OutputArea-output, .jp-RenderedMarkdown, .jp-InputArea-editor .highlight pre { overflow-x: auto; }
 .jp-OutputArea-output img { max-width: 100%; height: auto; }
+@media (max-width: 40rem) { .jp-OutputArea-output img { max-width: 30rem; } }
 .jp-RenderedHTMLCommon table { margin-left: 0; font-variant-numeric: tabular-nums; }
 .jp-RenderedHTML table { width: max-content; max-width: 57.5rem; table-layout: auto; font-size: .8rem; }
 .jp-RenderedHTMLCommon :is(th, td) { padding: .35em .55em; white-space: normal; vertical-align: top; }
