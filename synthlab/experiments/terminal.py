@@ -22,6 +22,7 @@ from ..metrics.wording import file_words, nearest
 from .declared import preset_lines
 from .experiment import load_model, run_config
 from .lab import Lab, get_lab
+from .light import column_lines
 from .reports import execute_report, keep_figures, report_run
 from .runs import RunFolder, as_counted, is_unborn, list_runs, unborn_words
 from .settings import read_value, runs_folder, words as read_words
@@ -227,8 +228,10 @@ def ask(
     model, about = load_model(path)
     lab = get_lab(about["lab"])
     options = read_options(lab, words)
-    try: return lab.predict(model, about, source, assets, **options)
+    try: found = lab.predict(model, about, source, assets, **options)
     except ValueError as e: raise ConfigError(str(e)) from e
+    for frame in found.values(): frame.attrs["answered"] = dict(lab.answered)
+    return found
 
 # %% ../../nbs/experiments/28_terminal.ipynb #27c8d7ae
 def check_output(
@@ -264,7 +267,10 @@ def show_frames(
     for name, frame in frames.items():
         print(f"{name}: {len(frame)} {what}; the last ones:\n{frame.tail(5).to_string()}\n")
         if frame.attrs.get("note"): print(f"{name}: {frame.attrs['note']}\n")
-    for path in write_frames(frames, output) if output else (): print(f"written: {path}")
+    if not output: return
+    for path in write_frames(frames, output): print(f"written: {path}")
+    frame = next(iter(frames.values()), pd.DataFrame())
+    for line in column_lines(frame.attrs.get("answered", {}), [*filter(None, frame.index.names), *frame]): print(line)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #c54642f1
 PACKAGES = "torch", "numpy", "pandas", "arch", "hydra-core", "safetensors", "wandb", "papermill"

@@ -477,7 +477,17 @@ class MacroLab(MacroFitting):
             raise ConfigError("a run of the macro lab has no bars to be tested on; data.root=DIR names another store")
         return config
 
-    def predict(self, model, about, source, assets=None, guard: str = "solver"):
+    answered = {
+        "draw": "which row of the parameters that were given, from 0",
+        "shock": "what hits the economy, by one standard deviation",
+        "quarter": "since the shock: 0 is its impact",
+        "output": "response, in percent",
+        "inflation": "response, in percent a year",
+        "rate": "response of the policy rate, in percent a year"}
+
+    def predict(self, model, about, source, assets=None,
+        guard: str = "solver",              # outside of what was taught: solver | error | nan | fill | off
+    ):
         return answer(model, source, assets, guard)
 
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #df354fd9

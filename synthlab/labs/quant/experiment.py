@@ -248,6 +248,11 @@ class QuantLab(QuantJudging):
         return [f"Tested: {counted(result['folds'], 'fold')}, {result['test_from']} to {result['test_to']}, "
                 f"{counted(result['assets'], 'asset')}"]
 
+    answered = {
+        "decided_at": "the close at which the row was known, UTC",
+        "*_q*": "that many percent of the outcomes should lie below, for families that say so",
+        "*": "what is said of the target of that name: the probability that it happens, or its value"}
+
     def predict(self, model, about, source, assets=None):
         "What the newest model says of rows later than those it has learnt from."
         panel = load_panel(source)
