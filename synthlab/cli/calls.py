@@ -49,7 +49,9 @@ def search_settings(args):
 
 # %% ../../nbs/cli/05_calls.ipynb #c39fd929
 def settings(args):
-    "List settings."
+    "List settings; those of the house are there without torch."
+    from synthlab.experiments.declared import setting_lines
+    if lines := setting_lines(args.lab, args.name or ""): return print(*lines, sep="\n")
     from synthlab.experiments.terminal import show_settings
     show_settings(args.lab, args.name)
 

@@ -19,7 +19,7 @@ import torch
 from omegaconf import OmegaConf
 from ..datasets.documents import reading
 from ..metrics.wording import file_words, nearest
-from .declared import preset_lines
+from .declared import preset_lines, setting_line
 from .experiment import load_model, run_config
 from .lab import Lab, get_lab
 from .light import column_lines
@@ -189,8 +189,7 @@ def show_settings(
     name: str | None = None,                # one setting, or the beginning of several; None all
 ) -> None:
     "Settings with their defaults, types and meanings; a group with its presets."
-    for setting, row in find_settings(lab, name or "").iterrows():
-        print(f"{f'{setting}={row.default}':<40} {row.type:<14} {row.meaning}")
+    for setting, row in find_settings(lab, name or "").iterrows(): print(setting_line(setting, **row))
     if name is None or name in list_presets(lab): print(); show_presets(lab, name)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #87f3afee
