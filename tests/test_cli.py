@@ -12,6 +12,7 @@ from synthlab.datasets.worlds import get_world
 from synthlab.experiments.config import settings
 from synthlab.experiments.experiment import open_run, resume, run
 from synthlab.experiments.lab import get_lab
+from synthlab.experiments.light import columns_table
 from synthlab.experiments.publish import model_card, published_about
 from synthlab.experiments.runs import Run
 from synthlab.experiments.settings import runs_folder
@@ -155,6 +156,15 @@ def test_the_help_of_predict_says_what_each_lab_takes_and_answers(capsys):
     with pytest.raises(SystemExit) as e: main(["market", "evaluate", "--help"])
     assert e.value.code == 0 and "usage: synthlab evaluate" in capsys.readouterr().out
     assert main(["market", "predict", "runs/x"]) == 2, "where nothing is asked, the verb is typed without its lab"
+
+@pytest.mark.parametrize("lab", house_labs())
+def test_the_guide_of_a_lab_shows_how_to_look_and_what_an_answer_says(lab):
+    "The line that steps through a run, and the columns of what predict writes, in the words of the lab."
+    guide = json.loads((Path(__file__).parents[1]/"nbs"/"guides"/f"{dict(signal='price_action').get(lab, lab)}.ipynb").read_text())
+    text = "\n".join("".join(c["source"]) for c in guide["cells"])
+    said = ["".join(o.get("data", {}).get("text/markdown", "")) for c in guide["cells"] for o in c.get("outputs", ())]
+    assert text.count('import explore; explore("runs/NAME")') == 1 and columns_table(lab) in said
+    assert 'explore("runs/NAME")' in (Path(__file__).parents[1]/"README.md").read_text()
 
 def test_nothing_typed_shows_what_could_be(capsys):
     assert main([]) == 2 and "macro" in capsys.readouterr().out
