@@ -187,8 +187,8 @@ def check_left_out(
     own = config.model.get("name")
     if own is None or "held_out" in inspect.signature(registry.get_info(own, "emulator").cls).parameters: return
     if "evaluation.leave_out" in typed and config.evaluation.leave_out:
-        raise ConfigError(f"evaluation.leave_out: {own} takes no held_out, the worlds that it is not taught; name it in "
-                          "its __init__, or write evaluation.leave_out=[]")
+        raise ConfigError(f"evaluation.leave_out: {own} takes no held_out, the worlds that it is not taught; name it "
+                          "in its __init__, or write evaluation.leave_out=[]")
     config.evaluation.leave_out = []
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #02395128
