@@ -24,14 +24,14 @@ PACKAGE = Path(comments.__file__).parents[1]     # where the package lies, whate
 def module_text(
     module: tuple[str, ...],            # below the package: ("labs", "market", "settings")
 ) -> str:
-    "The source of a module of this package, as it was written."
+    "A module of this package, as it was written."
     return PACKAGE.joinpath(*module).with_suffix(".py").read_text(encoding="utf-8")
 
 @cache
 def parsed(
-    module: tuple[str, ...],
+    module: tuple[str, ...],            # as above
 ) -> ast.Module:
-    "The source of a module of this package."
+    "A module of this package, as Python reads it."
     return ast.parse(module_text(module))
 
 # %% ../../nbs/experiments/01_light.ipynb #86a4e69b
@@ -74,7 +74,8 @@ def named_value(
     made = [node for node in parsed(module).body if isinstance(node, ast.FunctionDef)]
     fill = {node.name for node in made if f"{name}[function.__name__]" in ast.unparse(node)}
     under = [node.name for node in made if fill & {ast.unparse(d) for d in node.decorator_list}]
-    return plain_value(module, line.value) | dict.fromkeys(under)
+    value = plain_value(module, line.value)
+    return value | dict.fromkeys(under) if under else value
 
 def plain_value(
     module: tuple[str, ...],            # where it is written
