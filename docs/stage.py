@@ -101,7 +101,10 @@ def links(md, labels):
         name = NAMES.get(m[2].lstrip("/"), "")
         while name and name not in labels: name = name.rpartition(".")[0]
         return f"[{m[1]}](#{name})" if name else m[1]
-    md = re.sub(r"\[([^\]]+)\]\((/+[^)\s]+\.html(?:#[^)\s]*)?)\)", reference, md)
+    inner = r"\[([^\]]+)\]\((/+[^)\s]+\.html(?:#[^)\s]*)?)\)"
+    within = rf"\[([^\[\]]*){inner}([^\[\]]*)\]\("        # a name within a link leads where the link does
+    md = re.sub(within, r"[\1\2\4](", md)
+    md = re.sub(inner, reference, md)
     return re.sub(r"\]\((?:nbs/)?([\w./-]+\.ipynb)(?=[)#])", lambda m: f"]({page(Path(m[1])).as_posix()}", md)
 
 def dataclass_fields(name, source):

@@ -1,5 +1,5 @@
 "One grammar for every lab: each verb explains itself, each mistake is a sentence, and what is typed is what the bench is asked."
-import json, os, re, shutil, signal, subprocess, sys
+import inspect, json, os, re, shutil, signal, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ from synthlab.datasets.worlds import get_world
 from synthlab.experiments.config import settings
 from synthlab.experiments.experiment import open_run, resume, run
 from synthlab.experiments.lab import get_lab
+from synthlab.experiments.light import columns_table
 from synthlab.experiments.publish import model_card, published_about
 from synthlab.experiments.runs import Run
 from synthlab.experiments.settings import runs_folder
@@ -133,13 +134,37 @@ def test_an_option_that_is_wrong_is_named_with_where_to_look(line, says, capsys)
     said = capsys.readouterr().err
     assert e.value.code == 2 and says in said and said.count("\n") == 1 and said.endswith(" --help\n")
 
-@pytest.mark.parametrize("line", ["--help", "market --help", "signal train --help", "predict --help", "line train --plugin line_lab.py --help"])
+@pytest.mark.parametrize("line", ["--help", "market --help", "signal train --help", "predict --help", "market predict --help", "line train --plugin line_lab.py --help"])
 def test_help_is_light(line):
     "It is answered from the text of the command line alone: neither torch nor anything else that is slow is loaded."
     code = "import sys\nfrom synthlab.cli.main import main\ntry: main(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\nprint('LOADED', *sys.modules)"
     out = python("-c", code, *line.split())
     assert out.returncode == 0 and out.stdout.startswith("usage: synthlab"), out.stderr
     assert not {"torch", "numpy", "pandas", "hydra", "matplotlib"} & set(out.stdout.rpartition("LOADED")[2].split())
+
+def test_the_help_of_predict_says_what_each_lab_takes_and_answers(capsys):
+    "Its own options with their defaults, and every column; within a lab those of that lab alone. Other verbs that find the lab are helped there, too."
+    for line in ["predict --help"], *([f"{lab} predict --help", lab] for lab in house_labs()):
+        with pytest.raises(SystemExit) as e: main(line[0].split())
+        said = capsys.readouterr().out
+        assert e.value.code == 0 and said.startswith("usage: synthlab predict ")
+        for lab in house_labs():
+            own = [p for p in list(inspect.signature(get_lab(lab).predict).parameters.values())[3:] if p.name != "assets"]
+            wanted = [f"  --{p.name.replace('_', '-')} " for p in own] + [f"{column:<16} {says}" for column, says in get_lab(lab).answered.items()]
+            assert {word in said for word in wanted} == {lab in line[1:] or len(line) == 1}, lab
+    assert "(default: 1000)" in said or "no further options" in said
+    with pytest.raises(SystemExit) as e: main(["market", "evaluate", "--help"])
+    assert e.value.code == 0 and "usage: synthlab evaluate" in capsys.readouterr().out
+    assert main(["market", "predict", "runs/x"]) == 2, "where nothing is asked, the verb is typed without its lab"
+
+@pytest.mark.parametrize("lab", house_labs())
+def test_the_guide_of_a_lab_shows_how_to_look_and_what_an_answer_says(lab):
+    "The line that steps through a run, and the columns of what predict writes, in the words of the lab."
+    guide = json.loads((Path(__file__).parents[1]/"nbs"/"guides"/f"{dict(signal='price_action').get(lab, lab)}.ipynb").read_text())
+    text = "\n".join("".join(c["source"]) for c in guide["cells"])
+    said = ["".join(o.get("data", {}).get("text/markdown", "")) for c in guide["cells"] for o in c.get("outputs", ())]
+    assert text.count('import explore; explore("runs/NAME")') == 1 and columns_table(lab) in said
+    assert 'explore("runs/NAME")' in (Path(__file__).parents[1]/"README.md").read_text()
 
 def test_nothing_typed_shows_what_could_be(capsys):
     assert main([]) == 2 and "macro" in capsys.readouterr().out
@@ -248,7 +273,9 @@ def test_predict_for_each_lab(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["predict", str(runs/"market"), "--source", "mock", "--output", "paths.csv", "--n-paths", "50", "--levels=0.1,0.9"]) == 0
     files = sorted(Path().glob("paths*.csv"))
-    assert files and list(pd.read_csv(files[0]).columns[1:]) == ["mean", "q10", "q90"] and "written: paths" in capsys.readouterr().out
+    assert files and list(pd.read_csv(files[0]).columns[1:]) == ["mean", "q10", "q90"]
+    said = capsys.readouterr().out
+    assert "written: paths" in said and said.splitlines()[-3:] == [f"  {column:<16} {says}" for column, says in get_lab("market").answered.items()]
     assert main(["predict", str(runs/"signal"), "--source", "sp500", "--output", "signal.csv"]) == 0
     assert list(pd.read_csv("signal.csv")) == ["time", "close", "probability", "signal"]
     world = get_world("rbc")

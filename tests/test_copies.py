@@ -92,6 +92,8 @@ def test_a_run_is_whole_without_the_notebook_tools(gone, tmp_path, monkeypatch, 
     assert json.loads((run/"status.json").read_text())["status"] == "done" and json.loads((run/"result.json").read_text())["crps"] > 0
     assert len(list((run/"figures").glob("*.png"))) >= 5 and not list(run.glob("report.*"))
     assert said[-1].startswith("its report cannot be had without papermill, ipykernel, nbconvert; type python -m pip install ") and said[-1].endswith(", then synthlab report runs/one")
+    assert main(["report", "runs/one"]) == 2, "the page was all that was asked for"
+    assert capsys.readouterr() == ("", f"synthlab: {said[-1]}\n")
     shutil.copy(ROOT/"nbs"/"train.ipynb", tmp_path)
     for asked in (lambda: file_report("train.ipynb"), lambda: parse_parameters("estimate", ["draws=3"])):
         with pytest.raises(MissingPackage, match="pip install"): asked()

@@ -3,6 +3,7 @@
 A lab brings a row of `TOYS`: settings that train in seconds, what is taught and cannot be changed, a setting that is misspelt, a word of another
 system, data to be asked about. Its toy run is trained once; everything here looks at that one run."""
 import contextlib, dataclasses, inspect, json, os, random, re, shutil, signal, subprocess, sys, time
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import matplotlib.pyplot as plt, pandas as pd, pytest
@@ -277,6 +278,9 @@ def test_a_checkpoint_alone_answers_in_a_new_process(toy, tmp_path):
     source = source_of(name, tmp_path)
     shutil.copy(get_lab(name).given(folder), tmp_path/"alone.safetensors")
     here = predict(folder, source)
+    for frame in here.values():
+        columns = [*filter(None, frame.index.names), *frame]
+        assert name == "toy" or not [c for c in columns if not any(fnmatchcase(c, k) for k in get_lab(name).answered)], "a column that nobody explains"
     assert here and all(len(frame) for frame in here.values()) and equal(predict(tmp_path/"alone.safetensors", source), here)
     assert equal(asked_elsewhere(name, tmp_path/"alone.safetensors", source, tmp_path/"said"), here)
 

@@ -20,6 +20,7 @@ from synthlab.experiments.experiment import evaluate, load_model, predict, resum
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.reports import report_run, typed_by
 from synthlab.experiments.runs import Run
+from synthlab.models.emulators import Emulator
 from synthlab.models.families import Family
 from synthlab.models.registry import ConfigError, registry
 
@@ -289,6 +290,53 @@ def test_a_classifier_and_a_family(tmp_path):
         key = get_lab(Run(folder).read_status()["lab"]).headline.name
         assert json.dumps(evaluate(folder, quiet=True)["metrics"][key]) == json.dumps(Run(folder).result[key])
     assert registry.get_info("mean_of_all", "family").cls is Mean
+
+WORLD = ["data.worlds=[rbc]", "data.n=40", "data.T=8", "data.horizon=8", "training.epochs=1", "training.final_epochs=1", "evaluation.calibration_draws=40", "evaluation.certificate_draws=60",
+         "evaluation.baselines=[]", "evaluation.alone=[]", "evaluation.timing_draws=2", "tracking.mode=disabled", "threads=1"]
+
+class Waves(Emulator):
+    "A line in the parameters, and one spread for all."
+    def __init__(self, worlds, horizon, slope: float = 1.):
+        super().__init__(worlds, horizon)
+        self.slope, self.lines = slope, nn.ModuleDict({n: nn.Linear(len(w.parameters), 2*len(w.shocks)*(horizon + 1)*3) for n, w in self.worlds.items()})
+    def respond(self, theta, world, history=None):
+        known = self.worlds[world]
+        return self.lines[world](self.slope*known.parameters.normalise(theta)).unflatten(-1, (2, len(known.shocks), self.horizon + 1, 3)).unbind(1)
+
+class Silent(Waves):
+    "Says nothing of its spread."
+    def respond(self, theta, world, history=None): return super().respond(theta, world)[0]
+
+def test_an_emulator_of_ones_own(tmp_path, monkeypatch, capsys):
+    "Trained, certified and shipped as the house's is; known by its source; by name on the command line. What cannot be taught is said before there is a folder."
+    typed = [*WORLD, f"runs={tmp_path}"]
+    found = run("macro", typed, model=partial(Waves, slope=.5), run_dir=tmp_path/"a", quiet=True)
+    assert found["config"].model == {"name": "waves", "slope": .5} and found["config"].evaluation.leave_out == []
+    recorded, (model, about) = Run(tmp_path/"a").read_status()["plugins"], load_model(tmp_path/"a")
+    assert [p["name"] for p in recorded] == ["waves"] and about["plugins"] == recorded and type(model) is Waves and model.slope == .5 and model.certificates["rbc"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(get_lab("macro")), "judge", lambda *_: 1/0)
+        with pytest.raises(ZeroDivisionError): run("macro", typed, model=partial(Waves, slope=.5), run_dir=tmp_path/"cut", quiet=True)
+    forget()
+    for ask in (lambda: load_model(tmp_path/"a"), lambda: evaluate(tmp_path/"a"), lambda: resume(tmp_path/"cut")):
+        with pytest.raises(ConfigError, match=r"was made with the model waves, which was given in Python; give it again, as in resume\(RUN, model=…\)") as e: ask()
+        assert "\n" not in str(e.value)
+    resume(tmp_path/"cut", model=Waves, quiet=True)
+    assert tensors(tmp_path/"cut") == tensors(tmp_path/"a") and evaluate(tmp_path/"a", quiet=True)["metrics"]["nrmse"] == found["metrics"]["nrmse"]
+    refused = {"respond gives Tensor; give a pair": (Silent, []), "did you mean slope": (partial(Waves, slpe=1.), []), "waves takes no held_out": (Waves, ["data.worlds=[rbc,nk]", "evaluation.leave_out=[nk]"]),
+               "here it is data.horizon": (partial(Waves, horizon=3), []), "a subclass of Emulator": (nn.Linear, []), "gives Linear; subclass Emulator": (a_line, [])}
+    for said, (own, more) in refused.items():
+        with pytest.raises(ConfigError, match=said) as e: run("macro", [*WORLD, *more, f"runs={tmp_path/'no'}"], model=own)
+        assert "\n" not in str(e.value) and not (tmp_path/"no").exists()
+    from synthlab.cli.main import main
+    text = Path(__file__).read_text()
+    (tmp_path/"mine.py").write_text("from torch import nn\nfrom synthlab.models.emulators import Emulator\nfrom synthlab.models.registry import registry\n\n@registry.register('emulator', 'my_waves')\n"
+                                    + text[text.index("class Waves("):text.index("class Silent(")])
+    line = ["macro", "train", "--plugin", str(tmp_path/"mine.py"), "model=my_waves", *typed, "--no-report", "--quiet"]
+    assert main([*line, "--run-dir", str(tmp_path/"b"), "model.slope=0.5"]) == 0 and load_model(tmp_path/"b")[1]["recipe"]["name"] == "my_waves"
+    assert main([*line, "--run-dir", str(tmp_path/"c"), "model.slpe=0.5"]) == 2 and "did you mean slope?" in capsys.readouterr().err and not (tmp_path/"c").exists()
+
+def a_line(worlds, horizon): return nn.Linear(1, 1)
 
 # --- help -------------------------------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,19 @@ for line, meant in {MISSPELT}.items():
 for lab in {labs}: assert said(f"{{lab}} presets")[0] == 0 and said(f"{{lab}} presets")[1].count("=") >= 1, lab"""
     assert imported(code) == []
 
+def test_settings_need_no_torch():
+    "All of a lab, a group, one of them, by either spelling: types, defaults with presets, meanings. What they say is what the lab itself says (nbs/experiments/02_declared)."
+    code = """import contextlib, io
+from synthlab.cli.main import main
+def said(line):
+    with contextlib.redirect_stdout(io.StringIO()) as out: assert main(line.split()) == 0, line
+    return out.getvalue()
+for lab, group in dict(market="model", macro="model", signal="model", quant="family", events="logging").items():
+    whole = said(f"settings {lab}")
+    assert said(f"{lab} settings") == whole and whole.count("\\n") > 40 and f"\\n{group}=" in whole and "presets" not in whole, lab
+    assert said(f"settings {lab} training.seed") in whole and said(f"settings {lab} training").splitlines()[0] in whole.splitlines(), lab"""
+    assert imported(code) == []
+
 def test_the_command_is_installed():
     out = subprocess.run([Path(sys.executable).with_name("synthlab"), "--help"], capture_output=True, text=True)
     assert out.returncode == 0 and all(word in out.stdout for word in ("train", "evaluate", "resume", "doctor")), out.stdout + out.stderr

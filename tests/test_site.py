@@ -53,6 +53,10 @@ def test_no_page_tells_where_an_object_lies_in_memory(built):
     "A default that is an object needs a name of its own: its address says nothing, and is another in every build."
     assert [p.relative_to(SITE).as_posix() for p in sorted(SITE.rglob("*.html")) if re.search(r"object at 0x[0-9a-f]", p.read_text())] == []
 
+def test_a_link_is_a_link(built):
+    "Also one whose words are the name of something that has a page: nothing is shown as it was written."
+    assert [p.relative_to(SITE).as_posix() for p in sorted(SITE.rglob("*.html")) if re.search(r"\]\([\w./-]+\.(ipynb|html)\)", p.read_text())] == []
+
 @pytest.mark.parametrize("report", [p.stem for p in sorted((ROOT/"nbs").glob("*.ipynb"))])
 def test_every_table_of_a_report_is_on_its_page(built, report):
     "Also one that comes after a sentence that was displayed."

@@ -8,7 +8,9 @@ from test_site import WIDER, Page, browser      # noqa: F401
 
 from synthlab.cli.main import main
 from synthlab.experiments import view
+from synthlab.experiments.config import to_yaml
 from synthlab.experiments.explore import Explorer, Steps
+from synthlab.experiments.lab import get_lab
 from synthlab.experiments.reports import to_html
 from synthlab.experiments.runs import Run, RunFolder
 from synthlab.experiments.view import draw_curves, look_at, make_page, view_runs
@@ -72,6 +74,39 @@ def test_what_was_not_learnt_by_epochs_has_no_curves(tmp_path):
 def test_a_run_of_a_lab_that_is_not_here_has_its_numbers(tmp_path):
     made(tmp_path, lab="nobodys", result=dict(rmse=.25))
     assert "rmse 0.25" in page_of(tmp_path)[0]
+
+QUANT = dict(score=-.0049, family="ridge", asked=["xdm_ret_5d"], targets=dict(xdm_ret_5d=dict(main="rank_ic", scores=dict(ridge=dict(rank_ic=[-.0049, -.028, .018, .7])))),
+             folds=4, test_from="2020-01-01", test_to="2021-01-01", assets=20)
+
+def quant_run(root, name, typed, end, known):
+    "A run of the quant lab as its training leaves it."
+    run = made(root, name, epochs=0, lab="quant", result=QUANT if end == "done" else None, end=None)
+    (run.folder/"config.yaml").write_text(to_yaml(get_lab("quant").configure(typed)))
+    (run.folder/"overrides.yaml").write_text("".join(f"- {json.dumps(o)}\n" for o in typed))
+    run.set_status("running", data=dict(rows=known, first="2013-01-02 00:00", last="2022-12-28 00:00"))
+    if end: run.close(end)
+    else: run.lock.release()
+    return run.folder
+
+def test_settings_are_compared_whatever_has_become_of_a_run(tmp_path):
+    "By what its configuration says: done, interrupted, failed or killed."
+    for end in "done", "interrupted", "failed", None: quant_run(tmp_path, f"as {end}", ["family=ridge", f"data.start={2013 + len(str(end))}-01-01"], end, 100)
+    seen = [look_at(folder) for folder in view.runs_in([tmp_path])]
+    assert sorted(s.status for s in seen) == ["done", "failed", "interrupted", "interrupted"] and not any(s.why for s in seen)
+    assert [list(d) for d in view.differing(seen)] == [["data.start"]]*4 and len({s.settings["data.start"] for s in seen}) == 3
+
+def test_a_table_of_runs_says_how_sure_a_score_is_and_whose_data_it_is(tmp_path, capsys):
+    "The number of a walk is called what it is; data stand there where they differ, so that nobody ranks what cannot be ranked."
+    quant_run(tmp_path, "one", ["family=ridge"], "done", 50_320)
+    assert main(["runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "mean rank IC -0.005 (-0.028 to 0.018)" in said and "us20" not in said
+    other = quant_run(tmp_path, "two", ["family=ridge"], "interrupted", 10_000)
+    assert main(["runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "us20, 50,320 rows, 2013-01-02 to 2022-12-28" in said[0] and "us20, 10,000 rows" in said[1] and said[1].startswith("interrupted")
+    (other/"config.yaml").write_text("data: [")
+    assert main(["runs", str(tmp_path)]) == 0 and capsys.readouterr().out.count("\n") == 2, "what is broken hides no other"
 
 # --- what anybody wrote ----------------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,9 @@ def search_settings(args):
 
 # %% ../../nbs/cli/05_calls.ipynb #c39fd929
 def settings(args):
-    "List settings."
+    "List settings; those of the house are there without torch."
+    from synthlab.experiments.declared import setting_lines
+    if lines := setting_lines(args.lab, args.name or ""): return print(*lines, sep="\n")
     from synthlab.experiments.terminal import show_settings
     show_settings(args.lab, args.name)
 
@@ -154,7 +156,7 @@ def report(args):
     executed = Path(args.path).suffix == ".ipynb"
     if executed and args.cell_seconds: raise ConfigError("an executed notebook runs no cell; leave --cell-seconds out")
     if executed: print(f"report: {file_report(args.path)[0]}")
-    else: report_run(args.path, args.cell_seconds)
+    else: report_run(args.path, args.cell_seconds, alone=True)
 
 # %% ../../nbs/cli/05_calls.ipynb #e4c01ae6
 def notebooks(args):
@@ -255,7 +257,8 @@ def estimate(args):
     from synthlab.experiments.experiment import open_run
     from synthlab.experiments.reports import execute_report, parse_parameters
     run, _ = open_run(args.run, "macro")
-    execute_report("estimate", run.folder, "estimate", **parse_parameters("estimate", args.overrides))
+    given = parse_parameters("estimate", args.overrides)
+    execute_report("estimate", run.folder, "estimate", alone=True, **given)
 
 # %% ../../nbs/cli/05_calls.ipynb #5e487395
 def paper(args):

@@ -9,7 +9,7 @@ __all__ = ['take_rest', 'mistakes', 'call', 'labs_for', 'answer', 'main']
 import errno, os, sys, warnings
 from collections.abc import Sequence
 from .calls import CALLS
-from .parsers import FREE_VERBS, house_labs, misplaced, parser, split_plugins, verbs_of
+from .parsers import FREE_VERBS, help_within, house_labs, misplaced, parser, split_plugins, verbs_of
 from ..trainers.interruption import Interrupted
 from ..trainers.output import fill_places, lasting_output
 
@@ -68,7 +68,8 @@ def answer(
     if nul := [w for w in words if "\0" in w]:
         print(f"synthlab: {nul[0]!r} holds a NUL, which no name may", file=sys.stderr); return 2
     if sentence := misplaced(words, labs): print(f"synthlab: {sentence}", file=sys.stderr); return 2
-    args, rest = parser(labs).parse_known_args(words)
+    within = help_within(words, labs)
+    args, rest = parser(labs, [within] if within in house_labs() else None).parse_known_args(words[bool(within):])
     if not take_rest(args, rest): args.asked.error(f"unrecognized arguments: {' '.join(rest)}")
     if args.version:
         from importlib.metadata import version

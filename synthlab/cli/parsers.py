@@ -10,20 +10,27 @@ __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS'
            'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'INTO', 'FORCE',
            'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'SEEN', 'LIVE', 'PAGE',
            'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb',
-           'shares', 'house_labs', 'verbs_of', 'called_names', 'example', 'add_verb', 'parser', 'split_plugins',
-           'homes_of', 'misplaced']
+           'shares', 'told_by_labs', 'house_labs', 'verbs_of', 'called_names', 'example', 'add_verb', 'parser',
+           'split_plugins', 'homes_of', 'help_within', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 # %% ../../nbs/cli/00_parsers.ipynb #955e49e5
 class PlainParser(argparse.ArgumentParser):
     "An argument parser that complains in one sentence, and does not guess what half a word meant."
     def __init__(self, *args, **options):
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        self.told = None                # gives what else its help says, once that is asked for
+
+    def format_help(self):
+        "What can be typed, and at its end an example."
+        more, self.told = self.told, None
+        if more: self.epilog = f"{more()}\n\n{self.epilog or ''}"
+        return super().format_help()
 
     def error(self,
         message: str,                   # what is wrong
@@ -76,6 +83,7 @@ class Verb:
     takes: str = ""                     # the list that further words belong to
     plain: bool = False                 # whether such words may be without =
     call: str = ""                      # function of `calls`; default the name
+    told: Callable[[Sequence[str]], str] | None = None  # what labs add to its help
 
 # %% ../../nbs/cli/00_parsers.ipynb #e1ebbcf3
 MANY = RUN_DIR, JOBS, CLUSTER
@@ -245,6 +253,11 @@ AS_TABLE = option("--scalars", action="store_true",
                   help="of a run: numbers by epoch and split as CSV, not events as JSON")
 
 # %% ../../nbs/cli/00_parsers.ipynb #39d57b15
+def told_by_labs(labs: Sequence[str]) -> str:
+    "What labs of the house take when they are asked about data, and what they answer."
+    from synthlab.experiments.light import asked_and_answered
+    return asked_and_answered(labs)
+
 FREE_VERBS = (
     Verb("resume", "finish an interrupted run, sweep or ablation",
          "synthlab resume runs/NAME",
@@ -254,7 +267,7 @@ FREE_VERBS = (
          (RUN, SETTINGS, SOURCE, ASSETS), "overrides"),
     Verb("predict", "ask a trained model about data; options of its lab may follow",
          "synthlab predict runs/NAME --source newer.parquet --output said.csv --n-paths 500",
-         (RUN, NEW_DATA, ASSETS, TABLE), "options", True),
+         (RUN, NEW_DATA, ASSETS, TABLE), "options", True, told=told_by_labs),
     Verb("report", "the report of a run, or the page of an executed notebook",
          "synthlab report runs/NAME",
          (REPORTED, CELL_SECONDS)),
@@ -307,8 +320,8 @@ OTHERS = dict(one="name=value", many="name=1,2",
 
 def house_labs() -> list[str]:
     "The labs that come with the package."
-    folder = Path(__file__).parent.parent/"labs"
-    return sorted(m.name for m in pkgutil.iter_modules([str(folder)]))
+    from synthlab.experiments.light import PACKAGE
+    return sorted(m.name for m in pkgutil.iter_modules([str(PACKAGE/"labs")]))
 
 def verbs_of(
     lab: str,                           # one that comes by a plug-in has the general verbs
@@ -332,6 +345,7 @@ def add_verb(
     commands,                           # what `add_subparsers` gave
     verb: Verb,
     lab: str | None = None,             # whose verb it is; None for none's
+    labs: Sequence[str] = (),           # of whose options its help tells
 ) -> argparse.ArgumentParser:
     "One verb with its options, help and example."
     says = verb.help[0].upper() + verb.help[1:] + "."
@@ -339,10 +353,12 @@ def add_verb(
     for add in (*verb.options, PLUGIN): add(sub)
     sub.set_defaults(call=verb.call or verb.name, takes=verb.takes, plain=verb.plain, asked=sub)
     if lab: sub.set_defaults(lab=lab)
+    if verb.told: sub.told = partial(verb.told, labs)
     return sub
 
 def parser(
     labs: Sequence[str] | None = None,  # default those of the house
+    told: Sequence[str] | None = None,  # of whose options help tells, of the house; default all of them
 ) -> argparse.ArgumentParser:
     "Everything that may be typed."
     main = PlainParser("synthlab", description="A laboratory in notebooks for models that simulate.",
@@ -360,7 +376,7 @@ def parser(
     short = verbs_of("market")["train"]
     short = Verb("train", "short for synthlab market train", "synthlab train {one}", short.options, short.takes)
     add_verb(commands, short, "market")
-    for verb in FREE_VERBS: add_verb(commands, verb)
+    for verb in FREE_VERBS: add_verb(commands, verb, labs=house_labs() if told is None else told)
     return main
 
 # %% ../../nbs/cli/00_parsers.ipynb #b8f5427f
@@ -390,6 +406,15 @@ def homes_of(
     one = f"the {found[0]} lab" if len(found) == 1 else f"the labs {' and '.join(found)}"
     return f"{one}: {' or '.join(f'synthlab {lab} {verb}' for lab in found)}"
 
+def help_within(
+    words: Sequence[str],               # as typed, without plug-ins
+    labs: Sequence[str],                # that there are
+) -> str:                               # the lab; "": it is asked for nowhere, or a verb of the lab itself
+    "Within which lab the help of a verb is asked for that finds its lab itself."
+    first, second, *rest = [*words, "", ""]
+    free = {v.name for v in FREE_VERBS} - set(verbs_of(first))
+    return first if first in labs and second in free and {"-h", "--help"}.intersection(rest) else ""
+
 def misplaced(
     words: Sequence[str],               # as typed, without plug-ins
     labs: Sequence[str],                # that there are
@@ -409,7 +434,7 @@ def misplaced(
         return "a sweep belongs to a lab: synthlab market sweep; --resume DIR goes on with one that was begun"
     if not first or first in free: return None
     if first in labs:
-        if not second or second in verbs_of(first): return None
+        if not second or second in verbs_of(first) or help_within(words, labs): return None
         if second in free: return f"{second} finds the lab itself: synthlab {second}"
         if homes := homes_of(second, labs): return f"{second} belongs to {homes}"
         return f"the {first} lab has no verb {second!r}; {nearest(second, verbs_of(first))}"

@@ -310,6 +310,8 @@ class LabAnswering:
         if source or assets: raise ConfigError(f"a run of the {self.name} lab cannot be tested on other data")
         return config
 
+    answered: Mapping[str, str] = {}    # columns of what `predict` gives, `*` for any text in one -> what it says
+
     def predict(self,
         model: Any,                     # what `build` made, with its numbers
         about: Mapping[str, Any],       # what its checkpoint says

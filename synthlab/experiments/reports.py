@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from ..datasets.packages import missing, need
+from ..datasets.packages import MissingPackage, missing, need
 from ..datasets.documents import TEXT, misfit, parse_json, reading
 from .config import check_parameters, read_text
 from .. import __version__
@@ -290,11 +290,15 @@ def execute_report(
     told: str = "run_dir",          # the parameter that takes the folder
     cell_seconds: int = 0,          # that a cell may take; 0: as long as it takes
     again: str = "the same line again",     # what to type when the notebook tools are there
+    alone: bool = False,            # it is all that was asked for, and refused without the notebook tools
     **parameters: Any,              # of the report, besides that
 ) -> Path | None:                   # the page, or None without the notebook tools
     "Execute a report of a run, and file it."
     if cell_seconds < 0: raise ConfigError(f"a cell cannot take {cell_seconds} seconds; give a number from 1")
-    if lack_tools(): print(f"{missing('its report', *TOOLS)}, then {again}"); return None
+    if lack_tools():
+        said = f"{missing('its report', *TOOLS)}, then {again}"
+        if alone: raise MissingPackage(said)
+        print(said); return None
     import papermill
     made = Path(folder)/f"{filed_as}.ipynb"
     given = {told: str(folder)} | parameters
@@ -310,14 +314,17 @@ def execute_report(
 def report_run(
     run_dir: str | Path,            # of a finished run
     cell_seconds: int = 0,          # that a cell of it may take; 0: as long as it takes
+    alone: bool = False,            # it is all that was asked for, and refused where it cannot be had
 ) -> Path | None:                   # the page; None where the lab has no report, or without the notebook tools
     "Execute the report that a run's lab has for it, and file it."
     run, lab = open_run(run_dir)
     if run.status != "done": raise ConfigError(f"{run_dir} is {run.status}; finish it first: synthlab resume {run_dir}")
-    if not lab.report: return None
-    if alone := written_in(asdict(run_config(run, lab))):
-        raise ConfigError(f"{run_dir}: a report is made by another process, which does not know {alone[0].name}, given "
+    if not lab.report:
+        if alone: raise ConfigError(f"the {lab.name} lab has no report; synthlab evaluate {run_dir} shows its numbers")
+        return None
+    if own := written_in(asdict(run_config(run, lab))):
+        raise ConfigError(f"{run_dir}: a report is made by another process, which does not know {own[0].name}, given "
                           "in Python; write it into a file and train with that: --plugin FILE")
     more = dict(overrides=typed(run.folder)) if lab.report_goes_on else {}
     again = f"synthlab report {typed_path(run.folder)}"
-    return execute_report(lab.report, run.folder, cell_seconds=cell_seconds, again=again, **more)
+    return execute_report(lab.report, run.folder, cell_seconds=cell_seconds, again=again, alone=alone, **more)

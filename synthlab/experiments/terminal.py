@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'as_text', 'show_result', 'finish_on_terminal', 'show_sweep', 'show_compared', 'show_comparison',
-           'show_files', 'show_finding', 'headline_of', 'several_runs', 'show_runs', 'show_presets', 'show_settings',
-           'read_options', 'ask', 'check_output', 'write_frames', 'show_frames', 'installed', 'try_write', 'doctor']
+           'show_files', 'show_finding', 'headline_of', 'several_runs', 'told_of', 'show_runs', 'show_presets',
+           'show_settings', 'read_options', 'ask', 'check_output', 'write_frames', 'show_frames', 'installed',
+           'try_write', 'doctor']
 
 # %% ../../nbs/experiments/28_terminal.ipynb #1de121f5
-import inspect, os, platform, shutil, tempfile, time
+import contextlib, inspect, os, platform, shutil, tempfile, time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any
 import pandas as pd
 import torch
 from omegaconf import OmegaConf
+from ..datasets.documents import reading
 from ..metrics.wording import file_words, nearest
-from .declared import preset_lines
+from .declared import preset_lines, setting_line
 from .experiment import load_model, run_config
 from .lab import Lab, get_lab
+from .light import column_lines
 from .reports import execute_report, keep_figures, report_run
-from .runs import as_counted, is_unborn, list_runs, unborn_words
+from .runs import RunFolder, as_counted, is_unborn, list_runs, unborn_words
 from .settings import read_value, runs_folder, words as read_words
 from .settings_page import find_settings, list_presets, preset_folder
 from .verdicts import table_forms
@@ -116,10 +119,13 @@ def show_finding(
 
 # %% ../../nbs/experiments/28_terminal.ipynb #90b12644
 def headline_of(
-    row: Mapping[str, Any],                 # of `list_runs`: lab, and the numbers of a result
+    row: Mapping[str, Any],                 # lab, and a result: all of it, or its numbers alone
 ) -> str:
-    "The number that matters in a run, as its lab writes it."
-    try: return get_lab(row["lab"]).headline.show(row)
+    "The number that matters in a run, as its lab writes it, with its interval where the result says it."
+    try:
+        lab, ends = get_lab(row["lab"]), ()
+        with contextlib.suppress(ConfigError), reading(ConfigError): ends = lab.interval(row)
+        return lab.headline.show(row, ends)
     except ConfigError: pass
     own = {k: v for k, v in row.items() if k not in ("best_epoch", "parameters")}
     numbers = {k: v for k, v in own.items() if isinstance(v, int | float) and v == v}
@@ -139,10 +145,22 @@ def several_runs(
         if runs: found[path] = "backtest", runs
     return found
 
+def told_of(
+    row: Mapping[str, Any],                 # of `list_runs`
+) -> tuple[str, str]:                       # its headline; its data in words; "" where nobody knows
+    "What a table says of a run besides its status."
+    run, said, data = RunFolder(row["folder"]), "", ""
+    with contextlib.suppress(ConfigError, OSError), reading(ConfigError):
+        said = headline_of(run.result | dict(lab=row["lab"]))
+    with contextlib.suppress(ConfigError, OSError), reading(ConfigError):
+        lab = get_lab(row["lab"])
+        data = lab.origin(run_config(run, lab), run.read_status().get("data") or {})
+    return said or headline_of(row), data
+
 def show_runs(
     folder: str | Path = "runs",            # of all runs
 ) -> None:
-    "Sweeps, backtests and runs of a folder, oldest first, with status and score; what is broken is said below."
+    "Sweeps, backtests and runs of a folder, oldest first: status, score, data; what is broken is said below."
     folder = runs_folder(str(folder))
     found, many = list_runs(folder), several_runs(folder)
     unborn = [p for p in sorted(Path(folder).glob("[!.]*"), key=as_counted) if (p/"lock").exists() and is_unborn(p)]
@@ -151,7 +169,9 @@ def show_runs(
     for path, (kind, runs) in many.items():
         done = f"{runs.count('done')} done"
         print(f"{kind:<12} {done:<16}  {path.as_posix()}")
-    for row in found.to_dict("records"): print(f"{row['status']:<12} {headline_of(row):<16}  {row['folder']}")
+    told = [(row, *told_of(row)) for row in found.to_dict("records")]
+    wide, apart = max([16, *(len(said) for _, said, _ in told)]), len({data for *_, data in told if data}) > 1
+    for row, said, data in told: print(f"{row['status']:<12} {said:<{wide}}  {f'{data:<44}  '*apart}{row['folder']}")
     for why in found.get("broken", pd.Series()).dropna(): print(f"\n{why}")
     for path in unborn: print(f"\n{path.as_posix()} is not a run: {unborn_words(path)}")
 
@@ -169,8 +189,7 @@ def show_settings(
     name: str | None = None,                # one setting, or the beginning of several; None all
 ) -> None:
     "Settings with their defaults, types and meanings; a group with its presets."
-    for setting, row in find_settings(lab, name or "").iterrows():
-        print(f"{f'{setting}={row.default}':<40} {row.type:<14} {row.meaning}")
+    for setting, row in find_settings(lab, name or "").iterrows(): print(setting_line(setting, **row))
     if name is None or name in list_presets(lab): print(); show_presets(lab, name)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #87f3afee
@@ -208,8 +227,10 @@ def ask(
     model, about = load_model(path)
     lab = get_lab(about["lab"])
     options = read_options(lab, words)
-    try: return lab.predict(model, about, source, assets, **options)
+    try: found = lab.predict(model, about, source, assets, **options)
     except ValueError as e: raise ConfigError(str(e)) from e
+    for frame in found.values(): frame.attrs["answered"] = dict(lab.answered)
+    return found
 
 # %% ../../nbs/experiments/28_terminal.ipynb #27c8d7ae
 def check_output(
@@ -245,7 +266,10 @@ def show_frames(
     for name, frame in frames.items():
         print(f"{name}: {len(frame)} {what}; the last ones:\n{frame.tail(5).to_string()}\n")
         if frame.attrs.get("note"): print(f"{name}: {frame.attrs['note']}\n")
-    for path in write_frames(frames, output) if output else (): print(f"written: {path}")
+    if not output: return
+    for path in write_frames(frames, output): print(f"written: {path}")
+    frame = next(iter(frames.values()), pd.DataFrame())
+    for line in column_lines(frame.attrs.get("answered", {}), [*filter(None, frame.index.names), *frame]): print(line)
 
 # %% ../../nbs/experiments/28_terminal.ipynb #c54642f1
 PACKAGES = "torch", "numpy", "pandas", "arch", "hydra-core", "safetensors", "wandb", "papermill"

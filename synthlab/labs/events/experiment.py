@@ -256,6 +256,22 @@ class EventsLab(EventsJudging):
         areas = {k.removeprefix("auroc_"): v for k, v in self.row(result).items() if k.startswith("auroc_")}
         return [f"{signal}: AUROC {area:.3f}" for signal, area in areas.items()]
 
+    answered = {
+        "event": "its number in the source",
+        "class": "as the source calls it",
+        "reconstruction": "squared error of a particle, in training variances: the score of how odd the event is",
+        "error_globals": "the same of the numbers of the whole event",
+        "error_*": "the same of one column of the particles",
+        "continuous": "the part of the loss from plain columns",
+        "angle": "the part from angles",
+        "kind": "the part from kinds of particles, cross entropy in nats",
+        "globals": "the part from the whole event",
+        "latent": "what the latent space charges a particle",
+        "total": "all parts, weighed as a training does: a second score",
+        "kind_wrong": "share of the particles that come back as another kind",
+        "particles": "how many it has",
+        "codes": "how many different words of the codebook it takes"}
+
     def predict(self, model, about, source, assets=None):
         "How odd events are, event by event, and what was wrong in which column."
         refuse_assets(assets)

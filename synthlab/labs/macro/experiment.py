@@ -28,8 +28,10 @@ from ...datasets.store import ResponseStore
 from ...datasets.tables import read_plain_table
 from ...datasets.world import VARIABLES
 from ...experiments.experiment import run
-from ...experiments.lab import Headline, Lab, LabComparing, register_lab
+from ...experiments.config import as_override
+from ...experiments.lab import Headline, Lab, LabComparing, register_lab, spell_own
 from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
+from ...experiments.plugins import register_own
 from ...experiments.setup import get_device
 from .card import MacroSharing
 from .figures import macro_figures
@@ -46,6 +48,7 @@ from ...metrics.responses import nrmse
 from ...metrics.skill import percentile_interval
 from ...models.emulator_domain import plain_domain, read_domain, world_domain
 from ...models.emulators import Emulator
+from ...models.own_emulators import make_emulator
 from ...models.registry import ConfigError
 from ...models.universal import UniversalEmulator
 from ...trainers.checkpoints import CheckpointError, load_checkpoint, read_header
@@ -387,7 +390,7 @@ def complete_emulator(
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #4a64cc84
 class MacroFitting(MacroSharing, MacroComparing, Lab):
     "What the macro lab loads and fits."
-    def spell(self, overrides): return last_model(overrides)
+    def spell(self, overrides): return spell_own(last_model(overrides), "emulator", self.name)
 
     def settle(self, config, names): return settle_macro(config, names)
 
@@ -418,7 +421,8 @@ class MacroFitting(MacroSharing, MacroComparing, Lab):
             raise CheckpointError(f"there is no emulator of the kind {about.get('kind')!r}")
         if "band" in tensors:
             raise CheckpointError("it was trained when error bars had one level; train it again")
-        emulator = KINDS[about["kind"]](**about["recipe"])
+        recipe, kind = about["recipe"], about["kind"]
+        emulator = make_emulator(recipe) if kind == "universal" else KINDS[kind](**recipe)
         restore_emulator(emulator, about)
         return emulator
 
@@ -440,8 +444,12 @@ class MacroLab(MacroFitting):
 
     def own(self, model):
         if isinstance(model, str): return super().own(model)
-        raise ConfigError("the macro lab takes no model from Python; a world of your own is registered by "
-                          "register_world, and an emulator is added to its baselines")
+        base = model
+        while isinstance(base, partial): base = base.func
+        if isinstance(base, type) and not issubclass(base, Emulator):
+            raise ConfigError("the macro lab takes no model from Python but an emulator: a subclass of Emulator of "
+                              "synthlab.models.emulators; a world of your own is registered by register_world")
+        return [as_override("model", register_own("emulator", model))]
 
     def judge(self, experiment):
         config, store = experiment.config, experiment.data
@@ -477,7 +485,17 @@ class MacroLab(MacroFitting):
             raise ConfigError("a run of the macro lab has no bars to be tested on; data.root=DIR names another store")
         return config
 
-    def predict(self, model, about, source, assets=None, guard: str = "solver"):
+    answered = {
+        "draw": "which row of the parameters that were given, from 0",
+        "shock": "what hits the economy, by one standard deviation",
+        "quarter": "since the shock: 0 is its impact",
+        "output": "response, in percent",
+        "inflation": "response, in percent a year",
+        "rate": "response of the policy rate, in percent a year"}
+
+    def predict(self, model, about, source, assets=None,
+        guard: str = "solver",              # outside of what was taught: solver | error | nan | fill | off
+    ):
         return answer(model, source, assets, guard)
 
 # %% ../../../nbs/labs/macro/20_experiment.ipynb #df354fd9

@@ -5,8 +5,9 @@ in one sentence before anything runs."""
 
 # %% auto #0
 __all__ = ['BASELINES', 'SPECIALISTS', 'ELSEWHERE', 'LAB_FILLS_IN', 'OPTIONS', 'MACRO_KNOBS', 'FRESH', 'MacroData', 'draws_hash',
-           'MacroTraining', 'MacroEvaluation', 'MacroConfig', 'check_worlds', 'check_model', 'last_model',
-           'settle_macro', 'macro_config', 'macro_store', 'fresh_counts', 'fresh_store', 'seeded', 'build_emulator']
+           'MacroTraining', 'MacroEvaluation', 'MacroConfig', 'check_worlds', 'check_model', 'check_left_out',
+           'last_model', 'settle_macro', 'macro_config', 'macro_store', 'fresh_counts', 'fresh_store', 'seeded',
+           'build_emulator']
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #c3ea31fb
 import inspect
@@ -24,7 +25,8 @@ from ...experiments.lab import get_lab
 from ...experiments.settings import ExperimentConfig, at_least, check_level
 from ...metrics.wording import nearest
 from ...models.emulators import Emulator
-from ...models.registry import ConfigError
+from ...models.own_emulators import make_emulator, try_emulator
+from ...models.registry import ConfigError, registry
 from ...models.specialists import LinearBaseline, PerWorldGRUBaseline, PerWorldMLPBaseline, PooledMLPBaseline
 from ...models.universal import UniversalEmulator
 from ...trainers.response_losses import CombinedLoss
@@ -118,7 +120,7 @@ class MacroConfig(ExperimentConfig):
     name: str = "emulator"              # last part of the run's name
     threads: int = 1                    # small networks lose with more where cores are shared; 0: what is there
     data: MacroData = field(default_factory=MacroData)
-    model: dict[str, Any] = field(default_factory=dict)     # options of `UniversalEmulator`
+    model: dict[str, Any] = field(default_factory=dict)     # options of `UniversalEmulator`, or `name` of one's own
     training: MacroTraining = field(default_factory=MacroTraining)
     evaluation: MacroEvaluation = field(default_factory=MacroEvaluation)
 
@@ -165,10 +167,29 @@ def check_model(
     config: MacroConfig,                # with worlds that are known
 ) -> None:
     "Complain about an option that the emulator does not have, or does not bear."
+    for name in set(config.model) & {"worlds", "horizon"}:
+        raise ConfigError(f"there is no setting model.{name}: {ELSEWHERE[f'model.{name}']}")
+    if (own := config.model.get("name")) is not None:
+        recipe = dict(worlds=config.data.worlds, horizon=config.data.horizon, **config.model)
+        seeded(lambda: try_emulator(make_emulator(recipe), str(own)), config.training.seed)
+        return
     for name in config.model:
         if name not in OPTIONS: raise ConfigError(f"there is no setting model.{name}; {nearest(name, OPTIONS)}")
     try: UniversalEmulator(config.data.worlds[:1], 2, **config.model)
     except (TypeError, ValueError, RuntimeError) as e: raise ConfigError(f"model: {e}") from None
+
+# %% ../../../nbs/labs/macro/10_settings.ipynb #5e6cf12d
+def check_left_out(
+    config: MacroConfig,                # with a model that is known
+    typed: Sequence[str] = (),          # names of settings that were given outright
+) -> None:                              # changes evaluation.leave_out where the model cannot be told of it
+    "Leave no world out of a model that is not told which."
+    own = config.model.get("name")
+    if own is None or "held_out" in inspect.signature(registry.get_info(own, "emulator").cls).parameters: return
+    if "evaluation.leave_out" in typed and config.evaluation.leave_out:
+        raise ConfigError(f"evaluation.leave_out: {own} takes no held_out, the worlds that it is not taught; name it "
+                          "in its __init__, or write evaluation.leave_out=[]")
+    config.evaluation.leave_out = []
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #02395128
 def last_model(
@@ -186,6 +207,7 @@ def settle_macro(
     "Complain about worlds, options and draws that cannot be."
     check_worlds(config, names)
     check_model(config)
+    check_left_out(config, names)
     if config.data.root: config.data.root = str(Path(config.data.root).expanduser().resolve())
     else: draws_hash(config.data)       # complains about what cannot be drawn
     return config
@@ -255,6 +277,6 @@ def seeded(
 def build_emulator(
     recipe: dict,                       # worlds, horizon, options
     seed: int,                          # of the weights
-) -> UniversalEmulator:
+) -> Emulator:
     "An emulator by its recipe, with the weights of a seed."
-    return seeded(lambda: UniversalEmulator(**recipe), seed)
+    return seeded(lambda: make_emulator(recipe), seed)

@@ -322,8 +322,16 @@ class MarketLab(MarketFitting):
     def summary(self, metrics):
         return super().summary(metrics) | {f"skill_{n}": b["skill"] for n, b in metrics["baselines"].items()}
 
-    def predict(self, model, about, source, assets=None, n_paths: int = 1000, seed: int = 0,
-                levels: Sequence[float] = LEVELS):
+    answered = {
+        "time": "the bar that is simulated, by its opening time, UTC",
+        "mean": "mean of the simulated closes of that bar, in the unit of the prices that were given",
+        "q*": "that many percent of them lie below: half below q50, nine tenths between q5 and q95"}
+
+    def predict(self, model, about, source, assets=None,
+        n_paths: int = 1000,                # simulated paths, up to 100,000
+        seed: int = 0,                      # of the draws
+        levels: Sequence[float] = LEVELS,   # of the quantiles, between 0 and 1
+    ):
         return simulate_on(model, about, source, assets, n_paths, seed, levels)
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #73e450ad

@@ -221,6 +221,12 @@ class SignalLab(SignalFitting):
 
     def summary(self, metrics): return super().summary(metrics) | dict(deflated_sharpe=metrics["deflated_sharpe"])
 
+    answered = {
+        "time": "the candle, by its opening time, UTC; what is said is known at its close",
+        "close": "its close",
+        "probability": "that buying now pays, as the run was taught what pays",
+        "signal": "whether to buy: the probability reaches the threshold that was learnt on validation"}
+
     def predict(self, model, about, source, assets=None):
         from synthlab.labs.signal.predictor import predict_assets
         return predict_assets(model, about, source, assets)
