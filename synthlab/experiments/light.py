@@ -67,15 +67,9 @@ def named_value(
     "What a name stands for."
     for line in parsed(module).body:
         if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name: return plain_value(module, line.value)
-        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == name: break
-    else:
-        if home := found_home(module, name): return named_value(*home)
-        raise ValueError(f"{name} is no plain value")
-    made = [node for node in parsed(module).body if isinstance(node, ast.FunctionDef)]
-    fill = {node.name for node in made if f"{name}[function.__name__]" in ast.unparse(node)}
-    under = [node.name for node in made if fill & {ast.unparse(d) for d in node.decorator_list}]
-    value = plain_value(module, line.value)
-    return value | dict.fromkeys(under) if under else value
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == name: return plain_value(module, line.value)
+    if home := found_home(module, name): return named_value(*home)
+    raise ValueError(f"{name} is no plain value")
 
 def plain_value(
     module: tuple[str, ...],            # where it is written
