@@ -127,6 +127,9 @@ def test_gradients_of_closed_forms():
     checked((-.1, .2, [.01, .1, .5]), lambda a, b, y: crps_truncated_normal(0., 1., a, b, y))
     checked((m, s, m - 1, m + 2, m + .3), log_score_truncated_normal)
     checked(normal(5, (3, 2), (), 2, 3)[:1] + [np.array([[.5, 1.], [2., 1.], [.3, .1]]), [1., 3.], y[:3]], crps_normal_mixture)
+    checked(([0.], [1.]), lambda m, s: crps_truncated_normal(m, s, 0., 3., .7))         # an end and the outcome in the middle of the normal
+    checked(([0.], [1.], [-1.], [0.]), lambda m, s, a, y: crps_truncated_normal(m, s, a, 2., y))
+    checked(([0.], [1.], [0.]), lambda m, s, a: log_score_truncated_normal(m, s, a, 2., .5))
     a = torch.tensor([0., 1.]).double().requires_grad_()
     crps_truncated_normal(a, 1., -torch.inf, torch.tensor([torch.inf, 0.]), 0.).sum().backward()
     assert a.grad.isfinite().all()
@@ -266,9 +269,9 @@ WRONG = [
     *((lambda f=f: f(0., [1., 0.], 0.), "scale must be above 0, got 0") for f in (crps_normal, crps_logistic, crps_laplace, crps_lognormal)),
     (lambda: crps_t(3., 0., -1., 0.), "scale must be above 0, got -1"), (lambda: crps_t([2., .5], 0., 1., 0.), "finite and above 1, got 0.5"),
     (lambda: crps_t(math.inf, 0., 1., 0.), "finite and above 1, got inf"), (lambda: crps_exponential(-2., 0.), "rate must be above 0, got -2"),
-    (lambda: crps_uniform(1., 0., 0.), "lower must be below upper"), (lambda: crps_truncated_normal(0., 1., 2., 1., 0.), "lower must be below upper"),
+    (lambda: crps_uniform(1., 0., 0.), "upper less lower must be above 0, got "), (lambda: crps_truncated_normal(0., 1., 2., 1., 0.), "upper less lower must be above 0, got "),
     (lambda: crps_truncated_normal(0., 0., 0., 1., 0.), "scale must be above 0"),
-    (lambda: log_score_truncated_normal(0., 1., 1., 1., 0.), "lower must be below upper"),
+    (lambda: log_score_truncated_normal(0., 1., 1., 1., 0.), "upper less lower must be above 0, got "),
     (lambda: crps_normal(np.zeros(3), 1., np.zeros((3, 1))), r"shapes differ: loc \(3,\)"),
     (lambda: crps_normal_mixture(np.zeros((2, 3)), 1., [1., 1.], np.zeros(2)), "weights has shape"),
     (lambda: crps_normal_mixture(np.zeros((2, 3)), -1., np.ones(3), np.zeros(2)), "scale must be above 0, got -1"),

@@ -16,14 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from .crps import _shares, check_alike, check_ensemble
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #8e34fa24
-def _doubles(
-    **values,               # by name, each of one shape or a single number
-) -> tuple:                 # their list in double precision, and the type to give back
-    "Parameters and what happened, checked."
-    values = check_alike(**values)
-    return [t.double() for t in values], values[0].dtype
-
+# %% ../../nbs/metrics/05_closed_form.ipynb #296fdccf
 def _refuse(
     wrong: Tensor,          # which values cannot be used
     values: Tensor,         # all of them, same shape
@@ -32,7 +25,15 @@ def _refuse(
     "One sentence about the first value that breaks a rule."
     if wrong.any(): raise ValueError(f"{rule}, got {float(values[wrong][0]):g}")
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #7e087851
+def _doubles(
+    **values,               # by name, each of one shape or a single number; a scale or rate is above 0
+) -> tuple:                 # their list in double precision, and the type to give back
+    "Parameters and what happened, checked."
+    found = dict(zip(values, check_alike(**values)))
+    for name in found.keys() & {"scale", "rate"}: _refuse(found[name] <= 0, found[name], f"{name} must be above 0")
+    return [t.double() for t in found.values()], next(iter(found.values())).dtype
+
+# %% ../../nbs/metrics/05_closed_form.ipynb #7209109a
 def crps_normal(
     loc: Tensor,            # mean, any shape and unit
     scale: Tensor,          # standard deviation, above 0, same unit
@@ -40,7 +41,6 @@ def crps_normal(
 ) -> Tensor:                # score, same unit, lower is better
     "CRPS of normal distributions (Gneiting and Raftery, 2007, sect. 4.2)."
     (loc, scale, target), dtype = _doubles(loc=loc, scale=scale, target=target)
-    _refuse(scale <= 0, scale, "scale must be above 0")
     z = (target - loc)/scale
     return (scale*_from_normal(z, 1.) - scale/math.sqrt(math.pi)).to(dtype)
 
@@ -49,7 +49,7 @@ def _from_normal(apart, scale):
     z = apart/scale
     return apart*torch.erf(z/math.sqrt(2)) + scale*math.sqrt(2/math.pi)*torch.exp(-z*z/2)
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #ba5b69dc
+# %% ../../nbs/metrics/05_closed_form.ipynb #e38462f4
 def crps_logistic(
     loc: Tensor,            # mean, any shape and unit
     scale: Tensor,          # standard deviation times √3/π, above 0, same unit
@@ -57,7 +57,6 @@ def crps_logistic(
 ) -> Tensor:                # score, same unit, lower is better
     "CRPS of logistic distributions (Jordan, Krüger and Lerch, 2019, app. A)."
     (loc, scale, target), dtype = _doubles(loc=loc, scale=scale, target=target)
-    _refuse(scale <= 0, scale, "scale must be above 0")
     z = (target - loc)/scale
     return (scale*(z - 2*torch.nn.functional.logsigmoid(z) - 1)).to(dtype)
 
@@ -68,11 +67,10 @@ def crps_laplace(
 ) -> Tensor:                # score, same unit, lower is better
     "CRPS of Laplace distributions (Jordan, Krüger and Lerch, 2019, app. A)."
     (loc, scale, target), dtype = _doubles(loc=loc, scale=scale, target=target)
-    _refuse(scale <= 0, scale, "scale must be above 0")
     z = ((target - loc)/scale).abs()
     return (scale*(z + torch.exp(-z) - .75)).to(dtype)
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #e1467066
+# %% ../../nbs/metrics/05_closed_form.ipynb #91270786
 def _above_distance(z, df):
     "How far the score of a standard t exceeds the distance |z|, in NumPy."
     z, ratio = np.abs(z), special.poch(df/2, .5)
@@ -106,18 +104,16 @@ def crps_t(
 ) -> Tensor:                # score, same unit, lower is better
     "CRPS of Student's t distributions (Jordan, Krüger and Lerch, 2019, app. A)."
     (df, loc, scale, target), dtype = _doubles(df=df, loc=loc, scale=scale, target=target)
-    _refuse(scale <= 0, scale, "scale must be above 0")
     _refuse((df <= 1) | df.isinf(), df, "df, the degrees of freedom, must be finite and above 1")
     return (scale*_StudentScore.apply((target - loc)/scale, df)).to(dtype)
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #f5468f33
+# %% ../../nbs/metrics/05_closed_form.ipynb #730380c1
 def crps_exponential(
     rate: Tensor,           # one over the mean, above 0, any shape
     target: Tensor,         # what happened, in one over the unit of the rate
 ) -> Tensor:                # score, unit of the target, lower is better
     "CRPS of exponential distributions (Jordan, Krüger and Lerch, 2019, app. A)."
     (rate, target), dtype = _doubles(rate=rate, target=target)
-    _refuse(rate <= 0, rate, "rate must be above 0")
     distance = torch.where(target < 0, -target, target)
     return (distance + (2*torch.expm1(-rate*target.clamp_min(0)) + .5)/rate).to(dtype)
 
@@ -130,14 +126,13 @@ def crps_lognormal(
 ) -> Tensor:                # score, same unit, lower is better
     "CRPS of lognormal distributions (Baran and Lerch, 2015)."
     (loc, scale, target), dtype = _doubles(loc=loc, scale=scale, target=target)
-    _refuse(scale <= 0, scale, "scale must be above 0")
     inside = target > 0
     omega = (torch.where(inside, target, 1).log() - loc)/scale
     mean, apart = torch.exp(loc + scale**2/2), _normal_below(-scale/math.sqrt(2))
     within = target*torch.erf(omega/math.sqrt(2)) - 2*mean*(_normal_below(omega - scale) - apart)
     return torch.where(inside, within, 2*mean*apart - target).to(dtype)
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #5259c01c
+# %% ../../nbs/metrics/05_closed_form.ipynb #f80e3262
 def crps_uniform(
     lower: Tensor,          # lower end, any shape and unit
     upper: Tensor,          # upper end, above it, same unit
@@ -145,15 +140,16 @@ def crps_uniform(
 ) -> Tensor:                # score, same unit, lower is better
     "CRPS of uniform distributions (Jordan, Krüger and Lerch, 2019, app. A)."
     (lower, upper, target), dtype = _doubles(lower=lower, upper=upper, target=target)
-    _refuse(upper <= lower, upper - lower, "lower must be below upper, as their difference must be above 0")
+    _refuse(upper <= lower, upper - lower, "upper less lower must be above 0")
     z = (target - lower)/(upper - lower)
     F = z.clamp(0, 1)
     return ((upper - lower)*((z - F).abs() + F*F - F + 1/3)).to(dtype)
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #9aaad1c0
+# %% ../../nbs/metrics/05_closed_form.ipynb #2775a990
 def _tail(x, r, power=1):
     "Φ(√power·x)/φ(r)^power; above 0 only where r is 0."
-    beyond = torch.exp(power*(r - x)*(r + x)/2)*torch.special.erfcx(x.abs()*math.sqrt(power/2))
+    far = torch.where(x > 0, x, -x)                     # at 0, unlike |x|, with a slope
+    beyond = torch.exp(power*(r - x)*(r + x)/2)*torch.special.erfcx(far*math.sqrt(power/2))
     beyond = beyond*math.sqrt(math.pi/2)*(2*math.pi)**((power - 1)/2)
     return torch.where(x > 0, (2*math.pi)**(power/2) - beyond, beyond)
 
@@ -161,8 +157,7 @@ def _truncated(loc, scale, lower, upper, target):
     "What the scores of a truncated normal need: standard ends and outcome, turned to the lower tail."
     tensors, dtype = _doubles(loc=loc, scale=scale, lower=lower, upper=upper, target=target)
     loc, scale, lower, upper, target = tensors
-    _refuse(scale <= 0, scale, "scale must be above 0")
-    _refuse(upper <= lower, upper - lower, "lower must be below upper, as their difference must be above 0")
+    _refuse(upper <= lower, upper - lower, "upper less lower must be above 0")
     a = torch.where(lower == -torch.inf, torch.minimum(loc, upper) - 40*scale, lower)     # nothing lies beyond
     b = torch.where(upper == torch.inf, torch.maximum(loc, lower) + 40*scale, upper)
     a, b, y = ((t - loc)/scale for t in (a, b, target))
@@ -191,7 +186,7 @@ def crps_truncated_normal(
     close = (b - a)*a.abs().clamp_min(1) < .5
     return (scale*((y - z).abs() + torch.where(close, left + right, within))).to(dtype)
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #0928e4b9
+# %% ../../nbs/metrics/05_closed_form.ipynb #52fdc845
 def crps_normal_mixture(
     loc: Tensor,            # means of the components, `(..., K)`, any unit
     scale: Tensor,          # their standard deviations, above 0, `(..., K)` or one number, same unit
@@ -202,7 +197,6 @@ def crps_normal_mixture(
     loc, target = check_ensemble(loc, target)
     dtype, loc, target = loc.dtype, loc.double(), target.double()
     (_, scale), _ = _doubles(loc=loc, scale=scale)
-    _refuse(scale <= 0, scale, "scale must be above 0")
     share = _shares(weights, loc)
     i, j = torch.triu_indices(loc.shape[-1], loc.shape[-1], 1, device=loc.device)
     pairs = _from_normal(loc[..., i] - loc[..., j], torch.hypot(scale[..., i], scale[..., j]))
