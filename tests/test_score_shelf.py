@@ -18,7 +18,7 @@ from synthlab.metrics.thresholds import ranked_probability_score, threshold_brie
 from synthlab.metrics.weighted_scores import outcome_weighted_crps, vertically_rescaled_crps
 
 REFERENCE = Path(__file__).parents[2]/"shared/reference/crps_closed_form.npz"
-property_test = settings(deadline=None, derandomize=True, max_examples=30)
+property_test = settings(deadline=None, derandomize=True, max_examples=20)
 SHAPES = [(), (7,), (3, 4), (2, 1, 3)]
 
 def same(a, b, rtol=1e-10, atol=1e-12): np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
