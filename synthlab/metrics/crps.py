@@ -275,6 +275,7 @@ def threshold_weighted_crps(
     lower: float|Tensor = -torch.inf, # where the region begins, a number or `(...)`, same unit
     upper: float|Tensor = torch.inf,  # where it ends, above `lower`
     weights: Tensor|None = None, # of the members, not negative, `(..., M)` or `(M,)`; none: equal
+    fair: bool = False,     # without the bias of a finite ensemble, two members or more
 ) -> Tensor:                # score, `(...)`, same unit, 0 is perfect
     "Continuous ranked probability score between two thresholds (Gneiting and Ranjan, 2011)."
     simulations, target = check_ensemble(simulations, target)
@@ -286,7 +287,7 @@ def threshold_weighted_crps(
     if not (lower < upper).all(): raise ValueError("lower must be below upper")
     into = lambda z, a, b: torch.minimum(torch.maximum(z, a), b)
     members = into(simulations, *(t[..., None] if t.ndim else t for t in (lower, upper)))
-    return crps_ensemble(members, into(target, lower, upper), weights)
+    return (fair_crps_ensemble if fair else crps_ensemble)(members, into(target, lower, upper), weights)
 
 # %% ../../nbs/metrics/00_crps.ipynb #c73767f7
 def crps_influence(
