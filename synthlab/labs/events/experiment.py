@@ -82,7 +82,7 @@ class EventsFitting(Lab):
     def spell(self, overrides):
         "The words of the reference system in those of the house; the same thing twice must be said the same way."
         said, out = {}, []
-        for text in overrides:
+        for text in super().spell(overrides):
             name, equals, value = text.lstrip("+~").partition("=")
             ours = house_word(name)
             if ours in said and said[ours][1] != value and name != said[ours][0]:
