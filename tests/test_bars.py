@@ -909,3 +909,54 @@ def test_a_missing_file_is_answered_with_a_file(tmp_path):
                        ("nowhere/prices.csv", f"there is no folder {tmp_path/'nowhere'}")):
         with pytest.raises(BarError) as said: get_source(str(tmp_path/typed))
         assert why in str(said.value), said.value
+
+def in_footer(n):
+    "A number as a footer writes it: zigzag, seven bits a byte."
+    n, out = 2*n, b""
+    while n > 127: out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+def tampered(path, old, new, places):
+    "A Parquet file whose footer says another number in the last of the places where it said one."
+    raw = path.read_bytes()
+    begin = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    head, *rest = raw[begin:-8].split(in_footer(old))
+    assert places <= len(rest)
+    kept = len(rest) - places
+    footer = head + b"".join(in_footer(old if i < kept else new) + part for i, part in enumerate(rest))
+    path.write_bytes(raw[:begin] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+@pytest.mark.parametrize("table,options,column,says", [
+    (dict(note=["x"*2_000_000]*2), dict(use_dictionary=False), "note", "unpack to 4,000,"), (dict(note=["x"*4_000_000]*2), {}, "note", "unpack to 4,000,"),
+    (dict(close=np.ones(600_011)), dict(use_dictionary=False, max_rows_per_page=2**30, write_batch_size=2**30), "close", "unpack to 4,800,")], ids=["words", "a dictionary", "numbers"])
+def test_a_footer_that_belittles(table, options, column, says, tmp_path, monkeypatch):
+    "What the pages unpack to counts, whatever the footer says of them: nothing is unpacked to find out."
+    import synthlab.datasets.tables as tables
+    monkeypatch.setattr(tables, "ROOM", 2**20)
+    path = tmp_path/"x.parquet"
+    pa.parquet.write_table(pa.table(table), path, **dict(compression="zstd", data_page_size=2**30, dictionary_pagesize_limit=2**30, write_statistics=False, store_schema=False) | options)
+    meta = pa.parquet.ParquetFile(path).metadata
+    tampered(path, meta.row_group(0).column(0).total_uncompressed_size, 800, 2)
+    assert pa.parquet.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 800
+    monkeypatch.setattr(pa.parquet.ParquetFile, "read", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(BarError, match=f"x.parquet: its [0-9,]+ bytes {says}[0-9]+, more than [0-9,]+; see whether it holds bars"): FileDataSource(path).load()
+
+@pytest.mark.parametrize("rows", [10**12, 3])
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_footer_that_contradicts_itself(places, rows, tmp_path):
+    "A row group, or a row group and its column, of another length than the file: once ten to the twelfth rows were made room for."
+    path = tmp_path/"x.parquet"
+    pa.parquet.write_table(pa.table(dict(close=np.ones(12_347))), path, write_statistics=False, store_schema=False)
+    tampered(path, 12_347, rows, places)
+    with pytest.raises(BarError, match="x.parquet: its footer says two numbers of rows; write it again"): FileDataSource(path).load()
+
+def test_words_that_begin_alike(tmp_path, monkeypatch):
+    "Read where there is room, as other programs write them; a thousand beginnings of a megabyte are refused with the column."
+    import synthlab.datasets.tables as tables
+    write = lambda table: pa.parquet.write_table(table, tmp_path/"x.parquet", compression="zstd", use_dictionary=False, column_encoding={"symbol": "DELTA_BYTE_ARRAY"})
+    long = pa.Table.from_pandas(pd.concat([WANT.reset_index().assign(symbol=name) for name in ("AAA", "AAB")]), preserve_index=False)
+    write(long)
+    for name, bars in get_source(tmp_path/"x.parquet").load().items(): assert_same(bars, WANT)
+    monkeypatch.setattr(tables, "ROOM", 2**20)
+    write(long.set_column(long.schema.get_field_index("symbol"), "symbol", pa.array(["A"*1_000_000]*len(long))))
+    with pytest.raises(BarError, match="x.parquet: column symbol: its words may unpack to .* write the file with a dictionary"): get_source(tmp_path/"x.parquet").load()
