@@ -3673,6 +3673,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'synthlab/labs/events/settings.py'),
                                                'synthlab.labs.events.settings.loop_recipe': ( 'labs/events/settings.html#loop_recipe',
                                                                                               'synthlab/labs/events/settings.py'),
+                                               'synthlab.labs.events.settings.refuse_files': ( 'labs/events/settings.html#refuse_files',
+                                                                                               'synthlab/labs/events/settings.py'),
                                                'synthlab.labs.events.settings.settle_events': ( 'labs/events/settings.html#settle_events',
                                                                                                 'synthlab/labs/events/settings.py')},
             'synthlab.labs.events.steps': { 'synthlab.labs.events.steps.draw_pair': ( 'labs/events/steps.html#draw_pair',
