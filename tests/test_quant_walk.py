@@ -542,7 +542,7 @@ def test_what_never_happens_is_not_learnt(tmp_path):
     "A fold in which a class is missing is skipped and said to be; where none is left, or the newest rows have one alone, the target is refused before a folder is made."
     calm = short_panel(volatility=.001)
     typed = [*SHORT, f"runs={tmp_path}"]
-    with pytest.raises(ConfigError, match="every fold of will_valley_mdd_5d_0.03 is skipped: will_valley_mdd_5d_0.03 is 0 in all .* rows to learn from; .*or leave it out: data.targets=.xdm_ret_5d.$"): run("quant", calm, typed, quiet=True)
+    with pytest.raises(ConfigError, match="newest rows teach nothing: will_valley_mdd_5d_0.03 is 0 in all .* rows to learn from; .*leave it out: data.targets=.xdm_ret_5d.$"): run("quant", calm, typed, quiet=True)
     wild = short_panel(volatility=.02)
     joined = lambda one, two: {name: pd.concat([one[name].iloc[:80], two[name].iloc[80:]*one[name].close.iloc[79]/two[name].close.iloc[79]]) for name in one}
     with pytest.raises(ConfigError, match="the newest rows teach nothing: will_valley_mdd_5d_0.03 is 0 in all"): run("quant", joined(wild, calm), typed, quiet=True)

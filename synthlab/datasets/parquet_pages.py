@@ -38,7 +38,7 @@ def read_field(
     if kind in (1, 2): return kind == 1, at
     if kind == 3: return raw[at], at + 1
     if kind in (4, 5, 6): return read_number(raw, at)
-    if kind == 7: return None, at + 8
+    if kind == 7: return None, at + len(bytes(raw[at + k] for k in range(8)))       # that are there
     if kind == 8:
         size, at = read_number(raw, at, signed=False)
         return None, at + size

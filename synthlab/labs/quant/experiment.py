@@ -104,6 +104,7 @@ class QuantFitting(Lab):
 
     def parts(self, config, data):
         families = families_of(config)
+        last = self.last(config, data, next(iter(families.values())))
         folds = [replace(engine.part(cut, recipe, LEVELS), name=part_name(target, label, cut))
                  for target, engine in data.engines.items()
                  for label, recipe in answering(families, target).items()
@@ -112,7 +113,7 @@ class QuantFitting(Lab):
             if not all(cut.why for cut in cuts): continue
             raise ConfigError(f"every fold of {target} is skipped: {cuts[0].why}; set training.min_train_samples, or "
                               f"take more assets or longer folds, or {without(target, data)}")
-        return [self.last(config, data, next(iter(families.values()))), *folds]
+        return [last, *folds]
 
     def last(self, config: QuantConfig, data: Walks, recipe: Recipe) -> Part:
         "The family in question after the last day."
