@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from synthlab.datasets.bars import BarError, BarWarning, FIELDS, check_bars, validate_bars
 from synthlab.datasets.gaps import POLICIES, bar_step, fill_gaps, find_gaps
+from synthlab.datasets.panels import load_panel
 from synthlab.datasets.sources import ArchDataSource, FileDataSource, FrameDataSource, MockDataSource, get_source
 from synthlab.datasets.tables import DataSource
 from synthlab.datasets.times import TimeError, to_times
@@ -767,6 +768,46 @@ def test_a_folder_that_may_be_anything(tmp_path):
     for name in "stocks/AAPL.csv", "crypto/2024.csv": (tmp_path/name).parent.mkdir(); (tmp_path/name).write_text(HEAD + DAYS)
     with pytest.raises(BarError, match="no CSV or Parquet file is in this folder; .* is below it: give .*, or call the folder symbol="): get_source(tmp_path)
 
+# ---------------------------------------------------------------- numbers as people write them
+
+WRITTEN = {         # of the closes 1234.5 and 1040.25, with whatever else tells how they are meant
+    "dollars": '"$1,234.50"\n"$1,040.25"', "a blank": '"$ 1,234.50"\n"$ 1,040.25"', "behind": "1234.50 €\n1040.25 €", "of Canada": '"C$1,234.50"\n"C$1,040.25"', "euros": '"€1.234,50"\n"€1.040,25"',
+    "some without": '"1,234.5"\n"1,040.25"', "pounds without": "£1234.5\n£1040.25", "commas without": '"1.234,50"\n"1.040,25"',
+}
+
+@pytest.mark.parametrize("door", ["file", "frame", "arrow", "frames", "panel", "series"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_prices_with_the_sign_of_a_currency(name, door, tmp_path):
+    "In every value of a column the same sign, and thousands that can be read in one way: the numbers, whatever door they come through."
+    closes = WRITTEN[name].split("\n")
+    text = "Date,Close/Last,Volume\n" + "".join(f"{day},{close},7\n" for day, close in zip(("2024-01-02", "2024-01-03"), closes))
+    (tmp_path/"x.csv").write_text(text)
+    frame = pd.read_csv(tmp_path/"x.csv")
+    given = {"file": tmp_path/"x.csv", "frame": frame, "arrow": Speaks(frame), "frames": {"x": frame}, "panel": {"x": frame.assign(**{"Adj Close": frame["Close/Last"]})},
+             "series": frame.set_index("Date")["Close/Last"]}[door]
+    bars, = quiet(load_panel, given).bars.values() if door == "panel" else quiet(get_source(given).load).values()
+    assert bars.close.tolist() == [1234.5, 1040.25]
+
+@pytest.mark.parametrize("closes", ["$10,234|$10,040", "€1.234|€1.040", "$12.50|€12.60", "$12.50|12.60", "1,234|1,040", "$1,23.4|$2,34.5", "$1,234.50|$1.040,25", "$10.5|ten", "1,234.5|40.25"])
+def test_what_may_be_two_numbers_is_neither(closes, tmp_path):
+    "The sentence names the column and the line: a comma that may be either, two signs, a sign here and there, no number at all, a comma that no other row has."
+    one, other = closes.split("|")
+    (tmp_path/"x.csv").write_text(f'Date;Close;Open;High;Low\n2024-01-02;{one};1;2;1\n2024-01-03;{other};1;2;1\n'.replace(";", "\t"))
+    with pytest.raises(BarError, match=r"x.csv: row [01] .*, column Close: .* is not a number; write it like 1234.5 \(line [23]\)"): get_source(tmp_path/"x.csv").load()
+
+def test_one_column_tells_how_another_is_meant(tmp_path):
+    "Whole thousands alone may be either; beside cents they are thousands. Points that were read already are no thousands."
+    (tmp_path/"x.csv").write_text('Date,Close/Last,Volume,Open,High,Low\n01/31/2024,"$1,234.50","12,345",$999.10,"$1,240.00",$990\n01/30/2024,$999.00,"9,001","$1,001.00","$1,010.00",$980\n')
+    bars = quiet(get_source(tmp_path/"x.csv").load)["x"]
+    assert bars.iloc[1].tolist() == [999.1, 1240, 990, 1234.5, 12345] and bars.volume.tolist() == [9001, 12345]
+    with pytest.raises(BarError, match="column Close: 10,50 € is not a number"): check_bars(pd.DataFrame(dict(Date=["2024-01-02", "2024-01-03"], Close=["10,50 €", "11,25 €"], Volume=[1.234, 2.5])))
+
+def test_a_further_column_with_a_sign():
+    frame = pd.DataFrame({"date": ["2024-01-02", "2024-01-03"], "symbol": "007", "close": [1., 2.], "fees": ["-$1,000.50", "$3.25"], "note": ["$5", "n/a"]})
+    bars = quiet(get_source(frame).load, None, ["fees"])
+    assert list(bars) == ["007"] and bars["007"].fees.tolist() == [-1000.5, 3.25] and frame.fees[1] == "$3.25"
+    with pytest.raises(BarError, match=r"column note: \$5 is not a number"): get_source(frame).load(columns=["note"])
+
 # ---------------------------------------------------------------- files that have no end
 
 def test_files_without_an_end(tmp_path):
@@ -868,3 +909,54 @@ def test_a_missing_file_is_answered_with_a_file(tmp_path):
                        ("nowhere/prices.csv", f"there is no folder {tmp_path/'nowhere'}")):
         with pytest.raises(BarError) as said: get_source(str(tmp_path/typed))
         assert why in str(said.value), said.value
+
+def in_footer(n):
+    "A number as a footer writes it: zigzag, seven bits a byte."
+    n, out = 2*n, b""
+    while n > 127: out, n = out + bytes([n & 127 | 128]), n >> 7
+    return out + bytes([n])
+
+def tampered(path, old, new, places):
+    "A Parquet file whose footer says another number in the last of the places where it said one."
+    raw = path.read_bytes()
+    begin = len(raw) - 8 - int.from_bytes(raw[-8:-4], "little")
+    head, *rest = raw[begin:-8].split(in_footer(old))
+    assert places <= len(rest)
+    kept = len(rest) - places
+    footer = head + b"".join(in_footer(old if i < kept else new) + part for i, part in enumerate(rest))
+    path.write_bytes(raw[:begin] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+@pytest.mark.parametrize("table,options,column,says", [
+    (dict(note=["x"*2_000_000]*2), dict(use_dictionary=False), "note", "unpack to 4,000,"), (dict(note=["x"*4_000_000]*2), {}, "note", "unpack to 4,000,"),
+    (dict(close=np.ones(600_011)), dict(use_dictionary=False, max_rows_per_page=2**30, write_batch_size=2**30), "close", "unpack to 4,800,")], ids=["words", "a dictionary", "numbers"])
+def test_a_footer_that_belittles(table, options, column, says, tmp_path, monkeypatch):
+    "What the pages unpack to counts, whatever the footer says of them: nothing is unpacked to find out."
+    import synthlab.datasets.tables as tables
+    monkeypatch.setattr(tables, "ROOM", 2**20)
+    path = tmp_path/"x.parquet"
+    pa.parquet.write_table(pa.table(table), path, **dict(compression="zstd", data_page_size=2**30, dictionary_pagesize_limit=2**30, write_statistics=False, store_schema=False) | options)
+    meta = pa.parquet.ParquetFile(path).metadata
+    tampered(path, meta.row_group(0).column(0).total_uncompressed_size, 800, 2)
+    assert pa.parquet.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 800
+    monkeypatch.setattr(pa.parquet.ParquetFile, "read", lambda *_: pytest.fail("it was unpacked"))
+    with pytest.raises(BarError, match=f"x.parquet: its [0-9,]+ bytes {says}[0-9]+, more than [0-9,]+; see whether it holds bars"): FileDataSource(path).load()
+
+@pytest.mark.parametrize("rows", [10**12, 3])
+@pytest.mark.parametrize("places", [1, 2])
+def test_a_footer_that_contradicts_itself(places, rows, tmp_path):
+    "A row group, or a row group and its column, of another length than the file: once ten to the twelfth rows were made room for."
+    path = tmp_path/"x.parquet"
+    pa.parquet.write_table(pa.table(dict(close=np.ones(12_347))), path, write_statistics=False, store_schema=False)
+    tampered(path, 12_347, rows, places)
+    with pytest.raises(BarError, match="x.parquet: its footer says two numbers of rows; write it again"): FileDataSource(path).load()
+
+def test_words_that_begin_alike(tmp_path, monkeypatch):
+    "Read where there is room, as other programs write them; a thousand beginnings of a megabyte are refused with the column."
+    import synthlab.datasets.tables as tables
+    write = lambda table: pa.parquet.write_table(table, tmp_path/"x.parquet", compression="zstd", use_dictionary=False, column_encoding={"symbol": "DELTA_BYTE_ARRAY"})
+    long = pa.Table.from_pandas(pd.concat([WANT.reset_index().assign(symbol=name) for name in ("AAA", "AAB")]), preserve_index=False)
+    write(long)
+    for name, bars in get_source(tmp_path/"x.parquet").load().items(): assert_same(bars, WANT)
+    monkeypatch.setattr(tables, "ROOM", 2**20)
+    write(long.set_column(long.schema.get_field_index("symbol"), "symbol", pa.array(["A"*1_000_000]*len(long))))
+    with pytest.raises(BarError, match="x.parquet: column symbol: its words may unpack to .* write the file with a dictionary"): get_source(tmp_path/"x.parquet").load()

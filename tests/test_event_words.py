@@ -4,9 +4,10 @@ import pytest
 from synthlab.cli.main import main
 from synthlab.cli.parsers import misplaced
 from synthlab.datasets.events import EventLayout
-from synthlab.experiments.experiment import load_model
+from synthlab.experiments.experiment import evaluate, load_model
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.profiles import split_profile
+from synthlab.experiments.runs import Run
 from synthlab.experiments.sweeps import submit_run, submit_sweep
 from synthlab.experiments.variants import variants
 from synthlab.labs.events.conclusion import EVIDENCE
@@ -51,6 +52,17 @@ def test_what_is_refused_says_what_to_type(typed, answer):
 def test_lines_of_a_launcher(line, answer): assert answer in misplaced(line.split(), ["events"])
 
 def names(*typed): return [v.name for v in variants("events", typed)]
+
+@pytest.mark.parametrize("word", ["background", "signal"])
+@pytest.mark.parametrize("value", ["other.h5", "[mine,./other.root]", "'more/other.HDF5'"])
+def test_a_file_is_no_class(word, value, tmp_path):
+    "Whether it is trained or tested again: what a file is given for stands in the answer, labels or none."
+    file = value.strip("'[]").rpartition(",")[2]
+    said = f"data.{word} names classes of events, and {file} is a file: data={file} learns from it, synthlab evaluate RUN --source {file} tests on it, and synthlab predict RUN --source {file} asks about it"
+    for ask in LAB.configure, lambda typed: evaluate(begun.folder, overrides=typed):
+        with Run.create(tmp_path, "events", "x") as begun: begun.write_result({})
+        with pytest.raises(ConfigError) as e: ask([f"data.{word}={value}"])
+        assert str(e.value).startswith(said)
 
 def test_experiments_by_name():
     assert names("experiment=compare_vq_vs_none") == ["1_none", "2_vq"] == names("phase1/experiment=compare_vq_vs_none")

@@ -20,6 +20,7 @@ from synthlab.experiments.experiment import evaluate, load_model, predict, resum
 from synthlab.experiments.lab import get_lab
 from synthlab.experiments.reports import report_run, typed_by
 from synthlab.experiments.runs import Run
+from synthlab.experiments.variants import variants
 from synthlab.models.emulators import Emulator
 from synthlab.models.families import Family
 from synthlab.models.registry import ConfigError, registry
@@ -366,8 +367,25 @@ def test_every_comment_of_the_package_is_read():
 @pytest.mark.parametrize("lab", ["market", "signal"])
 def test_a_path_is_no_name(lab, typed, tmp_path, monkeypatch):
     "A folder may be called as a series of the package: typed as a path it is the folder, and the bare word says that both are there."
-    if lab == "signal": typed = typed.replace("data=", "data.source=")
     (tmp_path/"nasdaq").mkdir(); monkeypatch.chdir(tmp_path)
     assert get_lab(lab).configure([typed]).data.source == str(tmp_path/"nasdaq")
     assert get_lab(lab).configure(["data.source=nasdaq"]).data.source == "nasdaq"
     with pytest.warns(BarWarning, match="is ./nasdaq"): get_source("nasdaq")
+
+@pytest.mark.parametrize("lab", ["market", "signal", "quant", "events"])
+def test_data_is_a_word_of_every_lab_that_reads_some(lab, tmp_path, monkeypatch):
+    "`data=FILE` names the source, in quotes, with blanks, one of several in a sweep; settings of the data are still a mapping."
+    monkeypatch.chdir(tmp_path)
+    for name in "a.csv", "b.csv", "my prices, new.csv": Path(name).touch()
+    source = lambda *typed: get_lab(lab).configure(typed).data.source
+    assert source("data=a.csv") == source("data='a.csv'") == source("data={source: a.csv}") == str(tmp_path/"a.csv")
+    assert source("data=my prices, new.csv") == str(tmp_path/"my prices, new.csv") and source("data=a.csv", "data=b.csv") == str(tmp_path/"b.csv")
+    assert [get_lab(lab).configure(v.overrides).data.source for v in variants(lab, ["data=a.csv,b.csv"])] == [str(tmp_path/"a.csv"), str(tmp_path/"b.csv")]
+    with pytest.raises(ConfigError, match="stands for several values; synthlab LAB sweep"): source("data=a.csv,b.csv")
+
+def test_other_data_are_named_alike(finished, tmp_path):
+    "`data=FILE` behind `evaluate` is its `--source`, and no setting of the test."
+    FRAME.set_axis(FRAME.index + pd.Timedelta("60D")).to_csv(tmp_path/"later.csv")
+    by_option, *typed = [evaluate(finished[0], *args, quiet=True) for args in [(tmp_path/"later.csv",), *((None, None, [f"{word}={tmp_path}/later.csv"]) for word in ("data", "data.source"))]]
+    for found in typed: assert found["metrics"]["crps"] == by_option["metrics"]["crps"] and found["config"].data.source == str(tmp_path/"later.csv")
+    with pytest.raises(ConfigError, match="data are given twice"): evaluate(finished[0], tmp_path/"later.csv", overrides=["data=other.csv"])

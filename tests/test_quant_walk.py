@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 
 from synthlab.datasets.panels import Rows, load_panel, make_rows
 from synthlab.datasets.purged import PurgedFolds
+from synthlab.experiments.experiment import run
 from synthlab.experiments.ledger import TrialLedger, standing, trial_key
 from synthlab.labs.quant.controls import audit_walk, best_of, random_entries, random_labels, stages_told, walk_outputs
 from synthlab.labs.quant.folds import Table, calendar_folds, fold_rows
@@ -536,3 +537,35 @@ def test_a_table_with_labels_equals_rows_made_of_bars():
     pd.testing.assert_frame_equal(again.X, made.X, check_freq=False)
     known = made.known("fwd_ret_3d")
     assert (again.known("fwd_ret_3d") == known).all() and (again.ends_at[known] == made.ends_at[known]).all().all() and again.returns.isna().all()
+
+# --- panels of one's own ---------------------------------------------------------------------------------------------------------
+
+def short_panel(assets=6, days=160, volatility=.02, late=()):
+    "Closes of a few assets, some of which begin halfway."
+    rng, when = np.random.default_rng(0), pd.bdate_range("2020-01-01", periods=days, tz="UTC")
+    closes = {f"A{k}": pd.Series(100*np.exp(volatility*rng.standard_normal(days).cumsum()), when) for k in range(assets)}
+    return {name: pd.DataFrame(dict(close=c.iloc[days//2*(name in late):])) for name, c in closes.items()}
+
+SHORT = ["family=ridge", "others=[]", "data.features=[return_5]", "training.train_days=60", "training.test_days=20", "training.step_days=20", "training.min_train_samples=10", "evaluation.n_boot=100",
+         "evaluation.controls=2", "tracking.mode=disabled", "jobs=1"]
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("panel,typed,says", [
+    (dict(assets=1), ["data.targets=[fwd_ret_5d]"], "Sharpe ratio of **undefined** after costs and undefined before them"),
+    (dict(assets=2, late=["A1"]), [], "Too few days to tell"), (dict(late=["A0", "A1"]), ["data.targets=[will_valley_mdd_5d_0.03]"], "will_valley"),
+    (dict(volatility=.02, days=120), [], "xdm_ret_5d")], ids=["one asset", "two", "some are younger", "short"])
+def test_a_short_panel_says_what_it_does_not_know(panel, typed, says, tmp_path):
+    "Without a warning of an empty mean, and without a traceback."
+    assert says in run("quant", short_panel(**panel), [*SHORT, *typed, f"runs={tmp_path}"], quiet=True)["conclusion"]
+
+def test_what_never_happens_is_not_learnt(tmp_path):
+    "A fold in which a class is missing is skipped and said to be; where none is left, or the newest rows have one alone, the target is refused before a folder is made."
+    calm = short_panel(volatility=.001)
+    typed = [*SHORT, f"runs={tmp_path}"]
+    with pytest.raises(ConfigError, match="newest rows teach nothing: will_valley_mdd_5d_0.03 is 0 in all .* rows to learn from; .*leave it out: data.targets=.xdm_ret_5d.$"): run("quant", calm, typed, quiet=True)
+    wild = short_panel(volatility=.02)
+    joined = lambda one, two: {name: pd.concat([one[name].iloc[:80], two[name].iloc[80:]*one[name].close.iloc[79]/two[name].close.iloc[79]]) for name in one}
+    with pytest.raises(ConfigError, match="the newest rows teach nothing: will_valley_mdd_5d_0.03 is 0 in all"): run("quant", joined(wild, calm), typed, quiet=True)
+    assert not list(tmp_path.iterdir())
+    found = run("quant", joined(calm, wild), [*typed, "data.targets=[will_valley_mdd_5d_0.03]"], quiet=True)["metrics"]
+    assert found["folds"] > 0 and any("skipped: will_valley_mdd_5d_0.03 is 0 in all" in note for note in found["notes"])

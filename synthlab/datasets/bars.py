@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'FIELDS', 'SPELLINGS', 'FORECASTS', 'MOST_COLUMNS', 'QUOTES', 'THOUSANDS', 'REPAIRED', 'LEAST', 'MOST',
-           'TOLERANCE', 'SPIKE', 'FACTORS', 'ELSEWHERE', 'cut', 'BarWarning', 'BarError', 'check_width', 'plain',
-           'find_columns', 'read_clocks', 'take_clock', 'take_times', 'plain_numbers', 'is_volume', 'find_volume',
-           'take_values', 'say_repair', 'check_values', 'put_in_order', 'split_factor', 'find_jump', 'tell_splits',
-           'as_table', 'split_levels', 'check_bars', 'validate_bars']
+           'TOLERANCE', 'SPIKE', 'FACTORS', 'SIGN', 'AMOUNT', 'POINT', 'COMMA', 'WRITTEN', 'ELSEWHERE', 'cut',
+           'BarWarning', 'BarError', 'check_width', 'plain', 'find_columns', 'read_clocks', 'take_clock', 'take_times',
+           'plain_numbers', 'is_volume', 'find_volume', 'take_values', 'say_repair', 'check_values', 'put_in_order',
+           'split_factor', 'find_jump', 'tell_splits', 'without_sign', 'read_amounts', 'as_table', 'split_levels',
+           'check_bars', 'validate_bars']
 
 # %% ../../nbs/datasets/00_bars.ipynb #6cd78859
 import importlib
@@ -390,6 +391,49 @@ def tell_splits(
                 f"multiply the prices of the rows before by {split_factor(ratio)}"]
     return []
 
+# %% ../../nbs/datasets/00_bars.ipynb #f699d191
+SIGN = "[$€£¥₩₹₽₺₿]"
+AMOUNT = rf"\s*(-?)\s*((?:[A-Z]{{0,3}}{SIGN})?)\s*(-?[\d.,]*\d[\d.,]*)\s*({SIGN}?)\s*"      # minus, sign, number, sign
+
+def without_sign(
+    column: pd.Series,      # of a table
+) -> pd.Series | None:      # what is left of those that are there, by position; None: it holds no amounts
+    "Amounts of money as text without the sign of their currency."
+    given, found, signs = column.reset_index(drop=True).dropna(), [], None
+    for value in given:
+        parts = re.fullmatch(AMOUNT, value) if isinstance(value, str) else None
+        if parts is None or signs not in (None, parts.group(2, 4)): return None
+        signs = parts.group(2, 4)
+        found.append(parts[1] + parts[3])
+    slip = not found or not any(signs) and sum("," in text for text in found) < 2
+    return None if slip else pd.Series(found, given.index, dtype=object)
+
+# %% ../../nbs/datasets/00_bars.ipynb #6c730b70
+POINT, COMMA = ".", ","         # what begins the cents; the other one parts thousands
+WRITTEN = {cents: rf"-?(?:[1-9]\d{{0,2}}(?:{re.escape(group)}\d{{3}})+|\d+)(?:{re.escape(cents)}\d*)?"
+           for cents, group in ((POINT, COMMA), (COMMA, POINT))}
+
+def read_amounts(
+    table: pd.DataFrame,    # it is not changed
+) -> pd.DataFrame:          # with numbers where amounts can be read in one way
+    "Amounts of money as numbers."
+    words, texts = {*SPELLINGS["time"], *SPELLINGS["symbol"]}, {}
+    for i, (name, kind) in enumerate(table.dtypes.items()):
+        if kind.kind in "biufcmM" or words & {*map(plain, name if isinstance(name, tuple) else [name])}: continue
+        if (text := without_sign(table.iloc[:, i])) is not None: texts[i] = text
+    fit = lambda text: [cents for cents, form in WRITTEN.items() if text.str.fullmatch(form).all()]
+    fits = {i: fit(text) for i, text in texts.items()}
+    sure = {fit[0] for fit in fits.values() if len(fit) == 1}
+    if sure and any(kind.kind == "f" for kind in table.dtypes): sure.add(POINT)         # it was read so already
+    found = table.copy(deep=False) if texts else table
+    for i, text in texts.items():
+        bare = not text.str.contains("[.,]").any()
+        cents = POINT if bare else next(iter(sure)) if len(sure) == 1 else None
+        if cents not in fits[i]: continue
+        text = text.str.replace(COMMA if cents == POINT else POINT, "").str.replace(COMMA, POINT)
+        found.isetitem(i, pd.to_numeric(text).reindex(range(len(table))).to_numpy(np.float64))
+    return found
+
 # %% ../../nbs/datasets/00_bars.ipynb #71d43c09
 def as_table(
     table,                  # a frame or series of pandas, or what speaks Arrow
@@ -403,7 +447,7 @@ def as_table(
             raise BarError(f"a {type(table).__name__} gave no columns ({e}); give a pandas frame", name) from e
     if not isinstance(table, pd.DataFrame):
         raise BarError(f"a {type(table).__name__} is no table; give a frame of pandas, polars or pyarrow", name)
-    return table.reset_index() if isinstance(table.index, pd.MultiIndex) else table
+    return read_amounts(table.reset_index() if isinstance(table.index, pd.MultiIndex) else table)
 
 def split_levels(
     table: pd.DataFrame,    # whose columns have two levels

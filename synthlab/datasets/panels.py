@@ -61,8 +61,7 @@ class Adjusted(DataSource):
 
     def table(self, name: str) -> tuple:
         table, rows = self.source.table(name)
-        if not isinstance(table, pd.DataFrame | pd.Series): table = as_table(table, self.label(name))
-        if not isinstance(table, pd.DataFrame): return table, rows
+        table = as_table(table, self.label(name))
         parts, rest = find_columns(table.columns, self.label(name))
         column = next((c for c in rest if plain(c) == "adj_close"), None)
         if column is None or "close" not in parts: return table, rows

@@ -11,6 +11,7 @@ __all__ = ['CSV', 'PARQUET', 'UNNAMED', 'MOST_BYTES', 'LONGEST_LINE', 'PRICES', 
 import csv
 import gzip
 import io
+import mmap
 import re
 import warnings
 import zlib
@@ -25,6 +26,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from .bars import (BarError, BarWarning, FIELDS, FORECASTS, SPELLINGS, SPIKE, as_table, check_bars,
     check_width, find_columns, plain, split_levels, take_times)
+from .parquet_pages import chunk_size
 from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/05_tables.ipynb #56cee77b
@@ -185,28 +187,46 @@ class ParquetTable:
         with pa.parquet.ParquetFile(path, **options) as file:
             self.schema, self.metadata = file.schema_arrow, file.metadata
             check_width(self.metadata.num_columns, self.path)
-            words = self.look()
+            with open(path, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as raw:
+                words = self.look(raw)
         self.file = pa.parquet.ParquetFile(path, read_dictionary=words, **options)
 
-    def look(self) -> list:     # columns of words, which are read once each
-        "Add up what the file claims to unpack to; `names` are the columns that have room."
+    def look(self,
+        raw,                    # bytes of the file
+    ) -> list:                  # columns of words, which are read once each
+        "Add up what the file unpacks to, as its footer and its pages say; `names` are the columns that have room."
         groups = [self.metadata.row_group(g) for g in range(self.metadata.num_row_groups)]
+        rows = [group.num_rows for group in groups]
+        agree = sum(rows) == self.metadata.num_rows and min(rows, default=0) >= 0
         words, large, total = [], set(), 0
         flat = {name for name in self.schema.names if self.schema.names.count(name) == 1}
         for k in range(self.metadata.num_columns):
             leaf, chunks = self.metadata.schema.column(k), [g.column(k) for g in groups]
-            unpacked = sum(c.total_uncompressed_size for c in chunks)
-            total += unpacked
+            agree = agree and (leaf.max_repetition_level > 0 or [c.num_values for c in chunks] == rows)
+            found = [chunk_size(raw, c) for c in chunks] if agree else []
+            sizes = [(max(n, c.total_uncompressed_size), max(v, c.num_values)) for c, (n, v) in zip(chunks, found)]
+            total += sum(size for size, _ in sizes)
             if leaf.physical_type != "BYTE_ARRAY": continue
-            if leaf.path in flat and _is_text(self.schema.field(leaf.path).type): words.append(leaf.path)
-            elif sum(c.num_values*c.total_uncompressed_size for c in chunks) > self.room:
+            text = leaf.path in flat and _is_text(self.schema.field(leaf.path).type)
+            shared = text and any("DELTA_BYTE_ARRAY" in c.encodings for c in chunks)
+            if text and not shared: words.append(leaf.path)
+            elif (most := sum(size*n for size, n in sizes)) > self.room:
+                if shared: self.check_room(most, leaf.path)
                 large.add(leaf.path.partition(".")[0])
+        if not agree: raise BarError("its footer says two numbers of rows; write it again", self.path)
         self.names = [name for name in self.schema.names if name not in large]
         self.check_room(total)
         return words
 
-    def check_room(self, unpacked):
+    def check_room(self,
+        unpacked: int,          # bytes
+        shared: str = "",       # a column whose words are written as what they do not share with the word before
+    ):
+        "Refuse what has no room; words that begin alike may be as long as their page, each of them."
         if unpacked <= self.room: return
+        if shared:
+            raise BarError(f"its words may unpack to {unpacked:,} bytes, more than {self.room:,}; write the file with "
+                           "a dictionary, not as DELTA_BYTE_ARRAY", self.path, column=shared)
         raise BarError(f"its {self.size:,} bytes unpack to {unpacked:,}, more than {self.room:,}; see whether it holds "
                        "bars", self.path)
 

@@ -31,7 +31,7 @@ from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins, resume_line, written_in
 from .runs import PLUGINS, Lock, Run, check_free, find_runs, unborn_words
-from .settings import words
+from .settings import split_source, words
 from .setup import computing_threads, get_device
 from .tasks import Task, run_tasks
 from ..models.registry import ConfigError
@@ -591,8 +591,10 @@ def evaluate(
 ) -> dict[str, Any]:                    # as `run`
     "Test a run's best weights; nothing is written."
     run, lab = open_run(run_dir, lab)
-    lab.refuse(overrides := lab.spell(list(overrides)))
-    source = source if source is None else source_word(source)
+    overrides, named = split_source(overrides, lab.schema)
+    if named and source is not None: raise ConfigError(f"data are given twice; leave out data={named}")
+    lab.refuse(overrides := lab.spell(overrides))
+    source = named if source is None else source_word(source)
     assets = None if assets is None else list(map(str, words(assets)))
     config = override(lab.elsewhere(run_config(run, lab), source, assets), overrides)
     with computing_threads(config.threads):

@@ -21,7 +21,7 @@ from .config import CONF, as_override, compose, in_open, override, preset_names,
 from .parts import Fitted, Part
 from .profiles import split_profile
 from .runs import Run
-from .settings import ExperimentConfig, runs_folder, typed_knobs
+from .settings import ExperimentConfig, runs_folder, spell_source, typed_knobs
 from .setup import threads_here
 from .verdicts import with_interval
 from ..models.registry import ConfigError, registry
@@ -79,7 +79,8 @@ class LabSettings:
 
     def spell(self, overrides: list[str]) -> list[str]:
         "What is short for something else, written out."
-        return overrides
+        presets = Path(self.presets or CONF/self.name)/"data"
+        return overrides if presets.is_dir() else spell_source(overrides, self.schema)
 
     def keeps(self, config: Any) -> bool:
         "Whether a run is there to stay, or only to tell how it went."

@@ -28,7 +28,7 @@ from .judging import class_counts, event_scores, judge_events
 from .loading import EventData, asked_events, at_source, learnt_from, load_event_data
 from .loading import part_digest, unseen, unseen_note
 from .monitor import draw_end, figure_readers
-from .settings import EVENTS_KNOBS, EVENTS_WORDS, EventsConfig, house_word, loop_recipe, settle_events
+from .settings import EVENTS_KNOBS, EVENTS_WORDS, EventsConfig, house_word, loop_recipe, refuse_files, settle_events
 from .steps import events_steps
 from .tables import event_tables
 from ...models.autoencoder import Autoencoder, create_autoencoder
@@ -82,9 +82,9 @@ class EventsFitting(Lab):
     def spell(self, overrides):
         "The words of the reference system in those of the house; the same thing twice must be said the same way."
         said, out = {}, []
-        for text in overrides:
+        for text in super().spell(overrides):
             name, equals, value = text.lstrip("+~").partition("=")
-            ours = house_word(name)
+            refuse_files(ours := house_word(name), value)
             if ours in said and said[ours][1] != value and name != said[ours][0]:
                 raise ConfigError(f"{said[ours][0]}={said[ours][1]} and {name}={value} are the same setting, {ours}; "
                                   "say it once")

@@ -6,7 +6,7 @@ reason, and refused in one sentence before anything runs."""
 # %% auto #0
 __all__ = ['FAMILIES', 'DRAWN', 'HEAVY', 'FORMATS', 'HARMS', 'PARTS', 'ALIASES', 'EVENTS_WORDS', 'EVENTS_KNOBS', 'EventsData',
            'EventsTraining', 'check_families', 'EventsLogging', 'EventsEvaluation', 'EventsConfig', 'check_parts',
-           'loop_recipe', 'house_word', 'settle_events', 'events_config']
+           'loop_recipe', 'house_word', 'refuse_files', 'settle_events', 'events_config']
 
 # %% ../../../nbs/labs/events/10_settings.ipynb #a5ce677a
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from ...datasets.corruptions import CORRUPTIONS
+from ...datasets.event_files import EVENT_FILES
 from ...datasets.events import find_name
 from ...experiments.lab import get_lab
-from ...experiments.settings import ExperimentConfig, at_least, check_level
+from ...experiments.settings import ExperimentConfig, at_least, check_level, words
 from ...metrics.wording import nearest
 from ...models.autoencoder import HOW
 from ...models.registry import ConfigError, UnknownName, registry
@@ -216,6 +217,18 @@ def house_word(
     if name in ALIASES: return ALIASES[name]
     longest = max((a for a in ALIASES if a.endswith(".") and name.startswith(a)), key=len, default="")
     return ALIASES[longest] + name[len(longest):] if longest else name
+
+# %% ../../../nbs/labs/events/10_settings.ipynb #d205f22b
+def refuse_files(
+    name: str,                          # of a setting, in the house's words
+    value: str,                         # as typed
+) -> None:
+    "Complain about a file where classes are named."
+    if name not in ("data.background", "data.signal"): return
+    for file in (w for w in map(str, words(value.strip("'\""))) if Path(w).suffix.casefold() in EVENT_FILES):
+        raise ConfigError(f"{name} names classes of events, and {file} is a file: data={file} learns from it, synthlab "
+                          f"evaluate RUN --source {file} tests on it, and synthlab predict RUN --source {file} asks "
+                          "about it, which takes no labels")
 
 # %% ../../../nbs/labs/events/10_settings.ipynb #afb2ca15
 def settle_events(

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from ...datasets.sources import NAMED
-from ...experiments.config import CONF, as_override, preset_names
+from ...experiments.config import CONF, preset_names
 from ...experiments.lab import get_lab
-from ...experiments.settings import ExperimentConfig, SplitConfig, at_least, check_level
+from ...experiments.settings import ExperimentConfig, SplitConfig, as_source, at_least, check_level, named_source
 from ...trainers.trainer import TrainingConfig
 
 # %% ../../../nbs/labs/market/10_settings.ipynb #de39aa1d
@@ -91,15 +91,14 @@ def expand_source(
     chosen: bool = False,               # whether a preset of the data was typed, too
 ) -> list[str]:                         # the same in words of the schema
     "Data by a name or a place, spelt out: they bring neither dates nor drift of the series that is the default."
-    name, _, value = typed.partition("=")
-    value, presets = value.strip("'\""), preset_names(CONF/"market")["data"]
-    if name not in ("data", "data.source") or name == "data.source" and chosen: return [typed]
+    name, value, presets = typed.partition("=")[0], named_source(typed), preset_names(CONF/"market")["data"]
+    if value is None or name == "data.source" and chosen: return [typed]
     if name == "data" and value in presets: return [typed]
     if (word := value.casefold()) in NAMED and word in presets: return [f"data={word}"]
     path, remote = Path(value), re.match(r"(hf|ccxt|frame)://", value, re.I)
     if name == "data.source": return ["data=file", typed]
     if not (remote or word in NAMED or path.exists() or path.suffix or "/" in value): return [typed]
-    return ["data=file", as_override("data.source", value)]
+    return ["data=file", as_source(value)]
 
 def expand_sources(
     overrides: Sequence[str],           # as typed

@@ -83,9 +83,10 @@ def say_trading(
     if family not in made: return []
     own, alike = made[family], made["equal weight"]
     costs = f"{1e4*own['break_even']:.0f} basis points a side" if (own["break_even"] or 0) > 0 else "no cost at all"
-    words = [f"Held by this rule it has a Sharpe ratio of **{with_ends(own['sharpe'], form='.2f')}** after costs and "
-             f"{own['gross_sharpe']:.2f} before them, turning over {percent(own['turnover'])} of the capital a day; it "
-             f"bears {costs}. Holding all assets alike has {alike['sharpe'][0]:.2f}."]
+    ratio = lambda *value: with_ends((*value, None, None), form=".2f")
+    words = [f"Held by this rule it has a Sharpe ratio of **{ratio(*own['sharpe'])}** after costs and "
+             f"{ratio(own['gross_sharpe'])} before them, turning over {percent(own['turnover'])} of the capital a day; "
+             f"it bears {costs}. Holding all assets alike has {ratio(alike['sharpe'][0])}."]
     if own["deflated"] is not None:
         words.append(f"Of {counted(trials, 'strategy', 'strategies')} tried on these data, luck alone would have "
                      f"one come as far with a probability of {percent(1 - own['sidak'])} "

@@ -114,7 +114,7 @@ def score_folds(
     def one(rows):
         known, day = known_answers(rows)
         if not len(known): return np.nan
-        if name == "rank_ic": return float(np.nanmean(information_coefficients(known.said, known.came, day)[1]))
+        if name == "rank_ic": return mean_test(information_coefficients(known.said, known.came, day)[1]).mean
         if name == "auc": return float(auc(known.said, known.came)) if known.came.nunique() == 2 else np.nan
         return float((known.said == known.came).mean())
     return pd.Series({fold: one(rows) for fold, rows in table.groupby("fold", sort=True)}, dtype=float)

@@ -118,6 +118,7 @@ QUANT_KNOBS = dict(    # everyday name -> setting
 
 QUANT_WORDS = {name: f"here it is {ours}" for name, ours in {       # what other systems call a setting
     "symbols": "data.assets", "tickers": "data.assets", "symbol": "data.assets", "target": "data.targets",
+    "panel": "data=FILE", "dataset": "data=FILE",
     "label": "data.targets", "model_name": "family", "model": "family", "families": "family and others",
     "model_config": "params", "config": "params", "train_window": "training.train_days",
     "test_window": "training.test_days", "step_size": "training.step_days", "fold_length": "training.train_days",

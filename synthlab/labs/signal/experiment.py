@@ -144,7 +144,7 @@ COLUMNS = Column("val_log_loss", "log loss"), Column("val_brier", "Brier")
 
 class SignalFitting(SignalSharing, SignalComparing, BarLab):
     "What the signal lab loads and fits."
-    def spell(self, overrides): return spell_own(overrides, "classifier", self.name)
+    def spell(self, overrides): return spell_own(super().spell(overrides), "classifier", self.name)
 
     def own(self, model):
         if isinstance(model, str): return super().own(model)
