@@ -14,7 +14,8 @@ from hypothesis import given, settings, strategies as st
 
 from synthlab.datasets.bars import BarError, BarWarning, FIELDS, check_bars, validate_bars
 from synthlab.datasets.gaps import POLICIES, bar_step, fill_gaps, find_gaps
-from synthlab.datasets.panels import load_panel
+from synthlab.datasets.given import GivenBars
+from synthlab.datasets.panels import StreamedBars, arrow_batches, load_panel
 from synthlab.datasets.sources import ArchDataSource, FileDataSource, FrameDataSource, MockDataSource, get_source
 from synthlab.datasets.tables import DataSource
 from synthlab.datasets.times import TimeError, to_times
@@ -939,7 +940,9 @@ def test_a_footer_that_belittles(table, options, column, says, tmp_path, monkeyp
     tampered(path, meta.row_group(0).column(0).total_uncompressed_size, 800, 2)
     assert pa.parquet.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 800
     monkeypatch.setattr(pa.parquet.ParquetFile, "read", lambda *_: pytest.fail("it was unpacked"))
-    with pytest.raises(BarError, match=f"x.parquet: its [0-9,]+ bytes {says}[0-9]+, more than [0-9,]+; see whether it holds bars"): FileDataSource(path).load()
+    doors = [lambda: FileDataSource(path).load(), lambda: next(arrow_batches(path)), lambda: StreamedBars(path), lambda: GivenBars.read(tmp_path)]
+    for door in doors:
+        with pytest.raises(BarError, match=f"x.parquet: its [0-9,]+ bytes {says}[0-9]+, more than [0-9,]+; see whether it holds bars"): door()
 
 @pytest.mark.parametrize("rows", [10**12, 3])
 @pytest.mark.parametrize("places", [1, 2])

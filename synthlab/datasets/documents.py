@@ -5,8 +5,9 @@ within limits, and each of its fields is of its kind, or one sentence names file
 
 # %% auto #0
 __all__ = ['DOCUMENT_LIMIT', 'DEPTH_LIMIT', 'HUGE', 'ANY', 'TEXT', 'FLAG', 'NUMBER', 'COUNT', 'DIGEST', 'NAMES', 'POSITIVE',
-           'STAMP', 'STRANGE', 'is_text', 'unique', 'no_number', 'finite', 'too_deep', 'parse_json', 'Kind', 'Maybe',
-           'Agreeing', 'within', 'between', 'numbers', 'shown', 'misfit', 'read_bytes', 'read_document', 'reading']
+           'STAMP', 'STRANGE', 'is_text', 'unique', 'no_number', 'finite', 'too_deep', 'half_character', 'parse_json',
+           'Kind', 'Maybe', 'Agreeing', 'within', 'between', 'numbers', 'shown', 'misfit', 'read_bytes',
+           'read_document', 'reading']
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00002
 import json, os, re, stat
@@ -52,6 +53,21 @@ def too_deep(
         if not level: return False
     return True
 
+# %% ../../nbs/datasets/03_documents.ipynb #f7e68b2b
+def half_character(
+    value: Any,                     # plain data that is not nested too deeply
+) -> str:                           # where; "" nowhere
+    "The place of a text that nobody can write."
+    try: json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError: return _half_at(value, "")
+    return ""
+
+def _half_at(value, name):
+    if isinstance(value, str): return "" if is_text(value) else name or "it"
+    below = [(f"{name}.{k}" if name else k, v) for k, v in value.items()] if isinstance(value, dict) else []
+    if isinstance(value, list): below = [(f"{name}[{i}]", v) for i, v in enumerate(value)]
+    return next(filter(None, (_half_at(v, place) for place, v in below)), "")
+
 # %% ../../nbs/datasets/03_documents.ipynb #821e5555
 def parse_json(
     raw: bytes | str,
@@ -63,6 +79,7 @@ def parse_json(
     except RecursionError: raise no("it is nested too deeply") from None
     except ValueError as error: raise no(f"it is no JSON ({str(error)[:100]})") from None
     if isinstance(found, dict | list) and too_deep(found): raise no("it is nested too deeply")
+    if place := half_character(found): raise no(f"{place} is half a character")
     return found
 
 # %% ../../nbs/datasets/03_documents.ipynb #d0c00008

@@ -25,7 +25,7 @@ from .bars import BarError, as_table, find_columns
 from .events import EventError, EventLayout, Events, split_events
 from .fingerprint import fingerprint
 from .sources import GIVEN, get_source
-from .tables import DataSource, extra_columns
+from .tables import DataSource, check_parquet, extra_columns
 
 # %% ../../nbs/datasets/89_given.ipynb #9048c2aa
 def numeric_columns(
@@ -87,6 +87,7 @@ class GivenBars(DataSource):
         "What `write` has written."
         bars = {}
         for path in sorted(folder.glob("*.parquet")):
+            check_parquet(path)
             try: table = pa.parquet.ParquetFile(path).read()
             except (OSError, pa.ArrowException) as e: raise BarError(f"it cannot be read ({e})", str(path)) from None
             said = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}

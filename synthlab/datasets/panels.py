@@ -27,7 +27,7 @@ from .fingerprint import fingerprint
 from .gaps import bar_step
 from .packages import MissingPackage, missing
 from .sources import FrameDataSource, get_source
-from .tables import DataSource, read_csv, typed_names
+from .tables import DataSource, check_parquet, read_csv, typed_names
 from .targets import ACROSS, horizon_bars, make_target, parse_target
 from .times import LATEST, TimeError, to_times
 from ..metrics.wording import counted, nearest
@@ -445,13 +445,19 @@ def audit_panel(
     return found
 
 # %% ../../nbs/datasets/22_panels.ipynb #4b08ccc5
+def _checked(path):
+    "A Parquet file, or a folder of them, none of which unpacks to more than it may."
+    data = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
+    for file in data.files: check_parquet(Path(file))
+    return data
+
 def arrow_batches(
     path,                   # a Parquet file, or a folder of them, perhaps in folders called symbol=…
     columns=(),             # names; none: all
     rows: int = 65_536,     # most rows of a piece
 ):                          # yields asset, frame of some of its rows
     "Rows of a large table, asset by asset, never more than a piece at once."
-    data = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
+    data = _checked(path)
     parts, _ = find_columns(data.schema.names, str(path))
     if "symbol" not in parts:
         raise BarError(f"no column tells the assets apart; call one of {', '.join(data.schema.names)} asset",
@@ -477,7 +483,7 @@ class StreamedBars(Mapping):
         jump_limit: float = SPIKE,  # times that a price may be its neighbours, > 1
     ):
         self.path, self.rows, self.adjust, self.jump_limit = path, int(rows), adjust, jump_limit
-        data = pyarrow.dataset.dataset(path, format="parquet", partitioning="hive")
+        data = _checked(path)
         self.parts, rest = find_columns(data.schema.names, str(path))
         if "symbol" not in self.parts:
             raise BarError(f"no column tells the assets apart; call one of {', '.join(data.schema.names)} asset",

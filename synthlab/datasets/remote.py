@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from .bars import BarError, FIELDS, SPELLINGS, plain
 from .disk import lasting_folder, part_beside
 from .packages import need
-from .tables import DataSource, read_table, split_table
+from .tables import DataSource, check_parquet, read_table, split_table
 from .times import to_length, to_time
 from ..metrics.wording import nearest
 
@@ -273,6 +273,7 @@ class CcxtSource(DataSource):
         path = self.path(name)
         if not path.exists(): return {}, None
         try:
+            check_parquet(path)
             table = pa.parquet.read_table(path, page_checksum_verification=True)
             asked, columns = int(table.schema.metadata[b"asked"]), [table[k].to_numpy() for k in ("ms", *FIELDS)]
         except Exception as e:

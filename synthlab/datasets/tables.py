@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['CSV', 'PARQUET', 'UNNAMED', 'MOST_BYTES', 'LONGEST_LINE', 'PRICES', 'NOTHING', 'MOST_ROWS', 'ROOM', 'check_file',
-           'file_text', 'line_of', 'Header', 'find_header', 'read_csv', 'ParquetTable', 'read_parquet', 'read_table',
-           'read_plain_table', 'split_table', 'further_column', 'extra_columns', 'typed_names', 'DataSource']
+           'file_text', 'line_of', 'Header', 'find_header', 'read_csv', 'ParquetTable', 'check_parquet', 'read_parquet',
+           'read_table', 'read_plain_table', 'split_table', 'further_column', 'extra_columns', 'typed_names',
+           'DataSource']
 
 # %% ../../nbs/datasets/05_tables.ipynb #348c1a21
 import csv
 import gzip
 import io
+import math
 import mmap
 import re
 import warnings
@@ -256,6 +258,16 @@ class ParquetTable:
                 held, size = [], 0
             held.append(batch); size += batch.num_rows
         if held: yield self.written_out(pa.Table.from_batches(held))
+
+def check_parquet(
+    path: Path,             # of a Parquet file that somebody else will read
+    most: float = math.inf, # bytes of the file
+) -> None:
+    "Refuse a file that unpacks to more than it may, or is none, before anybody reads it."
+    try: ParquetTable(path, most).file.close()
+    except BarError: raise
+    except Exception as e:              # whatever a broken file makes pyarrow raise
+        raise BarError(f"this is no whole Parquet file ({_first(e)}); write it again", str(path)) from e
 
 def read_parquet(
     path: Path,         # ends in .parquet or .pq

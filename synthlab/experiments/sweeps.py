@@ -126,8 +126,6 @@ def table_row(
         with reading(lambda why: ConfigError(f"{run.folder}/result.json: {why}")):
             group = json_text([lab.question(run_config(run, lab), result), result.get("test_from")])
             row |= {lab.headline.name: headline_number(lab, result), **lab.row(result)}
-            for name, value in row.items():
-                if isinstance(value, str) and not is_text(value): raise ValueError(f"{name} is half a character")
         return row | dict(parameters=result.get("parameters"), seconds=seconds_of(run)), group
     if status != "missing":
         error = sweep.error(variant.name)
