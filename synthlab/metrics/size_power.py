@@ -5,14 +5,15 @@ worlds in which the truth is known."""
 
 # %% auto #0
 __all__ = ['WINDOWS', 'LEVEL', 'WIDE', 'CALIBRATION', 'BETTER', 'SKILL', 'LABELS', 'BOLD', 'SIGNALS', 'BARS', 'SKILLED',
-           'STRATEGIES', 'DAYS', 'KEPT', 'MANY', 'ANNOUNCED', 'RISK', 'RECORDS', 'NORMAL', 'FACTS', 'CASES', 'Design',
-           'outcomes', 'Case', 'rejection_rate']
+           'STRATEGIES', 'FIELDS', 'CONTESTS', 'DAYS', 'KEPT', 'MANY', 'ANNOUNCED', 'RISK', 'RECORDS', 'NORMAL',
+           'FACTS', 'CASES', 'Design', 'outcomes', 'Case', 'rejection_rate']
 
 # %% ../../nbs/metrics/26_size_power.ipynb #51e9f5e8
 from collections.abc import Callable
 from typing import Any, NamedTuple
 import zlib
 import numpy as np
+import pandas as pd
 import torch
 from scipy import special
 from .calibration import (central_interval, coverage_band, design_effect, interval_score,
@@ -20,6 +21,7 @@ from .calibration import (central_interval, coverage_band, design_effect, interv
                                           rank_histogram_band, rank_test, spread_skill, spread_skill_band,
                                           spread_skill_cases)
 from .classification import classification_table, reliability
+from .contests import model_confidence_set, superior_predictive_ability
 from .exceedances import conditional_coverage_test, independence_test, kupiec_test
 from .performance import deflated_sharpe, probabilistic_sharpe, sharpe, sharpe_interval, sidak_sharpe
 from .skill import block_bootstrap, diebold_mariano, percentile_interval, skill_interval
@@ -235,6 +237,25 @@ STRATEGIES = {
     "Šidák's, best of 10": Case(_best_of_ten, _sidak_rejects, *SKILLED, BARS[:2]),
 }
 
+# %% ../../nbs/metrics/26_size_power.ipynb #af2322b2
+FIELDS = Design(20), Design(60), Design(80, 12, 3), Design(240, 12), Design(331, 12, 3)
+
+def _field(rng, n, design, gain):
+    "Scores of four forecasts, `(n, T, 4)`."
+    y = outcomes(rng, n, design)
+    return np.stack([g*np.abs(y + outcomes(rng, n, design)/2) for g in (1, 1, 1, gain)], -1),
+
+def _any_better(design, x, i):
+    found = superior_predictive_ability(pd.DataFrame(x), 0, design.overlap, 200, i)
+    return found["p-value"]["consistent"] < 1 - LEVEL
+
+def _any_leaves(design, x, i):
+    found = model_confidence_set(pd.DataFrame(x), design.overlap, LEVEL, 200, i)
+    return not found["in the set"].all()
+
+CONTESTS = {"superior predictive ability": Case(_field, _any_better, *BETTER, FIELDS),
+            "model confidence set": Case(_field, _any_leaves, *BETTER, FIELDS)}
+
 # %% ../../nbs/metrics/26_size_power.ipynb #424d18c5
 DAYS = Design(250), Design(1000)
 
@@ -276,4 +297,4 @@ def _facts_reject(design, x, i):
     return _outside(np.array(list(NORMAL.values())), (facts["low"], facts["high"]))
 
 FACTS = {"intervals of stylised facts": Case(_records, _facts_reject, True, False, "heavy tails, clusters", RECORDS)}
-CASES = CALIBRATION | SKILL | SIGNALS | STRATEGIES | FACTS | RISK
+CASES = CALIBRATION | SKILL | SIGNALS | STRATEGIES | FACTS | RISK | CONTESTS
