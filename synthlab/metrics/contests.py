@@ -27,7 +27,7 @@ def _contest(scores, overlap):
     bad = ~np.isfinite(x).all(0)
     if bad.any(): raise ValueError(f"the scores of {names[bad.argmax()]} are not all numbers: leave those times out")
     if not overlap >= 1: raise ValueError(f"overlap must be 1, 2, ..., got {overlap}")
-    block = max(2*overlap if overlap > 1 else 1, _block_length(None, len(x)))
+    block = max(4*overlap if overlap > 1 else 1, _block_length(None, len(x)))
     block = int(min(block, len(x)//8))
     sums = np.lib.stride_tricks.sliding_window_view(np.concatenate([x, x[:block - 1]]), block, 0).sum(-1)
     for i, j in combinations(range(len(names)), 2):
