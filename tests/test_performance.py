@@ -7,8 +7,10 @@ from hypothesis import given, settings, strategies as st
 from scipy import integrate, stats
 
 import synthlab.metrics.performance as performance
-from synthlab.metrics.performance import (ANNUAL, METRICS, PLAIN, cvar, deflated_sharpe, drawdown, expected_maximum_sharpe, max_drawdown, performance_metrics, probabilistic_sharpe, profit_factor, sharpe, sharpe_interval, sharpe_variance, skew, total_return, value_at_risk,
+from synthlab.metrics.performance import (ANNUAL, METRICS, PLAIN, average_drawdown, cagr, conditional_drawdown, cvar, deflated_sharpe, drawdown, expected_maximum_sharpe, max_drawdown, performance_metrics, probabilistic_sharpe, profit_factor, sharpe, sharpe_interval, sharpe_variance, skew, total_return, value_at_risk,
     volatility, win_rate)
+from synthlab.metrics.positions import exposure
+from synthlab.metrics.relative import capture_ratio, down_capture, information_ratio, rolling, tracking_error, up_capture
 
 pytestmark = pytest.mark.filterwarnings("error")
 REFERENCE = Path(__file__).parents[2]/"shared/reference"
@@ -49,7 +51,7 @@ def loop(r, periods):
     tail = np.sort(r)[:int((len(r) - 1)*.05) + 1]
     bell = stats.norm(mean, std); below = integrate.quad(lambda u: bell.ppf(u), 0, .05)[0]/.05
     return dict(total_return=wealth - 1, cagr=growth, volatility=std*periods**.5, sharpe=mean/std*periods**.5, sortino=mean/low*periods**.5, max_drawdown=min(falls),
-        calmar=growth/abs(min(falls)), ulcer_index=(sum(f*f for f in falls)/(len(r) - 1))**.5, profit_factor=wins.sum()/-losses.sum(), win_rate=len(wins)/(len(wins) + len(losses)),
+        average_drawdown=np.mean(falls), conditional_drawdown=np.sort(falls)[:int((len(r) - 1)*.05) + 1].mean(), calmar=growth/abs(min(falls)), ulcer_index=(sum(f*f for f in falls)/(len(r) - 1))**.5, profit_factor=wins.sum()/-losses.sum(), win_rate=len(wins)/(len(wins) + len(losses)),
         avg_win=wins.mean(), avg_loss=losses.mean(), payoff_ratio=wins.mean()/-losses.mean(), omega=wins.sum()/-losses.sum(), value_at_risk=s.quantile(.05),
         value_at_risk_normal=bell.ppf(.05), cvar=tail.mean(), cvar_normal=below, skew=s.skew(), kurtosis=s.kurt(), tail_ratio=abs(s.quantile(.95)/s.quantile(.05)),
         downside_risk=low*periods**.5, stability=stats.linregress(np.arange(len(r)), np.log1p(r).cumsum()).rvalue**2)
@@ -92,6 +94,67 @@ def test_any_returns(seed):
     idle = np.insert(r, np.random.default_rng(seed).integers(0, len(r) + 1, 7), 0.)
     for f in (total_return, max_drawdown, profit_factor, win_rate): assert f(idle) == pytest.approx(f(r), rel=1e-12, nan_ok=True)
 
+def test_drawdowns_are_those_of_skfolio():
+    "Whose tail is a share of the bars, and ours a number of them: the same where the share is whole."
+    measures = pytest.importorskip("skfolio.measures")
+    r = draw(6, 200)
+    falls = measures.get_drawdowns(r, compounded=True)
+    assert average_drawdown(r) == pytest.approx(-measures.average_drawdown(falls), rel=1e-12)
+    for level in .05, .1, .5: assert conditional_drawdown(r, level) == pytest.approx(-measures.cdar(falls, beta=1 - level), rel=1e-12)
+
+# beside a benchmark and over time
+
+def empyrical(r, b, periods):
+    "What empyrical computes, by its formulas."
+    grown = lambda x: (1 + x).prod()**(periods/len(x)) - 1
+    r, b = pd.Series(r), pd.Series(b)
+    up, down = grown(r[b > 0])/grown(b[b > 0]), grown(r[b < 0])/grown(b[b < 0])
+    return dict(beta=np.cov(r, b)[0, 1]/b.var(), alpha=(r - np.cov(r, b)[0, 1]/b.var()*b).mean()*periods, excess_sharpe=(r - b).mean()/(r - b).std(), up_capture=up,
+        down_capture=down, up_down_capture=up/down)
+
+@pytest.mark.parametrize("seed", range(3))
+def test_beside_a_benchmark_as_empyrical(seed):
+    "Its alpha is compounded over the year from a mean bar; here it is added up, and the mean is the same."
+    b = draw(seed, 150); r = .5*b + draw(seed + 10, 150)
+    known, table = empyrical(r, b, 252), exposure(r, pd.DataFrame({"market": b}))
+    assert table.beta["market"] == pytest.approx(known["beta"], rel=1e-9) and table.beta["alpha"] == pytest.approx(known["alpha"], rel=1e-9)
+    assert information_ratio(r, b, 1) == pytest.approx(known["excess_sharpe"], rel=1e-9) and tracking_error(r, b, 1) == pytest.approx((r - b).std(ddof=1), rel=1e-9)
+    for f, name in (up_capture, "up_capture"), (down_capture, "down_capture"), (capture_ratio, "up_down_capture"): assert f(r, b) == pytest.approx(known[name], rel=1e-9)
+
+BESIDE = tracking_error, information_ratio, up_capture, down_capture, capture_ratio
+
+@quick
+@given(seeds)
+def test_any_benchmark(seed):
+    "Many strategies at once are each alone; who is the benchmark has captured all of it and added nothing; nothing is infinite."
+    b = draw(seed); r = draw(seed + 1, 2, len(b)) + b
+    for f in BESIDE:
+        assert not np.isinf(f(r, b)).any()
+        np.testing.assert_allclose(f(r, b), [f(x, b) for x in r], rtol=1e-12)
+    assert tracking_error(b, b) == 0 and np.isnan(information_ratio(b, b))
+    for f in BESIDE[2:]: assert f(b, b) == pytest.approx(1, rel=1e-12, nan_ok=True)
+
+@pytest.mark.parametrize("name", METRICS)
+def test_rolling_is_each_window_alone(name):
+    r, f = draw(7, 3, 40), ANNUAL.get(name) or PLAIN[name]
+    found = rolling(f, r, 12)
+    assert found.shape == r.shape and np.isnan(found[:, :11]).all()
+    np.testing.assert_allclose(found[:, 11:], [[f(x[t - 11:t + 1]) for t in range(11, 40)] for x in r], rtol=1e-12)
+
+@quick
+@given(seeds, st.integers(1, 30))
+def test_rolling_knows_nothing_of_later(seed, window):
+    "Whatever comes after a bar, of the strategy or of its benchmark, what was said up to it is the same to the bit."
+    b = draw(seed); r = draw(seed + 1, len(b)); t = int(np.random.default_rng(seed).integers(1, len(b)))
+    other = lambda x, s: np.concatenate([x[:t], draw(s, len(x) - t)])
+    for f in sharpe, max_drawdown, conditional_drawdown, cagr: np.testing.assert_array_equal(rolling(f, other(r, 5), window)[:t], rolling(f, r, window)[:t])
+    for f in BESIDE: np.testing.assert_array_equal(rolling(f, other(r, 5), window, other(b, 6))[:t], rolling(f, r, window, b)[:t])
+
+def test_rolling_in_parts_is_the_whole():
+    "More windows than are held at a time, and a mark where two parts meet would show."
+    r = draw(8, 16, 3000)
+    np.testing.assert_allclose(rolling(total_return, r, 250)[:, [249, 1296, 1297, 1298, 2999]], [[total_return(x[t - 249:t + 1]) for t in (249, 1296, 1297, 1298, 2999)] for x in r], rtol=1e-12)
+
 # what is not defined
 
 ODD = dict(empty=[], one=[.01], flat=[0.]*9, constant=[.001]*9, fall=[-.001]*9, gains=[.01, .02, .03, .01, .02], losses=[-.01, -.02, -.03, -.01], ruin=[.1, -1., .1, .2], debt=[.1, -2., .1, .2],
@@ -124,7 +187,9 @@ def test_equal_returns_have_no_deviation():
     (lambda: sharpe([np.inf, -np.inf]), r"at \(0,\)"), (lambda: win_rate(pd.DataFrame(np.zeros((3, 2)))), "time last"), (lambda: sharpe(.1), "single number"),
     (lambda: value_at_risk([.1], level=5), "between 0 and 1"), (lambda: cvar([.1], method="t"), "there are historical, normal"), (lambda: performance_metrics(np.zeros((2, 2, 2))), "strategies by bars"),
     (lambda: sharpe_interval(np.zeros((2, 9))), "one series"), (lambda: sharpe_interval([.1, .2], level=95), "between 0 and 1"), (lambda: expected_maximum_sharpe(1., 0), "every strategy"),
-    (lambda: expected_maximum_sharpe(-1., 3), "0 or more")])
+    (lambda: expected_maximum_sharpe(-1., 3), "0 or more"), (lambda: information_ratio(np.zeros(3), np.zeros(4)), "over the same bars"), (lambda: up_capture([.1, .2], [.1, np.nan]), r"nan at \(1,\)"),
+    (lambda: tracking_error(np.zeros((2, 3)), .1), "single number"), (lambda: rolling(sharpe, [.1, .2], 1.5), "1, 2, ... bars"), (lambda: rolling("sharpe", [.1], 1), "a function of returns"),
+    (lambda: rolling(drawdown, [.1, .2], 2), "one number for each"), (lambda: rolling(information_ratio, [.1, .2], 2, [.1]), "over the same bars")])
 def test_errors(call, words):
     with pytest.raises(ValueError, match=words): call()
 

@@ -57,7 +57,8 @@ def test_the_table_holds_every_test_and_keeps_its_word():
 
 QUICK = [("PIT test", Design(80, 12, 3)), ("rank test", Design(80, 12, 3, 3)), ("coverage band at 50 %", Design(80, 12, 3)), ("Diebold-Mariano test", Design(20)),
          ("Diebold-Mariano test, lags guessed", Design(20)), ("interval of the skill", Design(80, 12, 3)), ("interval of a mean difference", Design(20, assets=3)),
-         ("interval of the Sharpe ratio", Design(60)), ("probabilistic Sharpe ratio", Design(60)), ("Šidák's, best of 10", Design(60)), ("simulation-based calibration", Design(100))]
+         ("interval of the Sharpe ratio", Design(60)), ("probabilistic Sharpe ratio", Design(60)), ("Šidák's, best of 10", Design(60)), ("simulation-based calibration", Design(100)),
+         ("Kupiec's test at 5 %", Design(250)), ("independence of exceedances at 5 %", Design(1000))]
 
 @pytest.mark.parametrize("cell", QUICK, ids=named)
 def test_size_is_about_what_it_says(cell):

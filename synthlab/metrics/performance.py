@@ -5,10 +5,10 @@ thousand series at once."""
 
 # %% auto #0
 __all__ = ['METHODS', 'PLAIN', 'ANNUAL', 'METRICS', 'total_return', 'cagr', 'volatility', 'downside_risk', 'sharpe', 'sortino',
-           'drawdown', 'max_drawdown', 'calmar', 'ulcer_index', 'omega', 'profit_factor', 'win_rate', 'avg_win',
-           'avg_loss', 'payoff_ratio', 'value_at_risk', 'cvar', 'tail_ratio', 'skew', 'kurtosis', 'stability',
-           'performance_metrics', 'sharpe_interval', 'probabilistic_sharpe', 'sharpe_variance',
-           'expected_maximum_sharpe', 'deflated_sharpe', 'sidak_sharpe']
+           'drawdown', 'max_drawdown', 'average_drawdown', 'calmar', 'ulcer_index', 'omega', 'profit_factor',
+           'win_rate', 'avg_win', 'avg_loss', 'payoff_ratio', 'value_at_risk', 'cvar', 'conditional_drawdown',
+           'tail_ratio', 'skew', 'kurtosis', 'stability', 'performance_metrics', 'sharpe_interval',
+           'probabilistic_sharpe', 'sharpe_variance', 'expected_maximum_sharpe', 'deflated_sharpe', 'sidak_sharpe']
 
 # %% ../../nbs/metrics/50_performance.ipynb #1378e494
 from functools import partial
@@ -50,10 +50,12 @@ def cagr(
 ):          # (…), a year; NaN for no bars, after losing more than everything, where a few bars grow past all numbers
     "Compound annual growth rate."
     r = _returns(returns)
-    if not r.shape[-1]: return np.full(r.shape[:-1], np.nan)[()]
-    growth = (1 + r).prod(-1)
-    with np.errstate(over="ignore"): year = np.abs(growth)**(periods/r.shape[-1]) - 1
-    return np.where((growth < 0) | np.isinf(year), np.nan, year)[()]
+    return _a_year((1 + r).prod(-1), r.shape[-1], periods)
+
+def _a_year(growth, bars, periods):
+    "Growth of so many bars as that of a year, less one."
+    with np.errstate(over="ignore"): year = np.abs(growth)**_ratio(periods, bars) - 1
+    return np.where((growth < 0) | np.isinf(year) | (bars == 0), np.nan, year)[()]
 
 # %% ../../nbs/metrics/50_performance.ipynb #9ef124f3
 def _centred(r):
@@ -118,6 +120,12 @@ def max_drawdown(
 ):                          # (…), ≤ 0; 0 for no bars
     "The deepest fall from a peak."
     return drawdown(returns).min(-1, initial=0)
+
+def average_drawdown(
+    returns,                # a bar, (…, n)
+):                          # (…), ≤ 0; NaN for no bars
+    "How far wealth is below its peak, on average."
+    return _mean(drawdown(returns))
 
 def calmar(
     returns,                # a bar, (…, n)
@@ -206,6 +214,13 @@ def cvar(
     last = int((r.shape[-1] - 1)*level)
     return np.partition(r, last, -1)[..., :last + 1].mean(-1)
 
+def conditional_drawdown(
+    returns,                # a bar, (…, n)
+    level: float = .05,     # share of bars in the tail, 0 to 1
+):                          # (…), ≤ 0; NaN for no bars
+    "Mean drawdown of the deepest bars: conditional drawdown at risk."
+    return cvar(drawdown(returns), level)
+
 def tail_ratio(
     returns,                # a bar, (…, n)
 ):                          # (…), ≥ 0; NaN when the low quantile is zero, and for no bars
@@ -248,17 +263,18 @@ def stability(
     return _ratio((y@t)**2, (y*y).sum(-1)*(t@t))
 
 # %% ../../nbs/metrics/50_performance.ipynb #ded3844d
-PLAIN = dict(total_return=total_return, max_drawdown=max_drawdown, ulcer_index=ulcer_index, profit_factor=profit_factor,
+PLAIN = dict(total_return=total_return, max_drawdown=max_drawdown, average_drawdown=average_drawdown,
+             conditional_drawdown=conditional_drawdown, ulcer_index=ulcer_index, profit_factor=profit_factor,
              win_rate=win_rate, avg_win=avg_win, avg_loss=avg_loss, payoff_ratio=payoff_ratio, omega=omega,
              value_at_risk=value_at_risk, value_at_risk_normal=partial(value_at_risk, method="normal"), cvar=cvar,
              cvar_normal=partial(cvar, method="normal"), skew=skew, kurtosis=kurtosis, tail_ratio=tail_ratio,
              stability=stability)
 ANNUAL = dict(cagr=cagr, volatility=volatility, sharpe=sharpe, sortino=sortino, calmar=calmar,
               downside_risk=downside_risk)
-METRICS = ("total_return", "cagr", "volatility", "sharpe", "sortino", "max_drawdown", "calmar", "ulcer_index",
-           "profit_factor", "win_rate", "avg_win", "avg_loss", "payoff_ratio", "omega", "value_at_risk",
-           "value_at_risk_normal", "cvar", "cvar_normal", "skew", "kurtosis", "tail_ratio", "downside_risk",
-           "stability")
+METRICS = ("total_return", "cagr", "volatility", "sharpe", "sortino", "max_drawdown", "average_drawdown",
+           "conditional_drawdown", "calmar", "ulcer_index", "profit_factor", "win_rate", "avg_win", "avg_loss",
+           "payoff_ratio", "omega", "value_at_risk", "value_at_risk_normal", "cvar", "cvar_normal", "skew", "kurtosis",
+           "tail_ratio", "downside_risk", "stability")
 
 def performance_metrics(
     returns,                # a bar, (n,), or (k, n) of k strategies

@@ -5,13 +5,15 @@ worlds in which the truth is known."""
 
 # %% auto #0
 __all__ = ['WINDOWS', 'LEVEL', 'WIDE', 'CALIBRATION', 'BETTER', 'SKILL', 'LABELS', 'BOLD', 'SIGNALS', 'BARS', 'SKILLED',
-           'STRATEGIES', 'RECORDS', 'NORMAL', 'FACTS', 'CASES', 'Design', 'outcomes', 'Case', 'rejection_rate']
+           'STRATEGIES', 'FIELDS', 'CONTESTS', 'DAYS', 'KEPT', 'MANY', 'ANNOUNCED', 'RISK', 'RECORDS', 'NORMAL',
+           'FACTS', 'CASES', 'Design', 'outcomes', 'Case', 'rejection_rate']
 
 # %% ../../nbs/metrics/26_size_power.ipynb #51e9f5e8
 from collections.abc import Callable
 from typing import Any, NamedTuple
 import zlib
 import numpy as np
+import pandas as pd
 import torch
 from scipy import special
 from .calibration import (central_interval, coverage_band, design_effect, interval_score,
@@ -19,6 +21,8 @@ from .calibration import (central_interval, coverage_band, design_effect, interv
                                           rank_histogram_band, rank_test, spread_skill, spread_skill_band,
                                           spread_skill_cases)
 from .classification import classification_table, reliability
+from .contests import model_confidence_set, superior_predictive_ability
+from .exceedances import conditional_coverage_test, independence_test, kupiec_test
 from .performance import deflated_sharpe, probabilistic_sharpe, sharpe, sharpe_interval, sidak_sharpe
 from .skill import block_bootstrap, diebold_mariano, percentile_interval, skill_interval
 from .stylised import stylised_facts
@@ -233,6 +237,50 @@ STRATEGIES = {
     "Šidák's, best of 10": Case(_best_of_ten, _sidak_rejects, *SKILLED, BARS[:2]),
 }
 
+# %% ../../nbs/metrics/26_size_power.ipynb #af2322b2
+FIELDS = Design(20), Design(60), Design(80, 12, 3), Design(240, 12), Design(331, 12, 3)
+
+def _field(rng, n, design, gain):
+    "Scores of four forecasts, `(n, T, 4)`."
+    y = outcomes(rng, n, design)
+    return np.stack([g*np.abs(y + outcomes(rng, n, design)/2) for g in (1, 1, 1, gain)], -1),
+
+def _any_better(design, x, i):
+    found = superior_predictive_ability(pd.DataFrame(x), 0, design.overlap, 200, i)
+    return found["p-value"]["consistent"] < 1 - LEVEL
+
+def _any_leaves(design, x, i):
+    found = model_confidence_set(pd.DataFrame(x), design.overlap, LEVEL, 200, i)
+    return not found["in the set"].all()
+
+CONTESTS = {"superior predictive ability": Case(_field, _any_better, *BETTER, FIELDS),
+            "model confidence set": Case(_field, _any_leaves, *BETTER, FIELDS)}
+
+# %% ../../nbs/metrics/26_size_power.ipynb #424d18c5
+DAYS = Design(250), Design(1000)
+
+def _exceeded(level):
+    def draw(rng, n, design, effect):
+        "Exceedances `(n, T)` of so many times the level, and as many times more likely after one."
+        more, after = effect
+        rate, u = more*level, rng.random((n, design.times))
+        calm = rate*(1 - after*rate)/(1 - rate)         # after a day that is none, so that the share is the rate
+        x = u < rate
+        for t in range(1, design.times): x[:, t] = u[:, t] < np.where(x[:, t - 1], after*rate, calm)
+        return x,
+    return draw
+
+def _kupiec_rejects(level): return lambda design, x, i: kupiec_test(x, level)[1] < 1 - LEVEL
+def _both_reject(level): return lambda design, x, i: conditional_coverage_test(x, level)[1] < 1 - LEVEL
+def _order_rejects(design, x, i): return independence_test(x)[1] < 1 - LEVEL
+
+KEPT, MANY, ANNOUNCED = (1., 1.), (1.5, 1.), (1., 4.)
+RISK = {f"{name} at {level:.0%}".replace("%", " %"): Case(_exceeded(level), rejects, KEPT, effect, told, DAYS, level)
+        for level in (.05, .01) for name, rejects, effect, told in (
+            ("Kupiec's test", _kupiec_rejects(level), MANY, "half as many again"),
+            ("independence of exceedances", _order_rejects, ANNOUNCED, "four times as likely after one"),
+            ("conditional coverage", _both_reject(level), ANNOUNCED, "four times as likely after one"))}
+
 # %% ../../nbs/metrics/26_size_power.ipynb #4f2217e2
 RECORDS = Design(40, 60, 60), Design(331, 12, 12)
 NORMAL = {"volatility": 1., "skewness": 0., "quantile ratio": 1., "kurtosis of 1": 0., "autocorrelation at 1": 0.,
@@ -249,4 +297,4 @@ def _facts_reject(design, x, i):
     return _outside(np.array(list(NORMAL.values())), (facts["low"], facts["high"]))
 
 FACTS = {"intervals of stylised facts": Case(_records, _facts_reject, True, False, "heavy tails, clusters", RECORDS)}
-CASES = CALIBRATION | SKILL | SIGNALS | STRATEGIES | FACTS
+CASES = CALIBRATION | SKILL | SIGNALS | STRATEGIES | FACTS | RISK | CONTESTS
