@@ -165,8 +165,8 @@ def test_a_worker_of_a_cluster_is_killed_halfway(tmp_path, warm):
     assert killed and finished(tmp_path, 3, 10) == [1]*3
 
 @pytest.mark.parametrize("cluster", ["local", "address"])
-def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path, warm):
-    "Its own workers go with it; those of a cluster that was there before stop working for it. The next driver finishes."
+def test_the_driver_of_a_cluster_is_killed(cluster, tmp_path):
+    "Its own workers go with it (they see their parent end: not warm ones, whose parent is another); those of a cluster stop working for it. The next driver finishes."
     distributed = pytest.importorskip("distributed")
     there = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) if cluster == "address" else None
     driver = drive(tmp_path, cluster=there.scheduler_address if there else "local")
