@@ -110,7 +110,7 @@ def test_a_table_of_runs_says_how_sure_a_score_is_and_whose_data_it_is(tmp_path,
 
 # --- what anybody wrote ----------------------------------------------------------------------------------------------------------
 
-NASTY = '"><img src=x onerror=alert(1)>', "]]></style><script>{{ 7*7 }}{% raw %}", "javascript:alert(1)", "a\u202egnp.exe", '<script>alert(1)</script>', "'; --x", "$\\frac{", "é 日本 🙂 x"
+NASTY = '"><img src=x onerror=alert(1)>', "]]></style><script>{{ 7919*7927 }}{% raw %}", "javascript:alert(1)", "a\u202egnp.exe", '<script>alert(1)</script>', "'; --x", "$\\frac{", "é 日本 🙂 x"
 TAGS = set("html head meta title style body main h1 h2 p table thead tbody tr th td div span a figure figcaption strong img details summary".split())
 
 @pytest.mark.parametrize("text", [pytest.param(t, id=str(i), marks=[pytest.mark.soak]*(i > 3)) for i, t in enumerate(NASTY)])
@@ -130,7 +130,7 @@ def test_names_are_shown_and_do_nothing(text, tmp_path):
     assert all(re.fullmatch(r"#run-\d+|[\w%./~-]+", link) for link in links) and "javascript:" not in " ".join(links)
     assert any((tmp_path/unquote(link)).is_file() for link in links)
     shown = text.replace("\u202e", "\N{REPLACEMENT CHARACTER}")
-    assert seen.text.count(shown) >= 5 and any(shown in attrs.get("alt", "") for _, attrs in seen.found) and "49" not in seen.text
+    assert seen.text.count(shown) >= 5 and any(shown in attrs.get("alt", "") for _, attrs in seen.found) and "62773913" not in seen.text
     assert all(attrs["src"].startswith("data:image/svg+xml;base64,") for tag, attrs in seen.found if tag == "img")
 
 def test_a_picture_is_made_of_numbers_alone(tmp_path):
