@@ -2264,8 +2264,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'synthlab/experiments/declared.py'),
                                                'synthlab.experiments.declared.beginning_with': ( 'experiments/declared.html#beginning_with',
                                                                                                  'synthlab/experiments/declared.py'),
-                                               'synthlab.experiments.declared.comments_of': ( 'experiments/declared.html#comments_of',
-                                                                                              'synthlab/experiments/declared.py'),
                                                'synthlab.experiments.declared.declared_schema': ( 'experiments/declared.html#declared_schema',
                                                                                                   'synthlab/experiments/declared.py'),
                                                'synthlab.experiments.declared.declared_settings': ( 'experiments/declared.html#declared_settings',

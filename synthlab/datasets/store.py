@@ -22,7 +22,7 @@ import numpy as np
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import ZstdCodec
-from .disk import exchange, lasting_folder, part_beside, sync
+from .disk import atomic_write, exchange, lasting_folder, sync
 from .documents import COUNT, DIGEST, NUMBER, TEXT, Kind, Maybe, misfit, parse_json, read_bytes, within
 from ..metrics.wording import Mistake, nearest
 
@@ -105,10 +105,7 @@ def files_in(root: Path) -> list[str]:
 # %% ../../nbs/datasets/72_store.ipynb #a21ce127
 def write_json(path: Path, value) -> None:
     "A file that is whole or not there."
-    part = part_beside(path)
-    with open(part, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, allow_nan=False); file.flush(); os.fsync(file.fileno())
-    os.replace(part, path)
+    atomic_write(path, json.dumps(value, indent=1, allow_nan=False))
 
 # %% ../../nbs/datasets/72_store.ipynb #51a56be3
 def seal(
