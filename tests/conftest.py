@@ -8,7 +8,7 @@ A cost is CPU seconds, of the worker and of the processes it started: it says th
 costs of groups as they were measured last; groups start in that order, dearest first, and those that it does not know before all.
 `make test ARGS=--write-costs` measures them anew, and `--write-promises suite` counts what the suite tries of each promise (`promises.py`).
 A long run, of a few tests or of many, adds what it tried of each test to what earlier ones did: `pytest -m "soak or not soak" --write-promises long`."""
-import gc, json, math, os, re, sys, time
+import gc, json, math, os, re, sys, threading, time
 from collections import Counter
 from multiprocessing import forkserver, spawn
 from pathlib import Path
@@ -19,8 +19,13 @@ os.environ.pop("WANDB_API_KEY", None)               # a test never writes to a t
 import matplotlib, pytest
 from luck import draw_from
 from promises import COUNTS, PROMISES, function_of, promises_of, read_counts
+from tqdm import tqdm
 matplotlib.use("agg")
+gc.disable()                                        # until all is collected
 sys.modules.setdefault("rfc3987_syntax", None)      # grammars for addresses that no notebook has: three seconds of nbformat's import
+
+tqdm.set_lock(threading.RLock())                    # tqdm's own is shared with forks: one that a test kills while it draws a bar would keep it
+tqdm.monitor_interval = 0                           # a thread that could hold the lock while a test forks
 
 COSTS = Path(__file__).with_name("costs.json")
 SHOWN = 20
@@ -101,8 +106,8 @@ def pytest_collection_modifyitems(config, items):
     if getattr(config.option, "loadgroup", False): name_groups(items)
 
 def pytest_collection_finish():
-    "What was imported and collected is never garbage: it is not looked through again, and what is made is looked through more seldom."
-    gc.collect(); gc.freeze(); gc.set_threshold(20_000, 20, 20)
+    "What was imported and collected is never garbage: it is not looked through, then or later, and what is made is looked through more seldom."
+    gc.freeze(); gc.enable(); gc.set_threshold(100_000, 50, 50)
     meeting = sys.modules.get("torch.distributed.elastic.rendezvous.dynamic_rendezvous")
     # torch notes which method calls, and looks through the stack, with all modules for each frame of it: a second a launch, among tests
     if meeting: meeting.get_method_name = lambda depth=2: "any"

@@ -3,7 +3,7 @@
 A kernel starts in some four seconds, most of them torch's import. That a report says the same in a kernel of its own is what
 `test_labs.py` and the test of equal bits in `test_experiments.py` look at. The file is written when all is over, and figures are
 drawn once, with their layout and their words: a kernel's page would lay each out again, draw it and pack the picture."""
-import sys
+import gc, sys
 
 import papermill
 from execnb.shell import CaptureShell
@@ -23,6 +23,13 @@ def shell(path=None):
     made.display_formatter.formatters["image/png"].for_type(Figure, drawn)
     return made
 
+def forget(live, main):
+    "Let go of all that a shell holds. What is there after that is no garbage, and is looked through no more: a quarter of a second a notebook."
+    live.displayhook.do_full_cache = False      # or IPython would look for garbage before it lets go
+    live.reset(new_session=False); live.close()
+    sys.modules["__main__"] = main
+    gc.collect(); gc.freeze()
+
 class InProcess(Engine):
     "Cells in a shell of their own, up to the first error."
     @classmethod
@@ -36,7 +43,7 @@ class InProcess(Engine):
             manager.cell_complete(cell, n)
         rejoin_lines(manager.nb)            # outputs come in lines, as a file keeps them
         manager.output_path = file
-        live.reset(new_session=False); live.close(); sys.modules["__main__"] = main
+        forget(live, main)
 
 papermill_engines.register("in process", InProcess)
 

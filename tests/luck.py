@@ -9,4 +9,4 @@ def draw_from(*what: int):
     "Python's, NumPy's and torch's global generators begin where these numbers say; torch is not imported for it."
     seed = int(np.random.SeedSequence(what).generate_state(1)[0])
     random.seed(seed); np.random.seed(seed)
-    if torch := sys.modules.get("torch"): torch.manual_seed(seed)
+    if torch := sys.modules.get("torch"): torch.default_generator.manual_seed(seed)   # `torch.manual_seed` notes its caller's stack for good

@@ -13,7 +13,7 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.test import nb_test_cells
 
-from in_process import shell
+from in_process import forget, shell
 from luck import draw_from
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +29,7 @@ def cells(path: Path) -> list: return nb_test_cells(path, skip_flags=SKIPPED)
 
 def taken():
     "Take the package's modules out of `sys.modules`."
-    return {k: sys.modules.pop(k) for k in list(sys.modules) if k.split(".")[0] == "synthlab"}
+    return {k: sys.modules.pop(k) for k in [k for k in sys.modules if k.startswith("synthlab")] if k.partition(".")[0] == "synthlab"}
 
 class Run:
     "One notebook's live shell with its own copy of the package, and how far it has got."
@@ -56,8 +56,8 @@ class Run:
 
     def close(self):
         "Let go of all that it holds: IPython keeps every shell that there was."
-        self.shell.reset(new_session=False); self.shell.close(); self.modules = {}
-        sys.modules["__main__"] = self.main
+        self.modules = {}
+        forget(self.shell, self.main)
 
 live = []
 
