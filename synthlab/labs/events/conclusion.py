@@ -28,7 +28,8 @@ def say_events(
     "What was learnt from and what was asked."
     train, test = events["train"], events["test"]
     order = [c for c in background if c in test] + sorted(set(test) - set(background))
-    told = listed([counted(test[c], f"event of {c}", f"events of {c}") for c in order])
+    kind = {c: "" if c == "events" else f" of {c}" for c in order}     # a file without labels calls them just that
+    told = listed([counted(test[c], f"event{kind[c]}", f"events{kind[c]}") for c in order])
     hidden = [f"{counted(train[c], 'event')} of {c} ({percent(train[c]/sum(train.values()))})"
               for c in sorted(set(train) - set(background))]
     among = [f"**Among the training events: {listed(hidden)}.**"] if hidden else []
