@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from . import (blocks, bridge, convolutions, curves, frequencies, heads, mixtures, normalise,
-                             patches, sde, skew, spectral, trends)     # so that they register
+                             patches, sde, skew, spectral, trends, volatility)     # so that they register
 from .registry import ConfigError, create, registry
 
 # %% ../../nbs/models/38_backbone.ipynb #9eff94f1
