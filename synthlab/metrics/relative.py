@@ -151,6 +151,7 @@ def aggregate_returns(
     if r.ndim > 2 or r.shape[-1] != len(time):
         raise ValueError(f"returns has the shape {r.shape} and there are {len(time)} times; give (n,) or (k, n), a "
                          "time a bar")
+    if time.hasnans: raise ValueError(f"time holds none at {int(time.isna().argmax())}; every bar has one")
     parts = time.tz_localize(None).to_period(SPANS[span])
     whole = pd.DataFrame(1 + np.atleast_2d(r).T).groupby(parts).prod().T - 1
     return whole if r.ndim == 2 else whole.loc[0].rename(None)

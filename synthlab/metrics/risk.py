@@ -58,15 +58,15 @@ def _doubted(r, level):
     "Lowest mean of one series under weights of so little entropy."
     low = r.min(); spread = r.max() - low
     x, wanted = (r - low)/(spread or 1), -np.log(level)
-    weights = lambda z: np.exp(-z*x)/np.exp(-z*x).sum()
-    def apart(z):
-        q = weights(z)
-        return np.log(len(x)) - z*(q@x) - np.log(np.exp(-z*x).sum()) - wanted
-    z = 2*(2*wanted)**.5           # at most z²/8 is reached by here
+    def mean_and_entropy(z):
+        w = np.exp(-z*x); mean = w@x/w.sum()
+        return mean, np.log(len(x)/w.sum()) - z*mean
+    apart = lambda z: mean_and_entropy(z)[1] - wanted
+    z = (8*wanted)**.5              # an entropy of more than z²/8 is not reached by here
     while apart(2*z) < 0:
         z *= 2
         if z > 1e15: return low
-    return low + spread*(weights(brentq(apart, z, 2*z, xtol=1e-12*z))@x)
+    return low + spread*mean_and_entropy(brentq(apart, z, 2*z, xtol=1e-12*z))[0]
 
 def evar(
     returns,                # a bar, (…, n)
@@ -75,7 +75,7 @@ def evar(
     "The lowest mean return under weights whose relative entropy is at most -ln(level): entropic value at risk."
     r = _tail(returns, level, METHODS[0])
     if not r.shape[-1]: return np.full(r.shape[:-1], np.nan)[()]
-    return np.apply_along_axis(_doubted, -1, r, level)[()]
+    return np.reshape([_doubted(x, level) for x in r.reshape(-1, r.shape[-1])], r.shape[:-1])[()]
 
 def drawdown_at_risk(
     returns,                # a bar, (…, n)
