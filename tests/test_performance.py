@@ -10,12 +10,14 @@ import synthlab.metrics.performance as performance
 from synthlab.metrics.performance import (ANNUAL, METRICS, PLAIN, average_drawdown, cagr, conditional_drawdown, cvar, deflated_sharpe, drawdown, expected_maximum_sharpe, max_drawdown, performance_metrics, probabilistic_sharpe, profit_factor, sharpe, sharpe_interval, sharpe_variance, skew, total_return, value_at_risk,
     volatility, win_rate)
 from synthlab.metrics.positions import exposure
-from synthlab.metrics.relative import capture_ratio, down_capture, information_ratio, rolling, tracking_error, up_capture
+from synthlab.metrics.relative import alpha, batting_average, beta, beta_fragility, capture_ratio, down_capture, information_ratio, rolling, tracking_error, up_capture
+from synthlab.metrics.risk import drawdown_at_risk, entropic_drawdown, evar, gini_mean_difference, lower_partial_moment, mean_absolute_deviation, semi_deviation, worst_return
 
 pytestmark = pytest.mark.filterwarnings("error")
 REFERENCE = Path(__file__).parents[2]/"shared/reference"
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
+RULERS = {f.__name__: f for f in (worst_return, mean_absolute_deviation, gini_mean_difference, semi_deviation, lower_partial_moment, evar, drawdown_at_risk, entropic_drawdown)}
 NAMES = dict(sharpe_ratio="sharpe", sortino_ratio="sortino", annual_return="cagr", annual_volatility="volatility", calmar_ratio="calmar", omega_ratio="omega",
     conditional_value_at_risk="cvar", sharpe_ddof1_252="sharpe", max_drawdown_from_one="max_drawdown", hit_rate_nonzero="win_rate")
 
@@ -65,8 +67,7 @@ def test_all_metrics_against_loops():
 
 def test_leading_axes_and_other_inputs():
     r = draw(1, 2, 3, 80)
-    for name in METRICS:
-        f = ANNUAL.get(name) or PLAIN[name]
+    for name, f in (ANNUAL | PLAIN | RULERS).items():
         each = [[f(x) for x in row] for row in r]
         got = f(r)
         assert got.shape == (2, 3) and all(np.ndim(x) == 0 for row in each for x in row), name
@@ -85,6 +86,8 @@ def test_any_returns(seed):
     assert (fall <= 0).all() and (fall > -1).all() and t.max_drawdown == fall.min(initial=0)
     assert t.cvar <= t.value_at_risk + 1e-15 and t.cvar_normal <= t.value_at_risk_normal
     assert 0 <= t.stability <= 1 + 1e-12
+    assert r.min() <= evar(r) <= t.cvar + 1e-12 and fall.min() <= entropic_drawdown(r) <= t.conditional_drawdown + 1e-12 and t.conditional_drawdown <= drawdown_at_risk(r) + 1e-15
+    for name in set(RULERS) - {"drawdown_at_risk", "entropic_drawdown"}: assert RULERS[name](r*.5) == pytest.approx(RULERS[name](r)/2, rel=1e-8), name
     big = performance_metrics(r*.5)
     for name in "sharpe", "sortino", "profit_factor", "omega", "win_rate", "payoff_ratio", "skew", "kurtosis", "tail_ratio": assert big[name] == pytest.approx(t[name], rel=1e-9, nan_ok=True), name
     for name in "volatility", "avg_win", "avg_loss", "value_at_risk", "cvar", "downside_risk": assert big[name] == pytest.approx(t[name]/2, rel=1e-9, nan_ok=True), name
@@ -121,7 +124,7 @@ def test_beside_a_benchmark_as_empyrical(seed):
     assert information_ratio(r, b, 1) == pytest.approx(known["excess_sharpe"], rel=1e-9) and tracking_error(r, b, 1) == pytest.approx((r - b).std(ddof=1), rel=1e-9)
     for f, name in (up_capture, "up_capture"), (down_capture, "down_capture"), (capture_ratio, "up_down_capture"): assert f(r, b) == pytest.approx(known[name], rel=1e-9)
 
-BESIDE = tracking_error, information_ratio, up_capture, down_capture, capture_ratio
+BESIDE = tracking_error, information_ratio, up_capture, down_capture, capture_ratio, alpha, beta, batting_average, beta_fragility
 
 @quick
 @given(seeds)
@@ -132,7 +135,8 @@ def test_any_benchmark(seed):
         assert not np.isinf(f(r, b)).any()
         np.testing.assert_allclose(f(r, b), [f(x, b) for x in r], rtol=1e-12)
     assert tracking_error(b, b) == 0 and np.isnan(information_ratio(b, b))
-    for f in BESIDE[2:]: assert f(b, b) == pytest.approx(1, rel=1e-12, nan_ok=True)
+    for f in up_capture, down_capture, capture_ratio, beta: assert f(b, b) == pytest.approx(1, rel=1e-12, nan_ok=True)
+    for f in alpha, batting_average, beta_fragility: assert f(b, b) == pytest.approx(0, abs=1e-12)
 
 @pytest.mark.parametrize("name", METRICS)
 def test_rolling_is_each_window_alone(name):
@@ -168,13 +172,16 @@ def test_odd_series_are_silent(name, capfd):
     "No warning (they are errors here), nothing printed, never infinite; NaN exactly where it is said."
     t = performance_metrics(ODD[name])
     probabilistic_sharpe(ODD[name]); deflated_sharpe(ODD[name], 10, .01)
-    assert not np.isinf(t).any() and capfd.readouterr() == ("", "")
+    others = [*(f(ODD[name]) for f in RULERS.values()), *(f(x, y) for f in BESIDE for x, y in ((ODD[name], ODD[name]), (ODD[name], [0.]*len(ODD[name]))))]
+    assert not np.isinf(t).any() and not np.isinf(others).any() and capfd.readouterr() == ("", "")
     if name in MISSING: assert set(t.index[t.isna()]) == set(MISSING[name].split())
     if name == "empty": assert t.drop(["total_return", "max_drawdown"]).isna().all() and t.total_return == t.max_drawdown == 0
     if name in ("ruin", "debt"): assert np.isnan(t.stability) and t.max_drawdown <= -1 and np.isnan(t.cagr) == (name == "debt")
     assert not np.isinf(performance_metrics(ODD[name], periods=105_120)).any()
     both = performance_metrics([ODD[name]]*2)
     np.testing.assert_array_equal(both.loc[1], t)
+
+DAYS = pd.Series([.01, .02, -.01], pd.date_range("2024-01-01", periods=3))
 
 def test_equal_returns_have_no_deviation():
     "Whatever rounding does to their mean, there is no ratio of 1e16."
@@ -188,7 +195,8 @@ def test_equal_returns_have_no_deviation():
     (lambda: value_at_risk([.1], level=5), "between 0 and 1"), (lambda: cvar([.1], method="t"), "there are historical, normal"), (lambda: performance_metrics(np.zeros((2, 2, 2))), "strategies by bars"),
     (lambda: sharpe_interval(np.zeros((2, 9))), "one series"), (lambda: sharpe_interval([.1, .2], level=95), "between 0 and 1"), (lambda: expected_maximum_sharpe(1., 0), "every strategy"),
     (lambda: expected_maximum_sharpe(-1., 3), "0 or more"), (lambda: information_ratio(np.zeros(3), np.zeros(4)), "over the same bars"), (lambda: up_capture([.1, .2], [.1, np.nan]), r"nan at \(1,\)"),
-    (lambda: tracking_error(np.zeros((2, 3)), .1), "single number"), (lambda: rolling(sharpe, [.1, .2], 1.5), "1, 2, ... bars"), (lambda: rolling("sharpe", [.1], 1), "a function of returns"),
+    (lambda: tracking_error(np.zeros((2, 3)), .1), "single number"), (lambda: information_ratio(DAYS, DAYS.shift(1, "D")), "benchmark have different times"),
+    (lambda: rolling(beta, DAYS, 1, DAYS.shift(1, "D")), "different times"), (lambda: exposure(DAYS, pd.DataFrame({"market": DAYS.shift(1, "D")})), r"returns.align\(factors, join='inner', axis=0\)"), (lambda: rolling(sharpe, [.1, .2], 1.5), "1, 2, ... bars"), (lambda: rolling("sharpe", [.1], 1), "a function of returns"),
     (lambda: rolling(drawdown, [.1, .2], 2), "one number for each"), (lambda: rolling(information_ratio, [.1, .2], 2, [.1]), "over the same bars")])
 def test_errors(call, words):
     with pytest.raises(ValueError, match=words): call()

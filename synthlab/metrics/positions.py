@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import ndtri
-from .performance import ANNUAL, PLAIN, _ratio, _returns, _uncertainty, payoff_ratio, sharpe, win_rate
+from .performance import ANNUAL, PLAIN, _ratio, _returns, _same_times, _uncertainty, payoff_ratio, sharpe, win_rate
 from .wording import nearest
 
 # %% ../../nbs/metrics/54_positions.ipynb #57cee5c0
@@ -241,6 +241,7 @@ def exposure(
     periods: float = 252,   # days a year
 ) -> pd.DataFrame:          # a row a factor and `alpha` (a year): beta, t; R² in `attrs`
     "A regression on factors, with errors after Newey and West."
+    _same_times(returns, factors, "factors")
     y, f = np.asarray(returns, float), factors.to_numpy(float)
     if len(y) != len(f): raise ValueError(f"{len(y)} returns and {len(f)} rows of factors; give the same days")
     whole = np.isfinite(f).all(1) & np.isfinite(y)
