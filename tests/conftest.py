@@ -123,8 +123,9 @@ def pytest_runtest_setup(item):
 def tried(item):
     "How many cases a test was: as many as it says, as hypothesis has drawn, or one; and its seed, if it has one."
     drawn = re.findall(r"(\d+) passing", str(getattr(item, "hypothesis_statistics", "")))
-    given = item.callspec.params if hasattr(item, "callspec") else {}
-    return max(1, sum(map(int, drawn)), dict(item.user_properties).get("tried", 1)), next((given[name] for name in ("seed", "save") if name in given), None)
+    told = dict(item.user_properties)
+    given = (item.callspec.params if hasattr(item, "callspec") else {}) | told
+    return max(1, sum(map(int, drawn)), told.get("tried", 1)), next((given[name] for name in ("seed", "save") if name in given), None)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item):

@@ -325,10 +325,11 @@ def test_fault(name, tmp_path):
     for seed in range(-(-500//len(FAULTS))): run(name, seed, tmp_path)      # 500 cases in all
 
 @pytest.mark.soak
-def test_faults_soak(tmp_path):
-    start = int(os.environ.get("SYNTHLAB_SEED", np.random.SeedSequence().entropy % 10**9))
+def test_faults_soak(tmp_path, record_property):
+    start, n = int(os.environ.get("SYNTHLAB_SEED", np.random.SeedSequence().entropy % 10**9)), 20_000
     print("seed", start)
-    for i in range(20_000): run(list(FAULTS)[i % len(FAULTS)], start + i, tmp_path)
+    for i in range(n): run(list(FAULTS)[i % len(FAULTS)], start + i, tmp_path)
+    record_property("tried", n); record_property("seed", start)
 
 # ---------------------------------------------------------------- anything at all
 
