@@ -438,3 +438,33 @@ def test_the_sde_head_is_brownian():
     paths = head.simulate(said, full(3, 100), 12, 50, scale=full(3, .01), generator=seeded())
     assert torch.equal(paths, simulate_gbm_paths(full(3, 100), *head.curves(said, 12, full(3, .01)), 12, 50, generator=seeded()))
     assert isinstance(head, SDEHead)
+
+# Volatility that lives ------------------------------------------------------------------------------------------------
+
+def test_series_that_are_worked_on_in_parts_are_those_of_the_whole(monkeypatch):
+    import synthlab.models.volatility as volatility
+    head, states = build("stochastic_volatility", modulated=True), states_of(5)
+    torch.nn.init.normal_(head.lively.weight); torch.nn.init.normal_(head.states.weight, std=.1)
+    with torch.inference_mode():
+        draw = lambda: head.simulate(head(states), full(5, 100), 12, 40, scale=full(5, .01), generator=seeded())
+        whole = draw()
+        monkeypatch.setattr(volatility, "SPAN", 2*12*40)
+        torch.testing.assert_close(draw(), whole, rtol=1e-6, atol=0)
+
+def test_volatility_answers_falls_and_fades():
+    "By how much a shock moves later volatility is known in advance: the answers to it, once it is taken out of all that is drawn."
+    from synthlab.models.volatility import Dynamics, living_log_volatility, mixture_shocks
+    many = 200_000
+    world = Dynamics(*(row(*v)[0] for v in ((2, 30), (-.1, -.05), (.03, .02), (.04, .02), (.1, .2))), torch.tensor(.3, dtype=F64), torch.tensor(.2, dtype=F64))
+    z, xi = torch.randn(6, 1, many, dtype=F64, generator=seeded()), torch.randn(7, 1, many, dtype=F64, generator=seeded(1))
+    shocks = mixture_shocks(z, xi[1:], world.tail, world.skew)
+    told = living_log_volatility(shocks, xi, world)[:, 0]
+    moved = told - told.mean(1, keepdim=True)
+    for later, shock in ((1, 0), (5, 0), (5, 3)):
+        x = torch.stack([shocks[shock, 0], shocks[shock, 0].abs(), xi[shock + 1, 0], torch.ones(many, dtype=F64)], 1)
+        found = torch.linalg.lstsq(x, moved[later][:, None]).solution[:3, 0]
+        decay = (-1/world.memory).exp()**(later - shock - 1)
+        want = torch.stack([(a*decay).sum() for a in (world.sign, world.size, world.noise)])
+        torch.testing.assert_close(found, want, rtol=0, atol=.004)
+    first = (told[0]*xi[0, 0]).mean()
+    assert abs(float(first) - .3) < .003

@@ -7,7 +7,7 @@ itself draws."""
 __all__ = ['MEAN_SIZE', 'SPAN', 'fading_response', 'mixture_shocks', 'Dynamics', 'living_log_volatility',
            'simulate_volatility_paths', 'StochasticVolatilityHead']
 
-# %% ../../nbs/models/27_volatility.ipynb #6349b20c
+# %% ../../nbs/models/27_volatility.ipynb #e75cc4c7
 import math
 from typing import NamedTuple
 import torch
@@ -16,7 +16,7 @@ from .heads import Head, in_prices, output_layer
 from .registry import registry
 from .simulate import MAX_LOG_RETURN, chosen_steps, draw_normals
 
-# %% ../../nbs/models/27_volatility.ipynb #1bdd1e02
+# %% ../../nbs/models/27_volatility.ipynb #1026f65a
 def fading_response(
     amplitude: Tensor,          # what a shock of one adds to each state, (K,)
     decay: Tensor,              # what is left of each state after a step, (K,), 0 to 1
@@ -28,7 +28,7 @@ def fading_response(
     lag = back[:, None] - back - 1
     return torch.where(lag < 0, 0., kernel[lag.clamp(min=0)])
 
-# %% ../../nbs/models/27_volatility.ipynb #5a21832a
+# %% ../../nbs/models/27_volatility.ipynb #2b5d7259
 def mixture_shocks(
     z: Tensor,                  # standard normal, any shape
     xi: Tensor,                 # standard normal, same shape: roughness
@@ -42,7 +42,7 @@ def mixture_shocks(
     unit = (1 + skew*skew*(1 - torch.exp(-square))).rsqrt()
     return torch.addcmul(skew*torch.exp(-square/2)*unit, rough, (z - skew)*unit)
 
-# %% ../../nbs/models/27_volatility.ipynb #749e59ef
+# %% ../../nbs/models/27_volatility.ipynb #b8efd3cd
 class Dynamics(NamedTuple):
     "What volatility does, whatever the day."
     memory: Tensor              # steps after which a state has faded to 1/e, (K,), > 0
@@ -62,7 +62,7 @@ class Dynamics(NamedTuple):
         answers = [fading_response(a, decay, horizon) for a in (self.sign, self.size, self.noise)]
         return torch.cat([*answers, first[:, None]], 1)
 
-# %% ../../nbs/models/27_volatility.ipynb #301f0992
+# %% ../../nbs/models/27_volatility.ipynb #df888953
 MEAN_SIZE = math.sqrt(2/math.pi)                # of a standard normal number
 SPAN = 2**19                                    # numbers that are worked on at a time where nothing is learnt
 
@@ -113,17 +113,17 @@ def simulate_volatility_paths(
         parts.append(paths.permute(1, 2, 0))
     return torch.cat(parts)
 
-# %% ../../nbs/models/27_volatility.ipynb #7ce1463b
+# %% ../../nbs/models/27_volatility.ipynb #9eb248f0
 @registry.register_head("stochastic_volatility",
     description="Volatility lives inside the path: memory on several scales, leverage, shocks of its own, fat tails.")
 class StochasticVolatilityHead(Head):
     "Where volatility is comes from the last state, what it does from the market."
     def __init__(self,
         latent_size: int,                                   # width of the backbone's states
-        memory: list[float] = (2., 10., 60.),               # steps after which each state has faded to 1/e, > 0
-        sign: list[float] = (-.08, -.06, -.02),             # each state's answer to a shock's sign, before training
-        size: list[float] = (.04, .04, .01),                # to its size
-        noise: list[float] = (.05, .05, .02),               # to its roughness
+        memory: list[float] = (3., 20., 80.),               # steps after which each state has faded to 1/e, > 0
+        sign: list[float] = (-.04, -.09, -.03),             # each state's answer to a shock's sign, before training
+        size: list[float] = (.01, .03, .01),                # to its size
+        noise: list[float] = (.02, .03, .02),               # to its roughness
         start: list[float] = (0., 0., .1),                  # what is unknown of each state at the decision
         tail: float = .2,                                   # how much shocks differ in roughness, ≥ 0
         skew: float = .1,                                   # by how much the rough ones fall
