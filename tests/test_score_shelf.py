@@ -10,9 +10,10 @@ from scipy import integrate, stats
 
 from synthlab.metrics.calibration import central_interval
 from synthlab.metrics.closed_form import (crps_exponential, crps_laplace, crps_logistic, crps_lognormal, crps_normal, crps_normal_mixture, crps_t,
-    crps_truncated_normal, crps_uniform, log_score_truncated_normal)
+    crps_uniform)
 from synthlab.metrics.crps import crps_ensemble, fair_crps_ensemble, threshold_weighted_crps
 from synthlab.metrics.densities import dawid_sebastiani_ensemble, error_spread_score, log_score_ensemble
+from synthlab.metrics.ends import crps_truncated_normal, log_score_truncated_normal
 from synthlab.metrics.joint import dawid_sebastiani_score
 from synthlab.metrics.thresholds import ranked_probability_score, threshold_brier, weighted_interval_score
 from synthlab.metrics.weighted_scores import outcome_weighted_crps, vertically_rescaled_crps
