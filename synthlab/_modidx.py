@@ -6076,8 +6076,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'synthlab/metrics/joint.py'),
                                         'synthlab.metrics.joint._region': ('metrics/joint.html#_region', 'synthlab/metrics/joint.py'),
                                         'synthlab.metrics.joint._variogram': ('metrics/joint.html#_variogram', 'synthlab/metrics/joint.py'),
-                                        'synthlab.metrics.joint._weighted_energy': ( 'metrics/joint.html#_weighted_energy',
-                                                                                     'synthlab/metrics/joint.py'),
                                         'synthlab.metrics.joint.dawid_sebastiani_score': ( 'metrics/joint.html#dawid_sebastiani_score',
                                                                                            'synthlab/metrics/joint.py'),
                                         'synthlab.metrics.joint.energy_score': ( 'metrics/joint.html#energy_score',

@@ -202,8 +202,6 @@ def variogram_score(
     with torch.no_grad(): return _variogram(*inputs, p, fair, False, False)[0].reshape(lead)
 
 # %% ../../nbs/metrics/12_joint.ipynb #16fdcde2
-def _weighted_energy(simulations, target, weights): return energy_score(simulations, target, weights=weights)
-
 def _path_weights(weight_function, paths):
     "The weights of paths `(n, M, D)`, checked, `(n, M)`."
     weights = as_values(weight_function(paths), "weights", paths).to(paths)
@@ -213,36 +211,37 @@ def _path_weights(weight_function, paths):
     if weights.device.type == "cpu" and _unusable(weights).any(): raise _bad_weights(weights)
     return weights
 
-def _region(simulations, target, weight_function, weights):
-    "Paths checked; members' weights in the region, these as shares of it, their sum; the weight of what happened."
+def _region(simulations, target, weight_function, weights, score):
+    "Paths checked; members' weights in the region, as shares, their sum; the weight of what happened; the score."
+    score = score or (lambda x, y, weights: energy_score(x, y, weights=weights))
     x, y, lead = _members_of_paths(simulations, target)
     within = _member_shares(weights, x, lead, False)*_path_weights(weight_function, x)
     total, M = within.sum(-1), x.shape[1]
     share = torch.where((total == 0)[:, None], 1/M, within/total.masked_fill(total == 0, 1)[:, None])
-    return x, y, lead, within, share, total, _path_weights(weight_function, y[:, None])[:, 0]
+    return x, y, lead, within, share, total, _path_weights(weight_function, y[:, None])[:, 0], score
 
 # %% ../../nbs/metrics/12_joint.ipynb #a409c8c4
 def outcome_weighted_score(
     simulations: Tensor,    # simulated paths, `(..., M, D)`
     target: Tensor,         # what happened, `(..., D)`
     weight_function,        # of paths, not negative; called with `(n, M, D)` and `(n, 1, D)`, gives one a path
-    score = _weighted_energy, # called with paths, what happened and the members' weights
+    score = None,           # called with paths, what happened and the members' weights; none: the energy score
     weights: Tensor|None = None, # of the members, not negative, `(..., M)` or `(M,)`; none: equal
 ) -> Tensor:                # score, `(...)`, times the weight, lower is better
     "Score of each ensemble within a region of paths, where it ended there (Holzmann and Klar, 2017)."
-    x, y, lead, _, share, total, at = _region(simulations, target, weight_function, weights)
+    x, y, lead, _, share, total, at, score = _region(simulations, target, weight_function, weights, score)
     return (at*score(x, y, share)).masked_fill((total == 0) & (at > 0), torch.nan).reshape(lead)
 
 def vertically_rescaled_score(
     simulations: Tensor,    # simulated paths, `(..., M, D)`
     target: Tensor,         # what happened, `(..., D)`
     weight_function,        # of paths, not negative; called with `(n, M, D)` and `(n, 1, D)`, gives one a path
-    score = _weighted_energy, # called with paths, what happened and the members' weights
+    score = None,           # called with paths, what happened and the members' weights; none: the energy score
     weights: Tensor|None = None, # of the members, not negative, `(..., M)` or `(M,)`; none: equal
     origin: float = 0.,     # where paths without weight are taken to be, in every step
 ) -> Tensor:                # score, `(...)`, times the weight squared, lower is better
     "Score of each ensemble with distances scaled by the weights of both ends (Allen et al., 2023)."
-    x, y, lead, within, share, total, at = _region(simulations, target, weight_function, weights)
+    x, y, lead, within, share, total, at, score = _region(simulations, target, weight_function, weights, score)
     alone = lambda paths, place: score(paths[..., None, :], place.expand_as(paths), None)    # distances of paths
     near, place = alone(x, y[:, None]), torch.full_like(y, origin)
     apart = (share*near).sum(-1) - score(x, y, share)
