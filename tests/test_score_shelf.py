@@ -11,9 +11,13 @@ from scipy import integrate, stats
 from synthlab.metrics.calibration import central_interval
 from synthlab.metrics.closed_form import (crps_exponential, crps_laplace, crps_logistic, crps_lognormal, crps_normal, crps_normal_mixture, crps_t,
     crps_uniform)
+from synthlab.metrics.counts import crps_binomial, crps_hypergeometric, crps_negative_binomial, crps_poisson
 from synthlab.metrics.crps import crps_ensemble, fair_crps_ensemble, threshold_weighted_crps
 from synthlab.metrics.densities import dawid_sebastiani_ensemble, error_spread_score, log_score_ensemble
-from synthlab.metrics.ends import crps_truncated_normal, log_score_truncated_normal
+from synthlab.metrics.ends import (crps_censored_normal, crps_censored_t, crps_truncated_logistic, crps_truncated_normal, crps_truncated_t,
+    crps_two_piece_normal, log_score_truncated_normal)
+from synthlab.metrics.families import (crps_beta, crps_censored_gamma, crps_gamma, crps_generalised_pareto, crps_gev, crps_loglaplace, crps_loglogistic,
+    crps_two_piece_exponential)
 from synthlab.metrics.joint import dawid_sebastiani_score
 from synthlab.metrics.thresholds import ranked_probability_score, threshold_brier, weighted_interval_score
 from synthlab.metrics.weighted_scores import outcome_weighted_crps, vertically_rescaled_crps
@@ -265,6 +269,27 @@ def test_scores_of_ensembles_are_finite(seed, M, scale, level):
         assert found.isfinite().all() and (found >= tiny).all()
     assert (log_score_ensemble(x, y) - log_score_ensemble((x - level)/scale, (y - level)/scale) - math.log(scale)).abs().max() < 1e-3
     assert dawid_sebastiani_ensemble(x, y).isfinite().all()
+
+FAMILIES = {    # of a place, a scale and what happened
+    "gamma": lambda m, s, y: crps_gamma(s, 1/s, y), "censored gamma": lambda m, s, y: crps_censored_gamma(s, 1/s, s/2, y), "beta": lambda m, s, y: crps_beta(s, 1/s, y, m, m + s),
+    "log-Laplace": lambda m, s, y: crps_loglaplace(m/1e6, s/(1 + s), y), "log-logistic": lambda m, s, y: crps_loglogistic(m/1e6, s/(1 + s), y),
+    "Pareto": lambda m, s, y: crps_generalised_pareto((s - 1)/(s + 1), m, s, y, 1/(1 + s)), "extreme": lambda m, s, y: crps_gev((s - 1)/(s + 1.1), m, s, y),
+    "two exponentials": lambda m, s, y: crps_two_piece_exponential(s, 1/s, m, y), "two normals": lambda m, s, y: crps_two_piece_normal(s, 1/s, m, y),
+    "censored normal": lambda m, s, y: crps_censored_normal(m, s, m - 1, m + 3*s, y), "censored t": lambda m, s, y: crps_censored_t(s + 1.1, m, s, m - 1, m + 3*s, y),
+    "truncated logistic": lambda m, s, y: crps_truncated_logistic(m, s, m - 1, m + 3*s, y), "truncated t": lambda m, s, y: crps_truncated_t(s + 1.1, m, s, m - 1, m + 3*s, y, .1, .2),
+    "Poisson": lambda m, s, y: crps_poisson(s, y), "negative binomial": lambda m, s, y: crps_negative_binomial(s, 1/(1 + s), y),
+    "binomial": lambda m, s, y: crps_binomial(s.ceil(), 1/(1 + s), y), "hypergeometric": lambda m, s, y: crps_hypergeometric(s.ceil(), s.ceil() + 3, s.ceil(), y)}
+
+@pytest.mark.parametrize("law", FAMILIES)
+def test_families_are_finite_and_not_negative(law):
+    "At places up to a million away, scales over six decades and outcomes anywhere."
+    r = np.random.default_rng(19)
+    m, s = torch.from_numpy(r.normal(size=300)*10**r.uniform(-3, 6, 300)).float(), torch.from_numpy(10**r.uniform(-3, 3, 300)).float()
+    y = m + s*torch.from_numpy(3*r.standard_t(2, 300)).float()
+    exact = FAMILIES[law](m.double(), s.double(), y.double())
+    assert exact.isfinite().all() and (exact >= -1e-9*(s + exact.abs())).all()
+    missing = FAMILIES[law](m.double(), s.double(), torch.full_like(y, torch.nan).double())
+    assert missing.isnan().all() and FAMILIES[law](torch.zeros(1), torch.ones(1), torch.ones(1)).dtype == torch.float32
 
 WRONG = [
     *((lambda f=f: f(0., [1., 0.], 0.), "scale must be above 0, got 0") for f in (crps_normal, crps_logistic, crps_laplace, crps_lognormal)),

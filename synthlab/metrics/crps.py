@@ -229,7 +229,8 @@ def leave_out(
     missing = simulations.isnan()
     if weights is not None:
         weights = as_values(weights, "weights", simulations).to(simulations)
-        if weights.shape[-1:] == missing.shape[-1:]: missing = missing | weights.isnan()
+        if weights.shape not in (missing.shape, missing.shape[-1:]): return simulations, weights    # refused later
+        missing = missing | weights.isnan()
     if nan_policy == "raise" and (missing.any() or target.isnan().any()):
         members, targets = counted(int(missing.sum()), "member"), counted(int(target.isnan().sum()), "target")
         raise ValueError(f'{members} and {targets} without a value: leave such cases out, or say nan_policy="omit"')

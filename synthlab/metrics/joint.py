@@ -267,9 +267,8 @@ def gaussian_kernel_score(
 
 def _kernel_pairs(x, share):
     "Half the mean distance of members from each other, in terms of the kernel."
-    square = (x*x).sum(-1)
-    apart = (square[:, :, None] + square[:, None] - 2*x@x.mT).clamp_min(0)
-    return (share*(-torch.expm1(-apart/2)@share[..., None])[..., 0]).sum(-1)/2
+    apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    return (share*(-torch.expm1(-apart*apart/2)@share[..., None])[..., 0]).sum(-1)/2
 
 # %% ../../nbs/metrics/12_joint.ipynb #42b9ce1c
 def dawid_sebastiani_score(
