@@ -6022,6 +6022,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'synthlab/metrics/families.py'),
                                            'synthlab.metrics.families._pieces': ( 'metrics/families.html#_pieces',
                                                                                   'synthlab/metrics/families.py'),
+                                           'synthlab.metrics.families._short': ( 'metrics/families.html#_short',
+                                                                                 'synthlab/metrics/families.py'),
                                            'synthlab.metrics.families._stretch': ( 'metrics/families.html#_stretch',
                                                                                    'synthlab/metrics/families.py'),
                                            'synthlab.metrics.families.crps_beta': ( 'metrics/families.html#crps_beta',

@@ -291,6 +291,25 @@ def test_families_are_finite_and_not_negative(law):
     missing = FAMILIES[law](m.double(), s.double(), torch.full_like(y, torch.nan).double())
     assert missing.isnan().all() and FAMILIES[law](torch.zeros(1), torch.ones(1), torch.ones(1)).dtype == torch.float32
 
+@pytest.mark.parametrize("score", [crps_ensemble, fair_crps_ensemble, lambda x, y, **o: threshold_weighted_crps(x, y, -.5, **o),
+    lambda x, y, **o: outcome_weighted_crps(x, y, torch.sigmoid, **o), lambda x, y, **o: vertically_rescaled_crps(x, y, torch.sigmoid, **o)])
+def test_members_left_out_have_no_slope(score):
+    "And the others the slope that they have without them."
+    x, y = (torch.from_numpy(t) for t in ensemble(20, (4,), 6))
+    gaps = torch.cat([x, torch.full((4, 2), torch.nan)], -1)[:, [6, 0, 1, 2, 7, 3, 4, 5]]
+    leaves = [t.clone().requires_grad_() for t in (x, y, gaps, y)]
+    score(*leaves[:2]).sum().backward(); score(*leaves[2:], nan_policy="omit").sum().backward()
+    same(leaves[2].grad, torch.cat([leaves[0].grad, torch.zeros(4, 2)], -1)[:, [6, 0, 1, 2, 7, 3, 4, 5]]); same(leaves[3].grad, leaves[1].grad)
+
+@pytest.mark.parametrize("score,expected", [(lambda y: crps_gamma(2., 1., y), -1), (lambda y: crps_censored_gamma(2., 1., .7, y), 2*stats.gamma(2).cdf(.7) - 1),
+    (lambda y: crps_beta(2., 2., y), -1), (lambda y: crps_loglaplace(0., .5, y), -1), (lambda y: crps_loglogistic(0., .5, y), -1),
+    (lambda y: crps_generalised_pareto(.2, 0., 1., y), -1), (lambda y: crps_two_piece_exponential(1., 3., 0., y), -.5), (lambda y: crps_two_piece_normal(1., 3., 0., y), -.5),
+    (lambda y: crps_truncated_logistic(1., 1., 0., 3., y), -1), (lambda y: crps_truncated_t(3., 1., 1., 0., 3., y, .2), -.6), (lambda y: crps_uniform(0., 1., y, .2), -.6)])
+def test_slope_where_a_law_begins_or_bends(score, expected):
+    "At an end, or at the mode of two pieces, it is that of the law, once."
+    y = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    same(torch.autograd.grad(score(y), y)[0], expected)
+
 WRONG = [
     *((lambda f=f: f(0., [1., 0.], 0.), "scale must be above 0, got 0") for f in (crps_normal, crps_logistic, crps_laplace, crps_lognormal)),
     (lambda: crps_t(3., 0., -1., 0.), "scale must be above 0, got -1"), (lambda: crps_t([2., .5], 0., 1., 0.), "finite and above 1, got 0.5"),

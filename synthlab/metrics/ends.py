@@ -246,7 +246,8 @@ def crps_two_piece_normal(
     (below, above, loc, target), dtype = _doubles(below=below, above=above, loc=loc, target=target)
     for scale in below, above: _refuse(scale <= 0, scale, "a scale must be above 0")
     share, apart = below/(below + above), target - loc
-    lower = crps_truncated_normal(0., below, -torch.inf, 0., apart.clamp_max(0), 0., 1 - share)
+    low = torch.where(apart < 0, apart, 0)             # one half alone has the slope at the mode
+    lower = crps_truncated_normal(0., below, -torch.inf, 0., low, 0., 1 - share)
     upper = crps_truncated_normal(0., above, 0., torch.inf, apart.clamp_min(0), share, 0.)
     return (lower + upper).to(dtype)
 

@@ -23,6 +23,10 @@ def _gamma(x, shape):
 
 def _gamma_slope(x, shape): return 2*special.gammainc(shape, x) - 1
 
+def _short(target):
+    "How far what happened lies below 0; at 0 without a slope of its own."
+    return torch.where(target < 0, -target, 0)
+
 def crps_gamma(
     shape: Tensor,          # above 0, any shape
     rate: Tensor,           # shape over mean, above 0
@@ -32,7 +36,7 @@ def crps_gamma(
     (shape, rate, target), dtype = _doubles(shape=shape, rate=rate, target=target)
     _refuse(shape <= 0, shape, "shape must be above 0")
     within = _by_formula(_gamma, _gamma_slope, [shape], rate*target.clamp_min(0), shape)
-    return (within/rate + (-target).clamp_min(0)).to(dtype)
+    return (within/rate + _short(target)).to(dtype)
 
 # %% ../../nbs/metrics/05_families.ipynb #5ac1a8ef
 def _gamma_square(x, shape):
@@ -51,7 +55,7 @@ def crps_censored_gamma(
     (shape, rate, shift, target), dtype = _doubles(shape=shape, rate=rate, shift=shift, target=target)
     _refuse(shift < 0, shift, "shift must not be negative")
     dry = _by_formula(_gamma_square, lambda x, shape: special.gammainc(shape, x)**2, [shape], rate*shift, shape)
-    return (crps_gamma(shape, rate, target.clamp_min(0) + shift) - dry/rate + (-target).clamp_min(0)).to(dtype)
+    return (crps_gamma(shape, rate, target.clamp_min(0) + shift) - dry/rate + _short(target)).to(dtype)
 
 # %% ../../nbs/metrics/05_families.ipynb #6c60f919
 def _beta(x, a, b):
@@ -81,7 +85,7 @@ def _of_medians(loc, scale, target):
     (loc, scale, target), dtype = _doubles(loc=loc, scale=scale, target=target)
     _refuse(scale >= 1, scale, "scale, one over the power of the tail, must be below 1")
     median = loc.exp()
-    return scale, median, target.clamp_min(0)/median, (-target).clamp_min(0), dtype
+    return scale, median, target.clamp_min(0)/median, _short(target), dtype
 
 def crps_loglaplace(
     loc: Tensor,            # median of the logarithm, any shape
@@ -190,8 +194,9 @@ def _pieces(below, above, loc, target):
     "The scales of two pieces, what happened in that of its side, and this side's scale."
     (below, above, loc, target), dtype = _doubles(below=below, above=above, loc=loc, target=target)
     for scale in below, above: _refuse(scale <= 0, scale, "a scale must be above 0")
-    side = torch.where(target < loc, below, above)
-    return below, above, (target - loc).abs()/side, side, dtype
+    lower = target < loc
+    side = torch.where(lower, below, above)
+    return below, above, torch.where(lower, loc - target, target - loc)/side, side, dtype
 
 def crps_two_piece_exponential(
     below: Tensor,          # scale of the lower side, above 0, any shape
