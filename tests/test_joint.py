@@ -31,12 +31,16 @@ def all_pairs_energy(x, y, fair=False, weights=None):
     pairs = (p[..., :, None]*p[..., None, :]*(x[..., :, None, :] - x[..., None, :, :]).norm(dim=-1)).sum((-1, -2))/2
     return (p*(x - y[..., None, :]).norm(dim=-1)).sum(-1) - (pairs/(1 - (p*p).sum(-1)) if fair else pairs)
 
-def all_pairs_variogram(x, y, p=.5, weights=None, fair=False):
+def all_pairs_variogram(x, y, p=.5, weights=None, fair=False, members=None):
+    "The definition; the fair form takes half the mean square between two members that are drawn without putting back."
     between = lambda z: (z[..., :, None] - z[..., None, :]).abs()**p
     v, M = between(x), x.shape[-2]
     w = 1. if weights is None else weights
-    square = (between(y) - v.mean(-3))**2
-    if fair: square = square - v.var(-3)/M
+    share = torch.full_like(x[..., 0], 1/M) if members is None else members/members.sum(-1, keepdim=True)
+    square = (share[..., None, None]*(v - between(y)[..., None, :, :])**2).sum(-3)
+    two = share[..., :, None]*share[..., None, :]
+    apart = (two[..., None, None]*(v[..., :, None, :, :] - v[..., None, :, :, :])**2).sum((-3, -4))/2
+    square = square - (apart/(1 - (share*share).sum(-1))[..., None, None] if fair else apart)
     return (w*square).sum((-1, -2))
 
 # ---- numbers
@@ -69,6 +73,7 @@ def test_definition(M, D, p, fair, seed):
     same(energy_score(x, y, fair), all_pairs_energy(x, y, fair), atol=1e-12)
     same(energy_score(x, y, fair, w), all_pairs_energy(x, y, fair, w), atol=1e-12)
     same(variogram_score(x, y, p, pairs, fair), all_pairs_variogram(x, y, p, pairs, fair), atol=1e-10)
+    same(variogram_score(x, y, p, pairs, fair, w), all_pairs_variogram(x, y, p, pairs, fair, w), atol=1e-10)
 
 def test_one_dimension_is_the_crps():
     x, y = tensors(1, (20, 9, 1), (20, 1))

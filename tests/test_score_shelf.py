@@ -10,9 +10,14 @@ from scipy import integrate, stats
 
 from synthlab.metrics.calibration import central_interval
 from synthlab.metrics.closed_form import (crps_exponential, crps_laplace, crps_logistic, crps_lognormal, crps_normal, crps_normal_mixture, crps_t,
-    crps_truncated_normal, crps_uniform, log_score_truncated_normal)
+    crps_uniform)
+from synthlab.metrics.counts import crps_binomial, crps_hypergeometric, crps_negative_binomial, crps_poisson
 from synthlab.metrics.crps import crps_ensemble, fair_crps_ensemble, threshold_weighted_crps
 from synthlab.metrics.densities import dawid_sebastiani_ensemble, error_spread_score, log_score_ensemble
+from synthlab.metrics.ends import (crps_censored_normal, crps_censored_t, crps_truncated_logistic, crps_truncated_normal, crps_truncated_t,
+    crps_two_piece_normal, log_score_truncated_normal)
+from synthlab.metrics.families import (crps_beta, crps_censored_gamma, crps_gamma, crps_generalised_pareto, crps_gev, crps_loglaplace, crps_loglogistic,
+    crps_two_piece_exponential)
 from synthlab.metrics.joint import dawid_sebastiani_score
 from synthlab.metrics.thresholds import ranked_probability_score, threshold_brier, weighted_interval_score
 from synthlab.metrics.weighted_scores import outcome_weighted_crps, vertically_rescaled_crps
@@ -264,6 +269,46 @@ def test_scores_of_ensembles_are_finite(seed, M, scale, level):
         assert found.isfinite().all() and (found >= tiny).all()
     assert (log_score_ensemble(x, y) - log_score_ensemble((x - level)/scale, (y - level)/scale) - math.log(scale)).abs().max() < 1e-3
     assert dawid_sebastiani_ensemble(x, y).isfinite().all()
+
+FAMILIES = {    # of a place, a scale and what happened
+    "gamma": lambda m, s, y: crps_gamma(s, 1/s, y), "censored gamma": lambda m, s, y: crps_censored_gamma(s, 1/s, s/2, y), "beta": lambda m, s, y: crps_beta(s, 1/s, y, m, m + s),
+    "log-Laplace": lambda m, s, y: crps_loglaplace(m/1e6, s/(1 + s), y), "log-logistic": lambda m, s, y: crps_loglogistic(m/1e6, s/(1 + s), y),
+    "Pareto": lambda m, s, y: crps_generalised_pareto((s - 1)/(s + 1), m, s, y, 1/(1 + s)), "extreme": lambda m, s, y: crps_gev((s - 1)/(s + 1.1), m, s, y),
+    "two exponentials": lambda m, s, y: crps_two_piece_exponential(s, 1/s, m, y), "two normals": lambda m, s, y: crps_two_piece_normal(s, 1/s, m, y),
+    "censored normal": lambda m, s, y: crps_censored_normal(m, s, m - 1, m + 3*s, y), "censored t": lambda m, s, y: crps_censored_t(s + 1.1, m, s, m - 1, m + 3*s, y),
+    "truncated logistic": lambda m, s, y: crps_truncated_logistic(m, s, m - 1, m + 3*s, y), "truncated t": lambda m, s, y: crps_truncated_t(s + 1.1, m, s, m - 1, m + 3*s, y, .1, .2),
+    "Poisson": lambda m, s, y: crps_poisson(s, y), "negative binomial": lambda m, s, y: crps_negative_binomial(s, 1/(1 + s), y),
+    "binomial": lambda m, s, y: crps_binomial(s.ceil(), 1/(1 + s), y), "hypergeometric": lambda m, s, y: crps_hypergeometric(s.ceil(), s.ceil() + 3, s.ceil(), y)}
+
+@pytest.mark.parametrize("law", FAMILIES)
+def test_families_are_finite_and_not_negative(law):
+    "At places up to a million away, scales over six decades and outcomes anywhere."
+    r = np.random.default_rng(19)
+    m, s = torch.from_numpy(r.normal(size=300)*10**r.uniform(-3, 6, 300)).float(), torch.from_numpy(10**r.uniform(-3, 3, 300)).float()
+    y = m + s*torch.from_numpy(3*r.standard_t(2, 300)).float()
+    exact = FAMILIES[law](m.double(), s.double(), y.double())
+    assert exact.isfinite().all() and (exact >= -1e-9*(s + exact.abs())).all()
+    missing = FAMILIES[law](m.double(), s.double(), torch.full_like(y, torch.nan).double())
+    assert missing.isnan().all() and FAMILIES[law](torch.zeros(1), torch.ones(1), torch.ones(1)).dtype == torch.float32
+
+@pytest.mark.parametrize("score", [crps_ensemble, fair_crps_ensemble, lambda x, y, **o: threshold_weighted_crps(x, y, -.5, **o),
+    lambda x, y, **o: outcome_weighted_crps(x, y, torch.sigmoid, **o), lambda x, y, **o: vertically_rescaled_crps(x, y, torch.sigmoid, **o)])
+def test_members_left_out_have_no_slope(score):
+    "And the others the slope that they have without them."
+    x, y = (torch.from_numpy(t) for t in ensemble(20, (4,), 6))
+    gaps = torch.cat([x, torch.full((4, 2), torch.nan)], -1)[:, [6, 0, 1, 2, 7, 3, 4, 5]]
+    leaves = [t.clone().requires_grad_() for t in (x, y, gaps, y)]
+    score(*leaves[:2]).sum().backward(); score(*leaves[2:], nan_policy="omit").sum().backward()
+    same(leaves[2].grad, torch.cat([leaves[0].grad, torch.zeros(4, 2)], -1)[:, [6, 0, 1, 2, 7, 3, 4, 5]]); same(leaves[3].grad, leaves[1].grad)
+
+@pytest.mark.parametrize("score,expected", [(lambda y: crps_gamma(2., 1., y), -1), (lambda y: crps_censored_gamma(2., 1., .7, y), 2*stats.gamma(2).cdf(.7) - 1),
+    (lambda y: crps_beta(2., 2., y), -1), (lambda y: crps_loglaplace(0., .5, y), -1), (lambda y: crps_loglogistic(0., .5, y), -1),
+    (lambda y: crps_generalised_pareto(.2, 0., 1., y), -1), (lambda y: crps_two_piece_exponential(1., 3., 0., y), -.5), (lambda y: crps_two_piece_normal(1., 3., 0., y), -.5),
+    (lambda y: crps_truncated_logistic(1., 1., 0., 3., y), -1), (lambda y: crps_truncated_t(3., 1., 1., 0., 3., y, .2), -.6), (lambda y: crps_uniform(0., 1., y, .2), -.6)])
+def test_slope_where_a_law_begins_or_bends(score, expected):
+    "At an end, or at the mode of two pieces, it is that of the law, once."
+    y = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    same(torch.autograd.grad(score(y), y)[0], expected)
 
 WRONG = [
     *((lambda f=f: f(0., [1., 0.], 0.), "scale must be above 0, got 0") for f in (crps_normal, crps_logistic, crps_laplace, crps_lognormal)),

@@ -5,7 +5,7 @@ the yardstick of every ensemble."""
 
 # %% auto #0
 __all__ = ['crps_normal', 'crps_logistic', 'crps_laplace', 'crps_t', 'crps_exponential', 'crps_lognormal', 'crps_uniform',
-           'crps_truncated_normal', 'crps_normal_mixture', 'log_score_truncated_normal']
+           'crps_normal_mixture']
 
 # %% ../../nbs/metrics/05_closed_form.ipynb #84b2d56c
 import math
@@ -70,6 +70,39 @@ def crps_laplace(
     z = ((target - loc)/scale).abs()
     return (scale*(z + torch.exp(-z) - .75)).to(dtype)
 
+# %% ../../nbs/metrics/05_closed_form.ipynb #81936f92
+class _Formula(torch.autograd.Function):
+    "A formula in NumPy as one differentiable step."
+    @staticmethod
+    def forward(ctx, formula, slope, room, at, *parameters):
+        ctx.save_for_backward(at, *parameters)
+        ctx.formula, ctx.slope, ctx.room = formula, slope, room
+        return torch.as_tensor(formula(*_arrays(at, *parameters))).to(at)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        at, *parameters = _arrays(*ctx.saved_tensors)
+        slopes = [ctx.slope(at, *parameters) if ctx.needs_input_grad[3] else None]
+        for k, room in enumerate(_arrays(*ctx.room)):
+            step = 1e-3*room
+            moved = lambda n: ctx.formula(at, *parameters[:k], parameters[k] + n*step, *parameters[k + 1:])
+            wanted = ctx.needs_input_grad[4 + k]
+            slopes.append((8*(moved(1) - moved(-1)) - moved(2) + moved(-2))/(12*step) if wanted else None)
+        return None, None, None, *(s if s is None else grad*torch.as_tensor(s).to(grad) for s in slopes)
+
+def _arrays(*tensors): return [t.detach().cpu().numpy() for t in tensors]
+
+def _by_formula(
+    formula,                # in NumPy, called with `at` and the parameters
+    slope,                  # the same of its slope in `at`
+    room: list,             # how far each parameter is from where the law ends
+    at: Tensor,             # any shape
+    *parameters: Tensor,    # of the same shape
+) -> Tensor:                # what the formula says, same shape
+    "What only SciPy can work out, with slopes."
+    return _Formula.apply(formula, slope, room, at, *parameters)
+
 # %% ../../nbs/metrics/05_closed_form.ipynb #91270786
 def _above_distance(z, df):
     "How far the score of a standard t exceeds the distance |z|, in NumPy."
@@ -77,24 +110,9 @@ def _above_distance(z, df):
     slow = np.expm1((1 - df)/2*np.log1p(z*z/df)) + 1 - ratio/special.poch(df - .5, .5)
     return 2*np.sqrt(df/np.pi)*ratio*slow/(df - 1) - 2*z*special.stdtr(df, -z)
 
-class _StudentScore(torch.autograd.Function):
-    "The score of a standard t as one differentiable step."
-    @staticmethod
-    def forward(ctx, z, df):
-        ctx.save_for_backward(z, df)
-        at, freedom = z.detach().cpu().numpy(), df.detach().cpu().numpy()
-        return torch.as_tensor(np.abs(at) + _above_distance(at, freedom)).to(z)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        z, df = ctx.saved_tensors
-        at, freedom = z.cpu().numpy(), df.cpu().numpy()
-        step, of_z, of_df = 1e-3*(freedom - 1), None, None
-        beyond = lambda k: _above_distance(at, freedom + k*step)
-        if ctx.needs_input_grad[0]: of_z = np.sign(at)*(1 - 2*special.stdtr(freedom, -np.abs(at)))
-        if ctx.needs_input_grad[1]: of_df = (8*(beyond(1) - beyond(-1)) - beyond(2) + beyond(-2))/(12*step)
-        return tuple(None if slope is None else grad*torch.as_tensor(slope).to(grad) for slope in (of_z, of_df))
+def _of_distance(z, df):
+    "Its slope in z."
+    return -2*np.sign(z)*special.stdtr(df, -np.abs(z))
 
 def crps_t(
     df: Tensor,             # degrees of freedom, above 1
@@ -105,7 +123,8 @@ def crps_t(
     "CRPS of Student's t distributions (Jordan, Krüger and Lerch, 2019, app. A)."
     (df, loc, scale, target), dtype = _doubles(df=df, loc=loc, scale=scale, target=target)
     _refuse((df <= 1) | df.isinf(), df, "df, the degrees of freedom, must be finite and above 1")
-    return (scale*_StudentScore.apply((target - loc)/scale, df)).to(dtype)
+    z = (target - loc)/scale
+    return (scale*(z.abs() + _by_formula(_above_distance, _of_distance, [df - 1], z, df))).to(dtype)
 
 # %% ../../nbs/metrics/05_closed_form.ipynb #730380c1
 def crps_exponential(
@@ -137,54 +156,23 @@ def crps_uniform(
     lower: Tensor,          # lower end, any shape and unit
     upper: Tensor,          # upper end, above it, same unit
     target: Tensor,         # what happened, same unit
+    lower_mass: Tensor = 0., # probability of the lower end itself, 0 to 1
+    upper_mass: Tensor = 0., # of the upper one; both together at most 1
 ) -> Tensor:                # score, same unit, lower is better
     "CRPS of uniform distributions (Jordan, Krüger and Lerch, 2019, app. A)."
-    (lower, upper, target), dtype = _doubles(lower=lower, upper=upper, target=target)
+    values = dict(lower=lower, upper=upper, target=target, lower_mass=lower_mass, upper_mass=upper_mass)
+    (lower, upper, target, low, high), dtype = _doubles(**values)
     _refuse(upper <= lower, upper - lower, "upper less lower must be above 0")
-    z = (target - lower)/(upper - lower)
-    F = z.clamp(0, 1)
-    return ((upper - lower)*((z - F).abs() + F*F - F + 1/3)).to(dtype)
+    z, inner = (target - lower)/(upper - lower), _inner_mass(low, high)
+    p = z.clamp(0, 1)
+    within = inner*p*p - (1 - 2*low)*p + inner**2/3 + (1 - low)*high
+    return ((upper - lower)*((z - p).abs() + within)).to(dtype)
 
-# %% ../../nbs/metrics/05_closed_form.ipynb #2775a990
-def _tail(x, r, power=1):
-    "Φ(√power·x)/φ(r)^power; above 0 only where r is 0."
-    far = torch.where(x > 0, x, -x)                     # at 0, unlike |x|, with a slope
-    beyond = torch.exp(power*(r - x)*(r + x)/2)*torch.special.erfcx(far*math.sqrt(power/2))
-    beyond = beyond*math.sqrt(math.pi/2)*(2*math.pi)**((power - 1)/2)
-    return torch.where(x > 0, (2*math.pi)**(power/2) - beyond, beyond)
-
-def _truncated(loc, scale, lower, upper, target):
-    "What the scores of a truncated normal need: standard ends and outcome, turned to the lower tail."
-    tensors, dtype = _doubles(loc=loc, scale=scale, lower=lower, upper=upper, target=target)
-    loc, scale, lower, upper, target = tensors
-    _refuse(upper <= lower, upper - lower, "upper less lower must be above 0")
-    a = torch.where(lower == -torch.inf, torch.minimum(loc, upper) - 40*scale, lower)     # nothing lies beyond
-    b = torch.where(upper == torch.inf, torch.maximum(loc, lower) + 40*scale, upper)
-    a, b, y = ((t - loc)/scale for t in (a, b, target))
-    turn = a + b > 0
-    a, b, y = torch.where(turn, -b, a), torch.where(turn, -a, b), torch.where(turn, -y, y)
-    return scale, a, b, y, b.clamp_max(0), dtype
-
-def crps_truncated_normal(
-    loc: Tensor,            # mean of the normal before it is cut, any shape and unit
-    scale: Tensor,          # its standard deviation, above 0, same unit
-    lower: Tensor,          # lower end, may be -∞, same unit
-    upper: Tensor,          # upper end, above it, may be ∞, same unit
-    target: Tensor,         # what happened, same unit
-) -> Tensor:                # score, same unit, lower is better
-    "CRPS of truncated normal distributions (Jordan, Krüger and Lerch, 2019, app. A)."
-    scale, a, b, y, r, dtype = _truncated(loc, scale, lower, upper, target)
-    z = torch.where(y < a, a, torch.where(y > b, b, y))
-    below, above, c = _tail(a, r), _tail(b, r), 1/(_tail(b, r) - _tail(a, r))
-    within = c*z*(2*_tail(z, r) - below - above) + 2*c*torch.exp((r - z)*(r + z)/2)
-    within = within - c*c/math.sqrt(math.pi)*(_tail(b, r, 2) - _tail(a, r, 2))
-    node, weight = (torch.as_tensor(t).to(z) for t in np.polynomial.legendre.leggauss(12))
-    at = lambda end: (end + z)[..., None]/2 + (end - z)[..., None]/2*node
-    side = lambda end, F: (weight*F(at(end))**2).sum(-1)*(end - z).abs()/2
-    left = side(a, lambda x: c[..., None]*(_tail(x, r[..., None]) - below[..., None]))
-    right = side(b, lambda x: c[..., None]*(above[..., None] - _tail(x, r[..., None])))
-    close = (b - a)*a.abs().clamp_min(1) < .5
-    return (scale*((y - z).abs() + torch.where(close, left + right, within))).to(dtype)
+def _inner_mass(low, high):
+    "What two point masses leave over, checked."
+    for mass in low, high: _refuse((mass < 0) | (mass > 1), mass, "a mass lies from 0 to 1")
+    _refuse(low + high > 1, low + high, "both masses together must be at most 1")
+    return 1 - low - high
 
 # %% ../../nbs/metrics/05_closed_form.ipynb #52fdc845
 def crps_normal_mixture(
@@ -203,18 +191,3 @@ def crps_normal_mixture(
     alone = share*share*scale/math.sqrt(math.pi)
     distance = (share*_from_normal(target[..., None] - loc, scale)).sum(-1)
     return (distance - (share[..., i]*share[..., j]*pairs).sum(-1) - alone.sum(-1)).to(dtype)
-
-# %% ../../nbs/metrics/05_closed_form.ipynb #0b6c7397
-def log_score_truncated_normal(
-    loc: Tensor,            # mean of the normal before it is cut, any shape and unit
-    scale: Tensor,          # its standard deviation, above 0, same unit
-    lower: Tensor,          # lower end, may be -∞, same unit
-    upper: Tensor,          # upper end, above it, may be ∞, same unit
-    target: Tensor,         # what happened, same unit
-) -> Tensor:                # minus the log density, lower is better
-    "Logarithmic score of truncated normal distributions."
-    scale, a, b, y, r, dtype = _truncated(loc, scale, lower, upper, target)
-    outside = (y < a) | (y > b)
-    y = torch.where(outside, r, y)
-    score = (y - r)*(y + r)/2 + scale.log() + (_tail(b, r) - _tail(a, r)).log()
-    return score.masked_fill(outside, torch.inf).to(dtype)

@@ -10,7 +10,7 @@ __all__ = ['threshold_brier', 'ranked_probability_score', 'weighted_interval_sco
 import torch
 from torch import Tensor
 from .calibration import _inside, brier, interval_score
-from .crps import as_values, check_alike, check_ensemble
+from .crps import as_values, check_alike, check_ensemble, leave_out
 
 # %% ../../nbs/metrics/22_thresholds.ipynb #5613bd46
 def threshold_brier(
@@ -18,11 +18,15 @@ def threshold_brier(
     target: Tensor,         # what happened, `(...)`, same unit
     thresholds: Tensor,     # a number, `(T,)`, or for each case `(..., T)`, same unit
     fair: bool = False,     # without the bias of a finite ensemble
+    nan_policy: str = "propagate", # what of missing values: "propagate", "omit" or "raise"
 ) -> Tensor:                # score, `(...)` of one number and else `(..., T)`, 0 is perfect
     "Brier score of each ensemble's share of members at or below thresholds."
     simulations, target = check_ensemble(simulations, target)
     M, lead = simulations.shape[-1], target.shape
     if fair and M < 2: raise ValueError("the fair score needs two members, one shows no spread")
+    simulations, left = leave_out(simulations, target, None, nan_policy, 2 if fair else 1)
+    if left is not None:
+        simulations, M = simulations.masked_fill(left == 0, torch.inf), left.sum(-1, keepdim=True)
     thresholds = as_values(thresholds, "thresholds", target).to(target)
     one, at = not thresholds.ndim, thresholds.reshape(-1) if thresholds.ndim < 2 else thresholds
     if at.ndim > 1 and at.shape[:-1] != lead:

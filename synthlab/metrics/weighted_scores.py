@@ -9,7 +9,7 @@ __all__ = ['outcome_weighted_crps', 'vertically_rescaled_crps']
 # %% ../../nbs/metrics/06_weighted_scores.ipynb #7fc16643
 import torch
 from torch import Tensor
-from .crps import _bad_weights, _by_numpy, _shares, _unusable, as_values, check_ensemble, crps_ensemble
+from .crps import _bad_weights, _by_numpy, _shares, _unusable, as_values, check_ensemble, crps_ensemble, leave_out
 
 # %% ../../nbs/metrics/06_weighted_scores.ipynb #6b725f83
 def _weigh(
@@ -25,9 +25,10 @@ def _weigh(
     if _by_numpy(weights) and _unusable(weights).any(): raise _bad_weights(weights)
     return weights
 
-def _weighed(simulations, target, weight_function, weights):
+def _weighed(simulations, target, weight_function, weights, nan_policy):
     "Both checked; members' weights in the region, these as shares of it, their sum; the weight of what happened."
     simulations, target = check_ensemble(simulations, target)
+    simulations, weights = leave_out(simulations, target, weights, nan_policy)
     M = simulations.shape[-1]
     share = 1/M if weights is None else _shares(weights, simulations)
     within = share*_weigh(weight_function, simulations)
@@ -41,9 +42,10 @@ def outcome_weighted_crps(
     target: Tensor,         # what happened, `(...)`, same unit
     weight_function,        # of values, not negative; called with `(..., M)` and `(..., 1)`
     weights: Tensor|None = None, # of the members, not negative, `(..., M)` or `(M,)`; none: equal
+    nan_policy: str = "propagate", # what of missing values: "propagate", "omit" or "raise"
 ) -> Tensor:                # score, `(...)`, same unit times the weight, 0 is perfect
     "CRPS of each ensemble within a region, where it ended there (Holzmann and Klar, 2017)."
-    simulations, target, _, share, total, at = _weighed(simulations, target, weight_function, weights)
+    simulations, target, _, share, total, at = _weighed(simulations, target, weight_function, weights, nan_policy)
     return (at*crps_ensemble(simulations, target, share)).masked_fill((total == 0) & (at > 0), torch.nan)
 
 # %% ../../nbs/metrics/06_weighted_scores.ipynb #cabdce00
@@ -53,9 +55,10 @@ def vertically_rescaled_crps(
     weight_function,        # of values, not negative; called with `(..., M)` and `(..., 1)`
     weights: Tensor|None = None, # of the members, not negative, `(..., M)` or `(M,)`; none: equal
     origin: float = 0.,     # where values without weight are taken to be, same unit
+    nan_policy: str = "propagate", # what of missing values: "propagate", "omit" or "raise"
 ) -> Tensor:                # score, `(...)`, same unit times the weight squared, 0 is perfect
     "CRPS of each ensemble with distances scaled by the weights of both ends (Allen, Ginsbourger and Ziegel, 2023)."
-    simulations, target, within, share, total, at = _weighed(simulations, target, weight_function, weights)
+    simulations, target, within, share, total, at = _weighed(simulations, target, weight_function, weights, nan_policy)
     distance = lambda shares, place: (shares*(simulations - place[..., None]).abs()).sum(-1)
     middle = (share*simulations).sum(-1).detach()
     apart = distance(share, middle) - crps_ensemble(simulations, middle, share)
