@@ -180,7 +180,7 @@ def test_a_report_begins_with_what_was_found(browser, url, report):
 
 # --- the page of a report, as `synthlab report` writes it -------------------------------------------------------------------------------
 
-FILED = "train", "walk_forward", "emulate"      # charts alone; long tables; the largest
+FILED = "train", "walk_forward", "emulate", "estimate"      # charts alone; long tables; the largest; many small panels
 
 @pytest.fixture(scope="module")
 def filed(tmp_path_factory):
