@@ -329,3 +329,24 @@ def test_a_missing_file_is_answered_with_a_file_of_events(tmp_path):
     for folder in "jets.h5.old", "jets": (tmp_path/folder).mkdir()
     (tmp_path/"jets_2020.hdf5").write_bytes(b""); (tmp_path/"jets.txt").write_text("")
     with pytest.raises(EventError, match="jets.h5: there is no file; did you mean jets_2020.hdf5"): file_events(tmp_path/"jets.h5")
+
+def test_a_source_of_ones_own_is_asked_for_what_it_has_settings_for():
+    "Asked for events to judge, it is told the level and the slots of the model where it takes them, and is not refused where it does not."
+    from synthlab.datasets.events import EVENT_SOURCES, register_event_source
+    from synthlab.datasets.toy_events import toy_events
+    from synthlab.labs.events.loading import asked_events
+    try:
+        @register_event_source("plain")
+        def plain(n: int = 12): return toy_events(n=n, n_signal=4, tokens=5)
+        @register_event_source("slotted")
+        def slotted(tokens: int = 9): return toy_events(n=12, n_signal=4, tokens=tokens)
+        assert asked_events("plain", "constituents", 7).layout.tokens == 5 and asked_events("slotted", "constituents", 7).layout.tokens == 7
+    finally: EVENT_SOURCES.pop("plain", None); EVENT_SOURCES.pop("slotted", None)
+
+def test_a_split_file_is_asked_with_the_slots_of_the_model(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    from synthlab.labs.events.loading import asked_events
+    rows = np.zeros((3, 5*4), "f4"); rows[:, 0], rows[:, 4:8] = 1, (60, 50, .5, 1)
+    with h5py.File(tmp_path/"four.h5", "w") as file:
+        for part in ("train", "val", "test"): file[f"X_{part}"], file[f"Y_{part}"] = rows, np.ones(3)
+    assert asked_events(str(tmp_path/"four.h5"), "objects", 4).layout.tokens == 4

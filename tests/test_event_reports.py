@@ -91,3 +91,20 @@ def test_folders_are_counted(tmp_path):
     "The tenth run does not come before the second, and is not what others are compared with."
     for name in ("10_a", "9_b", "1_c"): Run.create(tmp_path, "market", "run", folder=tmp_path/name).close("done")
     assert [Path(f).name for f in list_runs(tmp_path)["folder"]] == [p.name for p in discover_runs(tmp_path)] == ["1_c", "9_b", "10_a"]
+
+def test_a_run_that_cannot_be_compared_is_named(monkeypatch, tmp_path):
+    "Left out in silence it would make the others look better than so many trials allow."
+    import pandas as pd
+    from types import SimpleNamespace
+    from synthlab.experiments import comparison
+    from synthlab.models.registry import ConfigError
+    one = SimpleNamespace(lab=SimpleNamespace(name="toy"))
+    def outcomes_of(path):
+        if path.name == "b": raise ConfigError("runs/b was made with the plug-in mine.py; give it again: --plugin mine.py")
+        return one
+    monkeypatch.setattr(comparison, "list_runs", lambda folder: pd.DataFrame(dict(folder=[str(tmp_path/n) for n in "abc"], status="done")))
+    monkeypatch.setattr(comparison, "outcomes_of", outcomes_of)
+    monkeypatch.setattr(comparison, "comparable", lambda a, b: True)
+    monkeypatch.setattr(comparison, "compare_runs", lambda runs, **options: pd.DataFrame(index=list(runs)))
+    with pytest.warns(UserWarning, match="^b is left out: runs/b was made with the plug-in mine.py"): _, tables = comparison.compare_folder(tmp_path)
+    assert list(tables["a"].index) == ["a", "c"]

@@ -272,6 +272,17 @@ def test_the_trial_touches_no_buffer_and_no_training_mode():
     try_model(model)
     assert block.calls == 0 and block.norm.num_batches_tracked == 0 and model.training
 
+def test_a_head_that_does_not_draw_from_the_seed_is_refused():
+    "It would train, and answer otherwise each time that it is asked."
+    class Elsewhere(GBMHead):
+        def simulate(self, parameters, initial_price, horizon, n_paths, dt=1., scale=None, generator=None, steps=None):
+            return super().simulate(parameters, initial_price, horizon, n_paths, dt, scale, None, steps)
+    class Short(GBMHead):
+        def simulate(self, parameters, initial_price, horizon, n_paths, dt=1., scale=None, generator=None): return None
+    from synthlab.models.synth import try_model
+    with pytest.raises(ConfigError, match="the same seed gives other paths; draw from the generator"): try_model(SynthModel(HybridBackbone(3, 16, ["lstm"]), Elsewhere(16)))
+    with pytest.raises(ConfigError, match=r"unexpected keyword argument 'steps'$"): try_model(SynthModel(HybridBackbone(3, 16, ["lstm"]), Short(16)))
+
 def test_a_horizon_beyond_the_head_is_an_error():
     class Short(GBMHead): horizon_max = 8
     model = SynthModel(HybridBackbone(3, 16, ["lstm"]), Short(16))

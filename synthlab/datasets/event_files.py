@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'TOKEN_COLUMNS', 'TOKEN_KINDS', 'TOP_CLASSES', 'PART_NAMES', 'BRANCHES', 'EVENT_FILES', 'open_h5',
-           'read_array', 'object_events', 'told', 'read_token_file', 'read_split_file', 'read_root_file',
-           'keep_background', 'file_events']
+           'read_array', 'object_events', 'told', 'label_classes', 'read_token_file', 'read_split_file',
+           'read_root_file', 'keep_background', 'file_events']
 
 # %% ../../nbs/datasets/81_event_files.ipynb #830a7944
 import dataclasses
@@ -91,15 +91,34 @@ def told(file, name, default):
     except (ValueError, TypeError, OSError):
         raise EventError(f"{file.filename}: the attribute {name} is no JSON; write it again") from None
 
+def label_classes(
+    labels: np.ndarray | None,      # of each event
+    codes,                          # names of classes by number, as JSON has them; None: they have none
+    where: Path | str,              # for errors
+) -> dict:                          # label, classes of `Events`; nothing where there are no labels
+    "Labels as the record wants them."
+    if labels is None: return {}
+    labels = np.asarray(labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels)
+    whole = labels.ndim == 1 and np.isfinite(labels).all() and ((labels == np.rint(labels)) & (labels >= 0)).all()
+    if not whole or labels.max(initial=0) > 1000:
+        raise EventError(f"{where}: labels are no numbers of classes; give a whole one an event, from 0")
+    count = int(labels.max(initial=0)) + 1
+    try: names = [str(codes[str(k)]) for k in range(len(codes))] if codes is not None else []
+    except (KeyError, TypeError):
+        raise EventError(f"{where}: label_codes are {codes!r}; number the classes from 0") from None
+    names += [f"class {k}" for k in range(len(names), count)]
+    return dict(label=labels.astype(np.int64), classes=tuple(names))
+
 def read_token_file(
     path: Path | str,       # with `tokens`
     limit: int = 0,         # first events that are read; 0: all
 ) -> Events:
     "Objects from a file of tokens."
     with open_h5(path) as file:
-        tokens, mask, extra = (read_array(file, name, limit) for name in ("tokens", "mask", "globals"))
+        tokens, mask, extra, labels = (read_array(file, n, limit) for n in ("tokens", "mask", "globals", "labels"))
         columns, codes = told(file, "token_columns", list(TOKEN_COLUMNS)), told(file, "type_codes", None)
         of_event = told(file, "globals_columns", ["met", "met_phi", "event_weight"])
+        classes = label_classes(labels, told(file, "label_codes", None), path)
     if tokens is None or tokens.ndim != 3:
         raise EventError(f"{path}: there are no tokens of shape (N, T, C); write them")
     names = isinstance(columns, list) and isinstance(of_event, list)
@@ -118,7 +137,7 @@ def read_token_file(
         if (bad := (mask != 0) & (kind == 0)).any():
             raise EventError(f"{path}: event {np.argwhere(bad)[0][0]} has a particle without a type; give it one")
         kind = np.where(mask != 0, kind, 0)
-    given = {}
+    given = classes
     if extra is not None:
         if extra.shape != (len(kind), len(of_event)):
             raise EventError(f"{path}: globals have the shape {extra.shape}; give {(len(kind), len(of_event))}")

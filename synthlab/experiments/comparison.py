@@ -6,6 +6,7 @@
 __all__ = ['holm', 'Outcomes', 'outcomes_of', 'comparable', 'compare_runs', 'compare_folder', 'paired', 'verdict']
 
 # %% ../../nbs/experiments/36_comparison.ipynb #c3314129
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,10 @@ def compare_folder(
     found, labs, why = {}, {}, ""
     for path in done:
         try: one = outcomes_of(path)
-        except ConfigError as e: why = why or str(e); continue
+        except ConfigError as e:
+            why = why or str(e)
+            warnings.warn(f"{path.name} is left out: {e}", stacklevel=2)
+            continue
         labs[one.lab.name] = one.lab
         home = next((group for group in found.values() if comparable(one, group[0][1])), None)
         if home is None: found[path.name] = [(path, one)]

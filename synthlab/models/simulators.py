@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 import torch
 from torch import Tensor, nn
-from .backbone import without_trace
+from .backbone import check_draws, without_trace
 from .registry import ConfigError, create, registry
 from .simulate import chosen_steps
 
@@ -93,10 +93,7 @@ def try_simulator(
         return model(history, price, horizon, 2, scale=.01*price, generator=generator, **known)[0]
     try:
         with without_trace(model): one, two = draw(), draw()
-        if not one.isfinite().all(): raise ValueError("its paths are not finite")
-        if not torch.equal(one, two):
-            raise ValueError("the same seed gives other paths; draw from the generator that forward is given: "
-                             "torch.randn(…, generator=generator)")
+        check_draws(one, two)
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as e:
         raise ConfigError(f"model {model.name} cannot forecast: {str(e).splitlines()[0]}") from e
     return model

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from . import heads
-from .backbone import HybridBackbone, ParallelFusion, discover_components, without_trace
+from .backbone import HybridBackbone, ParallelFusion, check_draws, discover_components, without_trace
 from .registry import ConfigError, check_targets, create, plain_config, registry
 from .simulate import chosen_steps
 from ..metrics.wording import nearest
@@ -194,24 +194,26 @@ def build_model(
 def try_model(
     model: SynthModel,          # returned as it came, or an error in one sentence
 ) -> SynthModel:
-    "Two paths of four steps from two windows of zeros."
+    "Two paths of four steps from two windows of zeros, drawn twice from one seed."
     horizon = min(4, getattr(model.head, "horizon_max", None) or 4)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     ask = lambda fact, default: getattr(model.backbone, fact, default)
     history = torch.zeros(2, ask("lookback", 64), ask("input_size", 1), device=device)
     known = {k: torch.zeros(2, *shape, ask(f"{k}_size", 0), device=device)
              for k, shape in (("future", (horizon,)), ("static", ())) if ask(f"{k}_size", 0)}
-    price, g = torch.ones(2, device=device), torch.Generator(device).manual_seed(0)
+    price = torch.ones(2, device=device)
+    def draw():
+        generator = torch.Generator(device).manual_seed(0)
+        return model(history, price, horizon, 2, scale=price, generator=generator, **known)[0]
     try:
-        with without_trace(model):
-            paths, *_ = model(history, price, horizon, 2, scale=price, generator=g, **known)
+        with without_trace(model): paths, again = draw(), draw()
         if paths.shape != (2, 2, horizon):
             raise ValueError(
                 f"its paths have the shape {tuple(paths.shape)} and not {(2, 2, horizon)}")
-        if not paths.isfinite().all(): raise ValueError("its paths are not finite")
+        check_draws(paths, again)
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as e:
-        raise ConfigError(f"model cannot forecast: {str(e).splitlines()[0]}; "
-                          "check input_size, d_model and latent_size") from e
+        widths = "; check input_size, d_model and latent_size" if isinstance(e, RuntimeError) else ""
+        raise ConfigError(f"model cannot forecast: {str(e).splitlines()[0]}{widths}") from e
     return model
 
 # %% ../../nbs/models/40_synth.ipynb #78bf2025

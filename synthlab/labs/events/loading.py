@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 import numpy as np
-from ...datasets.event_classes import find_source, group_labels, load_events
+from ...datasets.event_classes import find_source, group_labels, has_setting, load_events
 from ...datasets.events import EventError, Events, find_name, join_events
 from ...experiments.blocks import blocks_by_tasks
 from .settings import EventsConfig, EventsData
@@ -57,8 +57,9 @@ def at_source(
     source: str,                        # another one: a name, or the path of a file
 ) -> EventsData:
     "The same settings as far as another source knows them."
-    takes, default = inspect.signature(find_source(source)[0]).parameters, EventsData()
-    left = {f.name: getattr(default, f.name) for f in fields(EventsData) if f.name not in (*OURS, *takes)}
+    load, default = find_source(source)[0], EventsData()
+    left = {f.name: getattr(default, f.name) for f in fields(EventsData)
+            if f.name not in OURS and not has_setting(load, f.name)}
     return replace(data, source=source, options={}, **left)
 
 # %% ../../../nbs/labs/events/12_loading.ipynb #fc839626
@@ -214,8 +215,9 @@ def asked_events(
 ) -> Events:                            # in the order of the file
     "The events that somebody asks about."
     if isinstance(source, Events): return source
-    _, path = find_source(source)
-    try: parts = load_events(source, **({} if path else dict(level=level, tokens=tokens)))
+    load, path = find_source(source)
+    known = {k: v for k, v in dict(level=level, tokens=tokens).items() if has_setting(load, k)}
+    try: parts = load_events(source, **known)
     except EventError as e: raise ConfigError(str(e)) from None
     if not path: return parts["test"]
     every = [p for p in parts.values() if len(p)]
