@@ -166,7 +166,7 @@ def test_objects_are_judged_by_what_they_say(latent, objects):
     data = dataclasses.replace(objects, test=test)
     found = judge_events(model_of(objects.train, latent), data, asked(n_boot=10))
     metrics = found["metrics"]
-    assert (metrics["reference"], metrics["matched_on"], len(found["data"].test)) == ("sum of pT", "sum of pT", len(test) - 1)
+    assert (metrics["reference"], metrics["matched_on"], len(found["data"].test)) == ("mass of particles", "sum of pT", len(test) - 1)
     assert any("do not say the mass of a jet" in n for n in metrics["notes"]) and any("1 event of the test has no particle" in n for n in metrics["notes"])
     assert (metrics["perplexity"] is None) == (latent == "linear") == (found["codebook"] is None)
     assert set(metrics["errors"]) == set(metrics["mean_errors"]) == set(metrics["pca_errors"]) == set(objects.train.layout.features)

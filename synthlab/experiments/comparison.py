@@ -93,6 +93,7 @@ def compare_runs(
     table.loc[table.index[1:], "p_value"] = holm(table["p_value"].iloc[1:])
     judged = enough(len(losses)/share)
     table["verdict"] = ["", *(verdict(r, level) if judged else "too few windows" for _, r in table.iloc[1:].iterrows())]
+    table.attrs["unit"] = found[first].lab.unit
     return table.rename_axis("name")
 
 def compare_folder(

@@ -88,8 +88,10 @@ def show_compared(
 ) -> None:
     "Runs beside the first of each table."
     for table in tables: print(f"{as_text(table)}\n")
+    if unit := tables[0].attrs.get("unit"): print(f"Losses: {unit}. A difference below zero is a lead.\n")
     if any(len(table) > 2 for table in tables):
-        print("The p-values are raised by Holm's rule, for all runs of a table were looked at.\n")
+        print("The p-values, and with them the verdicts, are raised by Holm's rule, for all runs of a table were "
+              "looked at; each interval is that of its pair alone.\n")
     if len(tables) > 1: print("Runs of different tables were asked different questions.\n")
 
 

@@ -85,6 +85,7 @@ LABELS = dict(
         "jet mass": "the invariant mass of the jet's particles; nothing is trained.",
         "multiplicity": "how many particles a jet has; nothing is trained.",
         "jet pt": "the momentum across the beam; nothing is trained.",
+        "mass of particles": "the invariant mass of all particles together; nothing is trained.",
         "sum of pT": "the momenta of all particles, summed; nothing is trained.",
         "PCA": "principal components: the best linear map that keeps as many numbers.",
         "isolation forest": "odd is what a few random cuts set apart.",

@@ -71,7 +71,7 @@ def known_scores(
     found = {"jet mass": truth.get("jet_mass"), "mass of particles": None, "sum of pT": None,
              "multiplicity": truth.get("multiplicity", quantities["multiplicity"]),
              "jet pt": truth.get("jet_pt", quantities.get("jet_pt"))}
-    if JET <= set(events.layout.features) and "jet_mass" not in truth: found["mass of particles"] = quantities["mass"]
+    if "jet_mass" not in truth: found["mass of particles"] = quantities.get("mass")
     if OBJECT <= set(events.layout.features): found["sum of pT"] = quantities["pt"]
     return {name: values for name, values in found.items() if values is not None}
 

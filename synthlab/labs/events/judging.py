@@ -359,8 +359,9 @@ def missing_notes(
     "Sentences about what could not be asked."
     notes, scores, matched = [], judged.scores, {r["signal"] for r in records if r["matched"]}
     if "jet mass" not in scores:
-        notes.append("These events do not say the mass of a jet, so that baseline is left out; what others are held "
-                     f"against is {reference_of(scores)}.")
+        instead = ("the mass of all particles stands in its place" if "mass of particles" in scores else
+                   f"that baseline is left out, and what others are held against is {reference_of(scores)}")
+        notes.append(f"These events do not say the mass of a jet: {instead}.")
     absent = [s for s in data.signal if s not in {r["signal"] for r in records}]
     if absent: notes.append(f"The test has no events of {' and '.join(absent)}.")
     alone = [s for s in data.signal if s not in matched and s not in absent]
