@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'TOKEN_COLUMNS', 'TOKEN_KINDS', 'TOP_CLASSES', 'PART_NAMES', 'BRANCHES', 'EVENT_FILES', 'open_h5',
-           'read_array', 'object_events', 'told', 'label_classes', 'read_token_file', 'read_split_file',
-           'read_root_file', 'keep_background', 'file_events']
+           'read_array', 'object_events', 'told', 'numbered_names', 'label_classes', 'read_token_file',
+           'read_split_file', 'read_root_file', 'keep_background', 'file_events']
 
 # %% ../../nbs/datasets/81_event_files.ipynb #830a7944
 import dataclasses
@@ -91,6 +91,16 @@ def told(file, name, default):
     except (ValueError, TypeError, OSError):
         raise EventError(f"{file.filename}: the attribute {name} is no JSON; write it again") from None
 
+def numbered_names(
+    codes,                          # names by number, as JSON has them
+    name: str,                      # of the attribute
+    what: str,                      # they name
+    where: Path | str,              # for errors
+) -> list[str]:
+    "Names in the order of their numbers."
+    try: return [str(codes[str(k)]) for k in range(len(codes))]
+    except (KeyError, TypeError): raise EventError(f"{where}: {name} are {codes!r}; number the {what}") from None
+
 def label_classes(
     labels: np.ndarray | None,      # of each event
     codes,                          # names of classes by number, as JSON has them; None: they have none
@@ -103,9 +113,7 @@ def label_classes(
     if not whole or labels.max(initial=0) > 1000:
         raise EventError(f"{where}: labels are no numbers of classes; give a whole one an event, from 0")
     count = int(labels.max(initial=0)) + 1
-    try: names = [str(codes[str(k)]) for k in range(len(codes))] if codes is not None else []
-    except (KeyError, TypeError):
-        raise EventError(f"{where}: label_codes are {codes!r}; number the classes from 0") from None
+    names = [] if codes is None else numbered_names(codes, "label_codes", "classes from 0", where)
     names += [f"class {k}" for k in range(len(names), count)]
     return dict(label=labels.astype(np.int64), classes=tuple(names))
 
@@ -127,10 +135,7 @@ def read_token_file(
         raise EventError(f"{path}: {tokens.shape[2]} columns are called {columns}; name type, pt, eta, phi, E")
     at = {"energy" if c == "e" else c: tokens[..., k] for k, c in enumerate(lower)}
     kinds = list(TOKEN_KINDS)
-    if codes is not None:
-        try: kinds = [str(codes[str(k)]) for k in range(len(codes))]
-        except (KeyError, TypeError):
-            raise EventError(f"{path}: type_codes are {codes!r}; number the types from 0, which is padding") from None
+    if codes is not None: kinds = numbered_names(codes, "type_codes", "types from 0, which is padding", path)
     kind = at.pop("type")
     if mask is not None:
         if mask.shape != kind.shape: raise EventError(f"{path}: the mask has the shape {mask.shape}; give {kind.shape}")
