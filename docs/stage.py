@@ -269,12 +269,18 @@ def contents(pages):
     groups = {"Begin": guides, "Labs": labs, "Library": list(FLOORS), "About": ["benchmark", *rest]}
     return prose("\n\n".join(toctree(paths, caption) for caption, paths in groups.items()))
 
+def whole_quote(nb):
+    "The quote below the title in one line: nbdev reads no further."
+    title = next((c for c in nb.cells if c.cell_type == "markdown" and c.source.startswith("# ")), None)
+    if title: title.source = re.sub(r"(?<=[^\n>])\n> ", " ", title.source)
+
 def staged():
     "Every page as nbdev makes it: path -> (notebook, front matter)."
     paths = {HOME: HOME} | {p.relative_to("nbs"): p for p in nbglob("nbs", as_path=True)}
     pages, main = {at: read_nb(path) for at, path in paths.items()}, sys.modules["__main__"]
     os.environ["IN_TEST"] = "1"                     # as nbdev sets it: `nbdev_export()` in a notebook does nothing
     for at, nb in pages.items():
+        whole_quote(nb)
         try: FilterDefaults()(nb)
         except Exception as e: e.add_note(f"in {paths[at]}"); raise
         gc.freeze()                                 # it stays to the end: no collection looks through it again

@@ -49,6 +49,17 @@ def test_every_notebook_is_a_page(built):
     made = {p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")} - {"genindex.html", "search.html"}
     assert sorted(made) == ALL
 
+def test_the_sentence_below_a_title_is_whole(built):
+    "Also one that is written in two lines: they end alike in the notebook and on the page."
+    words, cut = lambda text: re.findall(r"[^\W\d_]+", text), []
+    for at in NOTEBOOKS:
+        titles = [c.source for c in nbformat.read(ROOT/(at if at == Path("index.ipynb") else "nbs"/at), 4).cells if c.cell_type == "markdown" and c.source.startswith("# ")]
+        quote = re.search(r"\n\n((?:> .*\n?)+)", titles[0]) if titles else None
+        page = (SITE/at.with_name(re.sub(r"^\d+[a-z]*_", "", at.stem) + ".html")).read_text()
+        seen = re.search(r"<blockquote>(.*?)</blockquote>", page, re.S)
+        if quote and not (seen and words(re.sub(r"<[^>]+>", "", seen[1]))[-3:] == words(quote[1])[-3:]): cut.append(at.as_posix())
+    assert cut == []
+
 def test_no_page_tells_where_an_object_lies_in_memory(built):
     "A default that is an object needs a name of its own: its address says nothing, and is another in every build."
     assert [p.relative_to(SITE).as_posix() for p in sorted(SITE.rglob("*.html")) if re.search(r"object at 0x[0-9a-f]", p.read_text())] == []
