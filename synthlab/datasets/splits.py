@@ -5,7 +5,7 @@ decision."""
 
 # %% auto #0
 __all__ = ['DATE', 'SplitError', 'Windows', 'Split', 'whole_windows', 'find_windows', 'to_stamp', 'show_stamp', 'to_boundary',
-           'purge', 'static_holdout', 'thin', 'describe_split', 'walk_forward', 'hybrid_nested']
+           'purge', 'static_holdout', 'thin', 'describe_split', 'without_assets', 'walk_forward', 'hybrid_nested']
 
 # %% ../../nbs/datasets/30_splits.ipynb #8d9173a6
 from dataclasses import dataclass, fields
@@ -212,6 +212,18 @@ def describe_split(
         span = [w.starts_at.min(), *w.decided_at[[0, -1]], w.ends_at.max()] if len(w) else [pd.NaT]*4
         lines[name] = [len(w), *pd.to_datetime(span, utc=True)]
     return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+
+# %% ../../nbs/datasets/30_splits.ipynb #67629ce8
+def without_assets(
+    windows: Windows,
+    split: Split,
+    numbers         # of the assets that are only tested
+) -> Split:
+    "The same split, some assets in its test alone; `SplitError` where nothing is left to learn from."
+    seen = Split(*(index[~np.isin(windows.asset[index], numbers)] for index in split[:2]), split.test)
+    if not len(seen.train) or not len(seen.val):
+        raise SplitError("every asset that could be learnt from is only tested; leave one to train and validate on")
+    return seen
 
 # %% ../../nbs/datasets/30_splits.ipynb #70cf5fac
 def walk_forward(

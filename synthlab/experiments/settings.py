@@ -29,6 +29,7 @@ class SplitConfig:
     val_fraction: float = .15           # without dates: share of the decisions that validate
     test_fraction: float = .15          # without dates: share of the decisions that test, the last ones
     embargo: str = "0D"                 # time left empty before each boundary
+    unseen: list[str] = field(default_factory=list) # assets that are tested and never learnt from
 
 # %% ../../nbs/experiments/12_settings.ipynb #5b834a6b
 @dataclass

@@ -56,7 +56,8 @@ def split_by(
     val, test = split.val_start, split.test_start
     if (val is None) != (test is None): raise ConfigError("data.split: give both val_start and test_start, or neither")
     if val is None: val, test = 1 - split.val_fraction - split.test_fraction, 1 - split.test_fraction
-    try: return loader.static_holdout(val, test, split.test_end, embargo, engineer=engineer, stride=stride)
+    try: return loader.static_holdout(val, test, split.test_end, embargo, engineer=engineer, stride=stride,
+                                      unseen=split.unseen)
     except SplitError: raise
     except ValueError as e: raise ConfigError(f"data: {e}") from e
 

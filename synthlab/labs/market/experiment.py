@@ -34,8 +34,8 @@ from ...experiments.verdicts import overlap
 from .figures import market_figures
 from .hub import COVARIATES, MarketSharing, best_baseline
 from .conclusion import EVIDENCE, beside_baselines, conclude, result_numbers
-from .judging import (UNIT, Evaluation, Simulator, baseline_simulators, evaluate, judged_windows,
-                                          model_simulator, skill_table, without_drift)
+from .judging import (UNIT, Evaluation, Simulator, asset_table, baseline_simulators, evaluate, judged_windows,
+                                          model_simulator, skill_table, tell_assets, without_drift)
 from .recalibration import recalibrate
 from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_sources
 from .setup import asset_columns, build_market_model, load_market, market_model
@@ -133,8 +133,8 @@ def judge_model(
     say(f"testing {len(judged_windows(market, config))} windows, {len(simulators)} simulators")
     evaluation = evaluate(market, simulators | bare_variants(model, config), config)
     raw = take_out(evaluation, RAW)
-    table, notes = skill_table(evaluation, config), caveats_of(simulators)
-    numbers = result_numbers(table, evaluation, config)
+    table, assets = skill_table(evaluation, config), asset_table(evaluation, config)
+    notes, numbers = [*tell_assets(assets), *caveats_of(simulators)], result_numbers(table, evaluation, config)
     if raw:
         notes.append(f"The paths are recalibrated ({config.evaluation.conformal}) on the validation windows; "
                      f"as the model drew them they score {raw:.1f}.")
@@ -143,6 +143,7 @@ def judge_model(
         say(f"testing the model and {best} without a drift")
         pair = {"model": tested_simulator(model, market, config), best: simulators[best]}
         without, numbers["baselines"][best]["without_drift"] = drop_drifts(pair, market, config)
+    numbers["assets"] = assets.to_dict("index")
     aside = dict(crps_noise=table["noise"].to_dict(), crps_without_drift=without, crps_without_recalibration=raw)
     return numbers | aside | dict(notes=[*notes, *noise_note(table)]), table, evaluation
 
@@ -304,8 +305,8 @@ class MarketLab(MarketFitting):
         config, market, model = experiment.config, experiment.data, experiment.main.model
         metrics, table, evaluation = judge_model(model, market, config, experiment.say)
         metrics["recipe"] = recipe_hash(config.model)
-        return dict(metrics=metrics, table=table, evaluation=evaluation, market=market, recipe=config.model,
-                    block_hash=metrics["recipe"])
+        return dict(metrics=metrics, table=table, assets=pd.DataFrame.from_dict(metrics["assets"], orient="index"),
+                    evaluation=evaluation, market=market, recipe=config.model, block_hash=metrics["recipe"])
 
     def conclude(self, numbers): return conclude(numbers)
 
@@ -317,7 +318,9 @@ class MarketLab(MarketFitting):
 
     def tables(self, result):
         windows = result["metrics"]["windows"]
-        return {f"CRPS in ten-thousandths of the price, {windows} test windows": result["table"]}
+        tables = {f"CRPS in ten-thousandths of the price, {windows} test windows": result["table"]}
+        if len(result["assets"]) > 1: tables["By asset, beside the best baseline of each"] = result["assets"]
+        return tables
 
     def summary(self, metrics):
         return super().summary(metrics) | {f"skill_{n}": b["skill"] for n, b in metrics["baselines"].items()}

@@ -6,7 +6,7 @@
 __all__ = ['Simulator', 'UNIT', 'model_simulator', 'fit_baseline', 'baseline_simulator', 'baseline_simulators', 'judged_windows',
            'judged_batches', 'simulated', 'without_drift', 'step_scores', 'sampling_variance', 'prepend_start',
            'Evaluation', 'fan_positions', 'take_fan', 'evaluate', 'overlapping_windows', 'compare_scores',
-           'skill_table', 'rank_bins', 'calibration']
+           'skill_table', 'asset_table', 'tell_assets', 'rank_bins', 'calibration']
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #882e0d18
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from torch import Tensor
 from ...datasets.market import MarketDataLoader
 from ...datasets.windows import Batches
 from ...experiments.setup import Market
-from ...experiments.verdicts import overlap, reach
+from ...experiments.verdicts import overlap, percent, reach
 from .settings import MarketConfig
 from ...metrics.calibration import (coverage_band, design_effect, pit, rank_histogram, rank_test, ranks,
                                           spread_skill)
@@ -279,6 +279,37 @@ def skill_table(
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["crps", "skill", "low", "high", "p_value"])
     table.insert(1, "noise", noise)
     return table.rename_axis("simulator")
+
+# %% ../../../nbs/labs/market/14_judging.ipynb #420d7dd9
+def asset_table(
+    evaluation: Evaluation,             # what `evaluate` found
+    config: MarketConfig,               # level, draws, seed, overlap, which assets are only tested
+) -> pd.DataFrame:                      # index asset; learnt, windows, crps, baseline, baseline_crps, skill, …, coverage_90
+    "The model in each market beside the best baseline of that market."
+    e, shared = config.evaluation, overlap(config.training.horizon, config.evaluation.stride)
+    unseen, rows = {name.casefold() for name in config.data.split.unseen}, {}
+    for name in dict.fromkeys(evaluation.asset):
+        here = evaluation.asset == name
+        scores, at = evaluation.scores[here], evaluation.pit[here, -1]
+        best = scores.iloc[:, 1:].mean().idxmin()
+        model, other = scores.iloc[:, 0].to_numpy(), scores[best].to_numpy()
+        rows[name] = dict(learnt=name.casefold() not in unseen, windows=len(scores), crps=model.mean(), baseline=best,
+                          baseline_crps=other.mean(), **compare_scores(model, other, shared, e.level, e.n_boot, e.seed),
+                          coverage_90=float((abs(at - .5) <= .45).mean()))
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("asset")
+
+def tell_assets(
+    table: pd.DataFrame,                # what `asset_table` made
+) -> list[str]:                         # sentences; none where there is one market
+    "In how many markets the model is ahead, and how it does where it has learnt nothing."
+    if len(table) < 2: return []
+    ahead, sure, behind = (table["skill"] > 0).sum(), (table["low"] > 0).sum(), (table["high"] < 0).sum()
+    told = [f"Of {len(table)} assets the model is ahead of the best baseline of each on {ahead}, clear of zero on {sure}, "
+            f"and behind and clear of zero on {behind}."]
+    for name, r in table[~table["learnt"]].iterrows():
+        told.append(f"From {name} nothing was learnt: skill over {r.baseline}, which was fitted to it, "
+                    f"{percent(r.skill)} ({percent(r.low)} to {percent(r.high)}).")
+    return told
 
 # %% ../../../nbs/labs/market/14_judging.ipynb #e982f987
 def rank_bins(
