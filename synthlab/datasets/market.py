@@ -25,7 +25,8 @@ from .ranges import tell_ranges
 from .sources import get_source
 from .times import to_time
 from .splits import (Split, SplitError, Windows, describe_split, find_windows, hybrid_nested,
-                                      show_stamp, static_holdout, thin, to_boundary, walk_forward, whole_windows, without_assets)
+                                      show_stamp, static_holdout, thin, to_boundary, walk_forward, whole_windows,
+                                      without_assets)
 from .windows import Batches, WindowGather
 from ..metrics.wording import nearest
 
@@ -264,8 +265,8 @@ class SplitInTime:
         self.split = static_holdout(self.windows, val_start, test_start, test_end, embargo)
         numbers = {name.casefold(): a for a, name in enumerate(self.names)}
         if stray := [name for name in unseen if name.casefold() not in numbers]:
-            raise ValueError(f"unseen names {stray[0]!r}, which is none of the assets; {nearest(stray[0], self.names)}, "
-                             "or leave it out")
+            near = nearest(stray[0], self.names)
+            raise ValueError(f"unseen names {stray[0]!r}, which is none of the assets; {near}, or leave it out")
         if unseen: self.split = without_assets(self.windows, self.split, [numbers[n.casefold()] for n in unseen])
         self.test_end = np.iinfo(np.int64).max if test_end is None else to_boundary(self.windows, test_end)
         fold = self.fold(self.split, eval_stride, engineer, stride)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from .bars import SPELLINGS, BarError, BarWarning, find_columns, plain, take_times
 from .remote import parse_source
-from .tables import CSV, PARQUET, DataSource, line_of, read_table, split_table
+from .tables import CSV, PARQUET, DataSource, line_of, read_csv, read_table, split_table
 from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/07_sources.ipynb #b24fbec0

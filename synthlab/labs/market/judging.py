@@ -284,7 +284,7 @@ def skill_table(
 def asset_table(
     evaluation: Evaluation,             # what `evaluate` found
     config: MarketConfig,               # level, draws, seed, overlap, which assets are only tested
-) -> pd.DataFrame:                      # index asset; learnt, windows, crps, baseline, baseline_crps, skill, …, coverage_90
+) -> pd.DataFrame:                      # index asset; learnt, windows, crps, baseline, baseline_crps, skill, …
     "The model in each market beside the best baseline of that market."
     e, shared = config.evaluation, overlap(config.training.horizon, config.evaluation.stride)
     unseen, rows = {name.casefold() for name in config.data.split.unseen}, {}
@@ -304,8 +304,8 @@ def tell_assets(
     "In how many markets the model is ahead, and how it does where it has learnt nothing."
     if len(table) < 2: return []
     ahead, sure, behind = (table["skill"] > 0).sum(), (table["low"] > 0).sum(), (table["high"] < 0).sum()
-    told = [f"Of {len(table)} assets the model is ahead of the best baseline of each on {ahead}, clear of zero on {sure}, "
-            f"and behind and clear of zero on {behind}."]
+    told = [f"Of {len(table)} assets the model is ahead of the best baseline of each on {ahead}, clear of zero on "
+            f"{sure}, and behind and clear of zero on {behind}."]
     for name, r in table[~table["learnt"]].iterrows():
         told.append(f"From {name} nothing was learnt: skill over {r.baseline}, which was fitted to it, "
                     f"{percent(r.skill)} ({percent(r.low)} to {percent(r.high)}).")
