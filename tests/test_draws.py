@@ -11,7 +11,7 @@ from synthlab.labs.market.judging import model_simulator, sampling_variance, ste
 from synthlab.models.quasirandom import QuasiGenerator
 from synthlab.models.synth import create_model
 
-HEADS = {"gbm": .3, "student_t": .35, "skew_t": .3, "stochastic_volatility": .4, "mixture_density": .6, "neural_bridge": .4, "sde": .3, "neural_sde": .4, "spectral": .6}
+HEADS = {"gbm": .3, "student_t": .35, "skew_t": .3, "stochastic_volatility": .4, "flow_matching": .4, "mixture_density": .6, "neural_bridge": .4, "sde": .3, "neural_sde": .4, "spectral": .6}
 B, P, H = 24, 256, 6
 
 @pytest.fixture(scope="module")

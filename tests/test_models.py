@@ -217,7 +217,7 @@ def test_on_a_gpu(name):
 def test_parameter_counts(build, params): assert count(build()) == params
 
 HEADS = [{"name": "gbm"}, {"name": "student_t"}, {"name": "student_t", "shared": False}, {"name": "skew_t"}, {"name": "vol_term_structure"},
-         {"name": "stochastic_volatility"}, {"name": "stochastic_volatility", "modulated": True}, {"name": "simple_horizon"}, {"name": "horizon"}, {"name": "spectral", "mode": "hybrid_ou"}, {"name": "student_t_horizon"}]
+         {"name": "stochastic_volatility"}, {"name": "stochastic_volatility", "modulated": True}, {"name": "stochastic_volatility", "shocks": "residuals"}, {"name": "simple_horizon"}, {"name": "horizon"}, {"name": "spectral", "mode": "hybrid_ou"}, {"name": "student_t_horizon"}]
 
 @pytest.mark.parametrize("config", HEADS, ids=str)
 def test_every_head_starts_at_the_scale_and_works_in_its_units(config):

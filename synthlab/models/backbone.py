@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 import torch
 from torch import Tensor, nn
-from . import (blocks, bridge, convolutions, curves, frequencies, heads, mixtures, normalise,
+from . import (blocks, bridge, convolutions, curves, flow, frequencies, heads, mixtures, normalise,
                              patches, sde, skew, spectral, trends, volatility)     # so that they register
 from .registry import ConfigError, create, registry
 

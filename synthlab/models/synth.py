@@ -130,13 +130,33 @@ class SynthModel(nn.Module):
         history: Tensor, initial_price: Tensor, horizon: int, n_paths: int = 1000, dt: float = 1.,
         scale: Tensor | None = None, generator: torch.Generator | None = None, steps=None,
         future: Tensor | None = None, static: Tensor | None = None,     # all as for `forward`
+        target: Tensor | None = None,       # prices that followed, (B,H), for a head that counts its residuals
     ) -> tuple[Tensor, Tensor | None]:      # paths (B,P,K); weight of each member (B,P), None where all count alike
         "Paths to learn from, with the weights through which a mixture learns."
         parameters = self.distribution(history, future, static)
         weighted = getattr(self.head, "simulate_weighted", None)
         drawn = self.draw(weighted or self.head.simulate, parameters, initial_price, horizon, n_paths, dt, scale,
                           generator, steps)
+        if target is not None and getattr(self.head, "counts_residuals", False):
+            self.head.learn_residuals(parameters, self.returns(initial_price, target), scale)
         return drawn if weighted else (drawn, None)
+
+    def returns(self,
+        initial_price: Tensor,              # price at the decision, (B,)
+        target: Tensor,                     # prices that followed, (B,H)
+    ) -> Tensor:                            # (B,H)
+        "Log return of each step without the drift that is given: what is left for the head."
+        logs = (target/initial_price[:, None]).log()
+        return logs.diff(dim=1, prepend=torch.zeros_like(logs[:, :1])) - self.drift
+
+    def regression(self,
+        history: Tensor, initial_price: Tensor, target: Tensor, n_draws: int, scale: Tensor | None = None,
+        generator: torch.Generator | None = None, future: Tensor | None = None, static: Tensor | None = None,
+    ) -> Tensor:                            # (B,)
+        "The loss of a head that learns from what happened without drawing paths, from `n_draws` of its noise."
+        parameters = self.distribution(history, future, static)
+        with torch.autocast(initial_price.device.type, enabled=False):
+            return self.head.regression(parameters, self.returns(initial_price, target), n_draws, scale, generator)
 
     def forward(self,
         history: Tensor,                    # features, (B,T,F)

@@ -168,10 +168,12 @@ class PathObjective(Objective):
     def members(self, batch: dict[str, Tensor], n_paths: int,
                 generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         "Paths to learn from, and their weights where the head has them."
-        if not hasattr(getattr(self.model, "head", None), "simulate_weighted"):
+        head = getattr(self.model, "head", None)
+        if not (hasattr(head, "simulate_weighted") or getattr(head, "counts_residuals", False)):
             return self.simulate(batch, n_paths, generator), None
         paths, weights = self.model.members(batch["history"], batch["initial_price"], self.horizon, n_paths,
-                                            scale=batch["scale"], generator=generator, **covariates(batch))
+                                            scale=batch["scale"], generator=generator, target=batch["target"],
+                                            **covariates(batch))
         return paths.float(), weights
 
     def score(self, batch: dict[str, Tensor], paths: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -188,7 +190,10 @@ class PathObjective(Objective):
         return total
 
     def loss(self, batch, phase, generator):
-        "The mean score of the batch."
+        "The mean score of the batch, or the head's own loss where it has one."
+        if hasattr(getattr(self.model, "head", None), "regression"):
+            return self.model.regression(batch["history"], batch["initial_price"], batch["target"], self.n_paths,
+                                         batch["scale"], generator, **covariates(batch)).mean(), {}
         paths, weights = self.members(batch, self.n_paths, generator)
         return self.score(batch, paths, weights).mean(), {}
 
