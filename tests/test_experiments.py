@@ -242,6 +242,16 @@ def test_several_assets(tmp_path):
     result = bench.run("market", ["data=mock", "data.assets=[A,B]", *SMALL, f"runs={tmp_path}"])
     assert set(result["evaluation"].asset) == {"A", "B"}
 
+def test_markets_report(tmp_path):
+    "One model for three simulated markets, one of them never learnt from: a line and a dot each, and the conclusion says so. A typo among the unseen is refused."
+    toy = [*SMALL, "evaluation.n_boot=100", "evaluation.baselines=[constant]", "training.stride=16"]
+    out = execute("markets", tmp_path, source="mock", assets=["A", "B", "C"], unseen=["c"], horizon=6, run_dir="many", overrides=toy)
+    shown = "".join(str(c.get("outputs")) for c in out.cells)
+    assert "C (never learnt from)" in shown and "Of 3 assets the model is ahead" in shown and "From C nothing was learnt" in shown
+    result = json.loads((tmp_path/"many/result.json").read_text())
+    assert [result["assets"][k]["learnt"] for k in "ABC"] == [True, True, False] and (tmp_path/"many/figures/markets.png").exists()
+    with pytest.raises(PapermillExecutionError, match="is none of the assets"): execute("markets", tmp_path, source="mock", assets=["A", "B"], unseen=["D"], overrides=toy)
+
 @pytest.mark.slow
 def test_benchmark_report(tmp_path):
     "The benchmark runs, and names every goal; how fast it is, is for its reader to see."
