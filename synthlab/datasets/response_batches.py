@@ -18,6 +18,7 @@ from torch import Tensor
 from .named_arrays import Responses
 from .responses import SPLIT_NAMES
 from .store import MANIFEST, ResponseStore, StoreError, open_store
+from ..metrics.other_words import PARTS
 from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/76_response_batches.ipynb #aab1d4d9
@@ -28,7 +29,8 @@ def split_name(
     "The full name of a part."
     name, there = {"val": "validation"}.get(name, name), list(there)
     if name in there: return name
-    raise ValueError(f"there is no split {name!r}; {nearest(name, there)}")
+    said = f": {PARTS[name]}" if name in PARTS else f"; {nearest(name, there)}"
+    raise ValueError(f"there is no split {name!r}{said}")
 
 def read_rows(
     store: ResponseStore,
