@@ -174,7 +174,8 @@ def plain(nb, meta, name, labels):
     "The notebook with nothing in it that is meant for nbdev or Quarto."
     quote = f"\n\n> {meta['description']}" if meta.get("description") else ""
     cells, level = [prose(links(f"# {meta['title']}{quote}", labels))], 1
-    sources = "\n\n".join(c.source for c in nb.cells if flag("code-fold", c.source))
+    exported = ROOT/Path(*name.split(".")).with_suffix(".py")       # an `#| export` cell is no longer among the cells
+    sources = exported.read_text(encoding="utf-8") if exported.exists() else ""
     for c in sorted_entries(nb.cells)[1:]:
         if c.cell_type == "markdown" and not c.source.startswith("<!-- WARNING"):
             cells.append(prose(links(c.source, labels)))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RENAMED', 'SAID', 'TRAINING', 'BATCHES', 'TRAINER', 'FIT', 'HAS', 'PARTS', 'lab_word', 'UnknownWord',
-           'NoSuchAttribute', 'check_words', 'arguments_of', 'Answering', 'answering']
+           'NoSuchAttribute', 'check_words', 'arguments_of', 'Answering', 'answers_for']
 
 # %% ../../nbs/metrics/03_other_words.ipynb #fec4c202
 import functools, inspect
@@ -109,7 +109,7 @@ class Answering:
             raise NoSuchAttribute(f"a {type(self).__name__} has no {name}: {said}", name=name, obj=self)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
-def answering(
+def answers_for(
     others: Mapping[str, str],      # words of other programs → what is said of them
     needs: str,                     # how it is called, for whoever gives too little or too much
 ) -> Callable:                      # a decorator

@@ -14,7 +14,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 import synthlab
-from ..metrics.other_words import FIT, UnknownWord, answering
+from ..metrics.other_words import FIT, UnknownWord, answers_for
 from ..models.registry import ConfigError
 from .facts import git_commit
 from .keeper import Keeper
@@ -68,7 +68,7 @@ def no_batches(
 # %% ../../nbs/trainers/30_trainer.ipynb #249cd695
 class Trainer(Keeper):
     "Trains any objective, and continues where it stopped, bit for bit."
-    @answering(FIT, "trainer.fit(train, val)")
+    @answers_for(FIT, "trainer.fit(train, val)")
     def fit(self,
         train,                  # n, len, batch_size, batch(epoch, position, rank, world), order(epoch)
         val,                    # the same
