@@ -58,7 +58,8 @@ SOURCE = option("--source", metavar="DATA", help="other data: a file, or a sourc
 NEW_DATA = option("--source", metavar="DATA", required=True,
                   help="the data that it is asked about: a file, or a source by its name")
 ASSETS = option("--assets", metavar="A,B", help="which of them (default: all)")
-TABLE = option("--output", metavar="FILE.csv", help="write the answers here; of several assets, a file each")
+TABLE = option("--output", metavar="FILE.csv",
+               help="write the answers here, as FILE.nc in NetCDF; of several assets, a file each")
 RUN_DIR = option("--run-dir", metavar="DIR",
                  help="where to leave it, or to go on with it (default: a new folder in runs/)")
 NAME = option("--name", metavar="NAME", help="last part of the run's name")
