@@ -381,7 +381,7 @@ LINES = GOOD.splitlines()
     ("".join(ROWS), "the first line holds numbers", None),
     ("", "empty", None), ("\ufeff\n\n", "empty", None), ("time\n2020-01-01\n", "one column only", None), (HEAD, "no rows", None),
     (GOOD.replace(",15,", ',"1,5",'), "is not a number", 4),
-    (GOOD.replace(",", ";").replace("14;16", "1.400,0;16"), "is not a number", None),
+    (GOOD.replace(",", ";").replace("14;16", "1.40,0;16"), "is not a number", None),
     (GOOD.replace(",", " "), "one column only", None),
     (HEAD.replace("high", "open") + "".join(ROWS), "two columns are called open", None),
     ("<html><body>404, not found</body></html>\n", "there are no rows", None),
