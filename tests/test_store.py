@@ -31,6 +31,7 @@ from synthlab.datasets.generate import Plan, compute_block, generate_dataset
 from synthlab.datasets.store import (ARRAYS, MANIFEST, ResponseStore, StoreError, array_shapes, create_arrays, files_in, open_store, publish, read_manifest,
     seal, verify_store, write_json)
 from synthlab.datasets.named_arrays import Responses
+from synthlab.datasets.packages import MissingPackage
 from synthlab.datasets.response_batches import load_split
 from synthlab.datasets.world import Parameters, StateSpace, World
 from synthlab.datasets.worlds import get_world
@@ -536,6 +537,11 @@ def test_xarray_opens_a_world(root, copy, tmp_path):
         answer = get_world("nk").impulse_responses({"kappa": [.1, .2]}, 8)
         assert answer.to_xarray().sel(draw=1, shock="demand", variable="rate", horizon=2).item() == answer[1, 1, 2, 2].item()
         xarray.testing.assert_equal(answer.to_xarray(), xarray.open_dataset(answer.to_netcdf(tmp_path/"nk.nc")).responses)
+
+def test_without_xarray_a_sentence_says_how_to_get_it(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    for door in (lambda: open_store(root).to_xarray("lss"), lambda: get_world("nk").impulse_responses({}, 3).to_xarray()):
+        with pytest.raises(MissingPackage, match='cannot be had without xarray; type python -m pip install "xarray"$'): door()
 
 def test_a_world_as_netcdf(root, copy, tmp_path, monkeypatch):
     "Every number, name and unit as SciPy reads them, of both layouts; a file that is there is replaced, or left whole."
