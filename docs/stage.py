@@ -107,9 +107,10 @@ def links(md, labels):
     md = re.sub(inner, reference, md)
     return re.sub(r"\]\((?:nbs/)?([\w./-]+\.ipynb)(?=[)#])", lambda m: f"]({page(Path(m[1])).as_posix()}", md)
 
-def dataclass_fields(name, source):
-    "The fields of a dataclass with their comments, which nbdev leaves out."
-    body = re.search(rf"^@dataclass.*\nclass {name}\b.*\n((?:    .*\n|\s*\n)+)", source + "\n", re.M)
+def declared_fields(name, source):
+    "The fields of a dataclass or a named tuple with their comments, which nbdev leaves out."
+    head = rf"(?:@dataclass.*\nclass {name}\b|class {name}\(NamedTuple\))"
+    body = re.search(rf"^{head}.*\n((?:    .*\n|\s*\n)+)", source + "\n", re.M)
     lines = body[1].splitlines() if body else []
     end = next((i for i, line in enumerate(lines) if re.match(r"    (def|@|async)\b", line)), len(lines))
     return [line for line in lines[:end] if re.match(r"    \w+ *:", line)]
@@ -123,7 +124,7 @@ def entry(cell, source, module, labels, level):
     md = md.replace("__main__.", "").replace("torch._C.", "torch.").replace(":NoneType=None", "=None")
     md = re.sub(r"torch\.nn\.modules\.\w+\.", "torch.nn.", md)
     md = re.sub(r"^def (?=[A-Z])", "class ", md, flags=re.M)        # nbdev writes `def` before a class too
-    if fields := dataclass_fields(name, source):
+    if fields := declared_fields(name, source):
         md = re.sub(r"```python\n.*?\n```", lambda m: "\n".join(["```python", f"class {name}(", *fields, ")", "```"]),
                     md, count=1, flags=re.S)
     return re.sub(r"^### .+$", lambda m: f"({module}.{name})=\n{'#'*level} `{name}`", links(md, labels), count=1,
@@ -173,7 +174,8 @@ def plain(nb, meta, name, labels):
     "The notebook with nothing in it that is meant for nbdev or Quarto."
     quote = f"\n\n> {meta['description']}" if meta.get("description") else ""
     cells, level = [prose(links(f"# {meta['title']}{quote}", labels))], 1
-    sources = "\n\n".join(c.source for c in nb.cells if flag("code-fold", c.source))
+    exported = ROOT/Path(*name.split(".")).with_suffix(".py")       # an `#| export` cell is no longer among the cells
+    sources = exported.read_text(encoding="utf-8") if exported.exists() else ""
     for c in sorted_entries(nb.cells)[1:]:
         if c.cell_type == "markdown" and not c.source.startswith("<!-- WARNING"):
             cells.append(prose(links(c.source, labels)))

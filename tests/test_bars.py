@@ -381,7 +381,7 @@ LINES = GOOD.splitlines()
     ("".join(ROWS), "the first line holds numbers", None),
     ("", "empty", None), ("\ufeff\n\n", "empty", None), ("time\n2020-01-01\n", "one column only", None), (HEAD, "no rows", None),
     (GOOD.replace(",15,", ',"1,5",'), "is not a number", 4),
-    (GOOD.replace(",", ";").replace("14;16", "1.400,0;16"), "is not a number", None),
+    (GOOD.replace(",", ";").replace("14;16", "1.40,0;16"), "is not a number", None),
     (GOOD.replace(",", " "), "one column only", None),
     (HEAD.replace("high", "open") + "".join(ROWS), "two columns are called open", None),
     ("<html><body>404, not found</body></html>\n", "there are no rows", None),
@@ -964,3 +964,30 @@ def test_words_that_begin_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "ROOM", 2**20)
     write(long.set_column(long.schema.get_field_index("symbol"), "symbol", pa.array(["A"*1_000_000]*len(long))))
     with pytest.raises(BarError, match="x.parquet: column symbol: its words may unpack to .* write the file with a dictionary"): get_source(tmp_path/"x.parquet").load()
+
+PORTALS = {     # a table as a portal writes it: what its volumes are
+    "abbreviated": ('Date,Price,Open,High,Low,Vol.,Change %\n2024-01-13,101.5,100,102,99.5,"3,442.87M",1%\n2024-01-14,102.5,101.5,103,101,1.2K,1%\n', [3442.87e6, 1200.]),
+    "German": ("Datum;Eröffnung;Hoch;Tief;Schluss;Volumen\n13.01.2024;100,0;102,0;99,5;101,5;1.234\n14.01.2024;101,5;103,0;101,0;102,5;12.345.678\n", [1234., 12345678.]),
+    "German, abbreviated": ("Datum;Erster;Tageshoch;Tagestief;Schlusskurs;Volumen\n13.01.2024;100,0;102,0;99,5;101,5;3,44M\n14.01.2024;101,5;103,0;101,0;102,5;1,20K\n", [3.44e6, 1200.]),
+    "day and clock": ("Datum;Zeit;Eröffnung;Hoch;Tief;Schluss;Stück\n13.01.2024;00:00;100,0;102,0;99,5;101,5;7\n14.01.2024;00:00;101,5;103,0;101,0;102,5;8\n", [7., 8.]),
+    "last": ("Time,Open,High,Low,Last,Volume\n2024-01-13,100,102,99.5,101.5,7\n2024-01-14,101.5,103,101,102.5,8\n", [7., 8.])}
+
+@pytest.mark.parametrize("portal", PORTALS)
+def test_a_table_as_a_portal_writes_it(portal, tmp_path):
+    "The same two bars, whatever their columns are called and however their volumes are abbreviated."
+    text, volumes = PORTALS[portal]
+    (tmp_path/"x.csv").write_text(text, encoding="utf-8")
+    bars, = FileDataSource(tmp_path/"x.csv").load().values()
+    assert bars[["open", "high", "low", "close"]].to_numpy().tolist() == [[100., 102., 99.5, 101.5], [101.5, 103., 101., 102.5]]
+    np.testing.assert_allclose(bars["volume"], volumes, rtol=1e-12)
+    assert bars.index.strftime("%Y-%m-%d").tolist() == ["2024-01-13", "2024-01-14"]
+
+@pytest.mark.parametrize("text,said", [("3,442M", "3,442M is not a number"), ("3.442,8.7M", "is not a number"), ("M", "M is not a number")])
+def test_a_volume_that_says_two_things_is_refused(text, said):
+    with pytest.raises(BarError, match=said): check_bars(pd.DataFrame(dict(time=["2024-01-13", "2024-01-14"], close=[1., 2.], volume=[text, text])))
+
+@pytest.mark.parametrize("columns,hint", [(dict(Open=[1., 1.], High=[1., 1.], Low=[1., 1.], Last=[1., 1.], Note=["a", "b"]), "add one, as without times nothing can be tested"),
+    (dict(When=["2024-01-13", "2024-01-14"], Last=[1., 1.]), "rename one of When"), (dict(Tag=[20240113, 20240114], Note=["a", "b"], Close=[1., 1.]), "rename one of Tag")])
+def test_who_could_be_the_time_is_named(columns, hint):
+    "A column of times under another name; a price or a note is none."
+    with pytest.raises(BarError, match=f"no column is called time; {hint}$"): check_bars(pd.DataFrame(columns))

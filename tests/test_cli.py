@@ -3,7 +3,8 @@ import inspect, json, os, re, shutil, signal, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd, pytest
+import numpy as np, pandas as pd, pytest
+from scipy.io import netcdf_file
 from synthlab.cli.calls import CALLS
 from synthlab.cli.main import main
 from synthlab.cli.parsers import FREE_VERBS, MOVED, example, house_labs, parser, verbs_of
@@ -110,7 +111,7 @@ def test_every_verb_has_a_help_with_an_example_that_is_understood(lab, verb, cap
     ("settings markte", "did you mean market?"), ("settings market training.seq_len", "training.lookback"),
     ("line train", "no lab and no verb"), ("report nowhere.ipynb", "nowhere.ipynb"), ("report nowhere", "is not a run"),
     ("resume nowhere", "is not a run"), ("evaluate nowhere", "is not a run"), ("predict nowhere --source sp500", "no run and no checkpoint"),
-    ("predict nowhere --source sp500 --output said.txt", "CSV file"), ("predict nowhere --source bars.csv --output bars.csv", "the very file"),
+    ("predict nowhere --source sp500 --output said.txt", "CSV file or, as .nc, NetCDF"), ("predict nowhere --source bars.csv --output bars.csv", "the very file"),
     ("predict nowhere --source sp500 --output no/where/said.csv", "make it first"), ("macro estimate nowhere", "is not a run"),
     ("signal paper nowhere --source sp500", "nowhere"), ("signal export nowhere", "nowhere"), ("macro worlds --worlds nkk", "did you mean nk?"),
     ("line train --plugin nowhere.py", "there is no plug-in"), ("quant train model=ridge", "here it is family"),
@@ -275,15 +276,24 @@ def test_predict_for_each_lab(runs, tmp_path, monkeypatch, capsys):
     files = sorted(Path().glob("paths*.csv"))
     assert files and list(pd.read_csv(files[0]).columns[1:]) == ["mean", "q10", "q90"]
     said = capsys.readouterr().out
+    assert "decided at the close of the bar of 20" in said, "and the close itself"
     assert "written: paths" in said and said.splitlines()[-3:] == [f"  {column:<16} {says}" for column, says in get_lab("market").answered.items()]
     assert main(["predict", str(runs/"signal"), "--source", "sp500", "--output", "signal.csv"]) == 0
     assert list(pd.read_csv("signal.csv")) == ["time", "close", "probability", "signal"]
+    newest = pd.read_csv("signal.csv").iloc[-1]
+    assert f"decided at the close of the bar of {newest['time'][:16]} UTC, which was {newest['close']:.8g}" in capsys.readouterr().out
+    assert main(["predict", str(runs/"signal"), "--source", "sp500", "--output", "signal.nc"]) == 0
+    with netcdf_file("signal.nc", mmap=False) as file: assert np.datetime64(int(file.variables["time"][-1]), "s") == np.datetime64(newest["time"][:19])
     world = get_world("rbc")
     names = list(world.parameters.names)
     middle = {n: [float((lo + hi)/2)] for n, lo, hi in zip(names, world.parameters.lower, world.parameters.upper)}
     pd.DataFrame(middle).to_csv("draws.csv", index=False)
     assert main(["predict", str(runs/"macro"), "--source", "draws.csv", "--output", "responses.csv"]) == 0
     assert list(pd.read_csv("responses.csv").columns[:3]) == ["draw", "shock", "quarter"]
+    assert main(["predict", str(runs/"macro"), "--source", "draws.csv", "--output", "responses.nc"]) == 0
+    with netcdf_file("responses.nc", mmap=False) as file:               # the same numbers, along named dimensions
+        assert file.variables["rate"].dimensions == ("draw", "shock", "quarter") and file.variables["rate"].long_name.decode() == get_lab("macro").answered["rate"]
+        assert np.allclose(file.variables["rate"][:].ravel(), pd.read_csv("responses.csv")["rate"])
     pd.DataFrame(middle | {names[0]: [1e6]}).to_csv("far.csv", index=False)
     capsys.readouterr()
     assert main(["predict", str(runs/"macro"), "--source", "far.csv"]) == 2 and "outside the prior" in capsys.readouterr().err

@@ -308,7 +308,7 @@ def put(*path, to):
         else: at[path[-1]] = to
     return change
 
-SHARD = "lss/theta.zarr/c/0/0"
+SHARD = "lss/theta/c/0/0"
 MANIFESTS = [("block", -2), ("block", 0), ("block", 2**40), ("block", 1.5), ("block", True), ("block", "10"), ("block", None), ("block", ...), ("block", 20), ("block", 2),
              ("worlds", "lss", "n", -1), ("worlds", "lss", "n", 2**50), ("worlds", "lss", "n", "20"), ("worlds", "lss", "n", ...), ("worlds", "lss", "n", 1000), ("worlds", ...),
              ("worlds", ["lss"]), ("worlds", "lss", 5), ("worlds", "lss", "shapes", {}), ("worlds", "lss", "shapes", "theta", [-1]), ("worlds", "lss", "shapes", "theta", [2**60]),

@@ -53,7 +53,7 @@ def test_stopped_anywhere_nothing_is_lost(root, tmp_path, monkeypatch):
 
 def test_what_is_harmed_alone_is_made_again(root, tmp_path, monkeypatch):
     shutil.copytree(root, tmp_path/"c")
-    path = tmp_path/"c"/"qcd"/"objects.zarr"/"c"/"1"/"0"/"0"
+    path = tmp_path/"c"/"qcd"/"objects"/"c"/"1"/"0"/"0"
     path.write_bytes(path.read_bytes()[::-1])
     real, made = simulate_chunk, []
     monkeypatch.setattr(colliding, "simulate_chunk", lambda process, collider, chunk, n: made.append((process, chunk)) or real(process, collider, chunk, n))

@@ -343,6 +343,15 @@ def test_a_source_of_ones_own_is_asked_for_what_it_has_settings_for():
         assert asked_events("plain", "constituents", 7).layout.tokens == 5 and asked_events("slotted", "constituents", 7).layout.tokens == 7
     finally: EVENT_SOURCES.pop("plain", None); EVENT_SOURCES.pop("slotted", None)
 
+def test_a_source_that_takes_anything_is_told_what_is_set():
+    "Its settings are asked for in one way everywhere: what is set is told, and nothing that it takes is refused."
+    from synthlab.datasets.events import EVENT_SOURCES
+    from synthlab.labs.events.loading import source_settings
+    from synthlab.labs.events.settings import EventsData
+    EVENT_SOURCES["anything"] = lambda **options: options
+    try: assert source_settings(EventsData(source="anything", level="objects", n=50)).items() >= dict(level="objects", n=50).items()
+    finally: EVENT_SOURCES.pop("anything", None)
+
 def test_a_split_file_is_asked_with_the_slots_of_the_model(tmp_path):
     h5py = pytest.importorskip("h5py")
     from synthlab.labs.events.loading import asked_events

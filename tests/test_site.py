@@ -3,7 +3,7 @@ small window.
 
 It is built as `make docs` does, into `_docs/html`. The browser is Debian's Chromium. Where there is none the tests that need it
 skip, but with `CI` set they fail: what was not looked at is not known to work."""
-import functools, http.server, json, os, re, runpy, subprocess, threading
+import ast, functools, http.server, json, os, re, runpy, subprocess, threading
 from pathlib import Path
 
 import nbformat, pytest
@@ -48,6 +48,20 @@ lazy import a.b as print
 def test_every_notebook_is_a_page(built):
     made = {p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")} - {"genindex.html", "search.html"}
     assert sorted(made) == ALL
+
+def test_named_tuples_show_their_fields(built):
+    "Not `*args, **kwargs`: every entry of one says what it holds, in the order in which it is unpacked."
+    bare, seen = [], 0
+    for path in sorted((ROOT/"synthlab").rglob("*.py")):
+        at = path.relative_to(ROOT/"synthlab").with_suffix(".html")
+        page = (SITE/at).read_text() if (SITE/at).exists() else ""
+        for c in (n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef) and "NamedTuple" in map(ast.unparse, n.bases)):
+            label = re.sub("[._/]", "-", f"synthlab-{at.with_suffix('')}-{c.name}".lower())
+            if not (entry := page.partition(f'<section id="{label}">')[2]): continue
+            shown = re.sub(r"<[^>]+>", "", re.search(r"<pre>(.*?)</pre>", entry, re.S)[1])
+            if re.findall(r"^ +(\w+) *:", shown, re.M) != [line.target.id for line in c.body if isinstance(line, ast.AnnAssign)]: bare.append(label)
+            seen += 1
+    assert seen > 50 and bare == []
 
 def test_the_sentence_below_a_title_is_whole(built):
     "Also one that is written in two lines: they end alike in the notebook and on the page."

@@ -2,30 +2,40 @@
 
 R16 a store with a flipped bit, a missing or superfluous file, another manifest, half of it; R17 eight readers at once; R18 a reader while it is written
 again. And a data set that is interrupted anywhere ends with the bytes of one that was left alone. `-m soak` runs the long counts; a case's number is its seed."""
+import copy as copying
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 import zarr
+from matplotlib.colors import same_color
+from scipy.io import netcdf_file
 
 import synthlab.datasets.generate as generating
 import synthlab.datasets.store as storing
 from synthlab.datasets.generate import Plan, compute_block, generate_dataset
 from synthlab.datasets.store import (ARRAYS, MANIFEST, ResponseStore, StoreError, array_shapes, create_arrays, files_in, open_store, publish, read_manifest,
     seal, verify_store, write_json)
+from synthlab.datasets.named_arrays import Responses
+from synthlab.datasets.packages import MissingPackage
+from synthlab.datasets.response_batches import load_split
 from synthlab.datasets.world import Parameters, StateSpace, World
 from synthlab.datasets.worlds import get_world
+from synthlab.models.specialists import OracleBaseline
 
 def cases(few, many):
     "Seeds: a few always, many with `-m soak`."
@@ -68,17 +78,18 @@ def same_bytes(one, other):
 def test_layout(root):
     "Folders, shapes, types and the manifest as documented; Zarr itself reads the same numbers."
     store = open_store(root, verify="full")
-    assert sorted(p.name for p in root.iterdir()) == ["lss", "manifest.json", "var"] and store.worlds == ["lss", "var"]
-    assert sorted(p.name for p in (root/"lss").iterdir()) == ["irfs.zarr", "shocks.zarr", "splits.json", "theta.zarr", "trajectories.zarr"]
+    assert sorted(p.name for p in root.iterdir()) == ["lss", "manifest.json", "var", "zarr.json"] and store.worlds == ["lss", "var"]
+    coords = ["default", "draw", "horizon", "lower", "parameter", "shock", "split", "time", "unit", "upper", "variable"]
+    assert sorted(p.name for p in (root/"lss").iterdir()) == sorted([*ARRAYS, *coords, "splits.json", "zarr.json"])
     want = {"theta": ((47, 36), "float64"), "irfs": ((47, 2, 11, 3), "float32"), "shocks": ((47, 12, 2), "float32"), "trajectories": ((47, 12, 3), "float32")}
     for name, (shape, dtype) in want.items():
-        array, mine = zarr.open_array(root/"lss"/f"{name}.zarr", mode="r"), store.read("lss", name)
+        array, mine = zarr.open_array(root/"lss"/name, mode="r"), store.read("lss", name)
         assert (mine.shape, str(mine.dtype)) == (shape, dtype) == (array.shape, str(array.dtype)) and array.metadata.zarr_format == 3
         assert mine.tobytes() == np.asarray(array[:]).tobytes()
-        assert array.shards[0] == 10 and '"checksum": true' in (root/"lss"/f"{name}.zarr"/"zarr.json").read_text()
+        assert array.shards[0] == 10 and '"checksum": true' in (root/"lss"/name/"zarr.json").read_text()
         for a, b in ((0, 1), (9, 11), (4, 33), (46, 47), (5, 5), (-7, None)): assert np.array_equal(store.read("lss", name, a, b), mine[a:b])
     manifest = store.manifest
-    assert manifest["version"] == "1.0.0" and manifest["seeds"]["global"] == 42 and manifest["created_at"].endswith("+00:00")
+    assert manifest["version"] == "1.1.0" and manifest["seeds"]["global"] == 42 and manifest["created_at"].endswith("+00:00")
     assert manifest["worlds"]["var"]["shocks"]["names"] == ["shock_0", "shock_1", "shock_2"] and manifest["worlds"]["var"]["n"] == 30
     assert manifest["worlds"]["lss"]["parameters"]["lower"][0] == -.95 and len(manifest["worlds"]["lss"]["config_hash"]) == 16
     assert set(manifest["files"]) == set(files_in(root)) and not [f for f in files_in(root) if "tmp" in f or "partial" in f]
@@ -176,7 +187,7 @@ def test_harm_after_opening(name, what, copy):
     if what == "missing": path.unlink()
     elif what == "flipped": data[len(data)//2] ^= 8; path.write_bytes(data)
     else: path.write_bytes({"cut": data[:-9], "grown": data + b"\0"*7, "emptied": b""}[what])
-    with pytest.raises(StoreError, match=f"{name}.zarr/c/2.*(is missing|has \\d+ bytes|is not what was written)") as error: store.read("lss", name, 15, 35)
+    with pytest.raises(StoreError, match=f"{name}/c/2.*(is missing|has \\d+ bytes|is not what was written)") as error: store.read("lss", name, 15, 35)
     assert error.value.path == str(path)
     assert len(store.read("lss", name, 0, 20)) == 20
 
@@ -195,7 +206,7 @@ def test_another_layout(copy):
     manifest.pop("sha256")
     manifest["sha256"] = storing.hashlib.sha256(storing.canonical(manifest).encode()).hexdigest()
     write_json(copy/MANIFEST, manifest)
-    with pytest.raises(StoreError, match="layout 2.1.0, this program reads 1.0.0"): open_store(copy)
+    with pytest.raises(StoreError, match="layout 2.1.0, this program reads 1.1.0"): open_store(copy)
 
 def test_no_store(tmp_path, root):
     with pytest.raises(FileNotFoundError, match="there is no store at .*make one with generate_dataset"): open_store(tmp_path/"nothing")
@@ -211,7 +222,7 @@ def test_eight_readers(seed, root, warm):
     "Eight processes, forked or spawned, read one open store at once: equal bytes, no hang."
     store, method = open_store(root), ("fork", "fork", "fork", "spawn")[seed % 4]
     want = store.read("lss", "irfs").tobytes()                  # read here first, so that a fork inherits whatever reading leaves behind
-    zarr.open_array(root/"lss"/"irfs.zarr", mode="r")[:]
+    zarr.open_array(root/"lss"/"irfs", mode="r")[:]
     pool = ProcessPoolExecutor(8, multiprocessing.get_context(method))
     try:
         for found in [pool.submit(store.read, "lss", "irfs") for _ in range(8)]: assert found.result(timeout=150).tobytes() == want
@@ -224,7 +235,7 @@ def write_number(part, value, n=20):
     "A store of one world in which every number is the same."
     shapes = array_shapes(2, 1, 6, 4)
     create_arrays(part/"one", n, 4, shapes)
-    for name in ARRAYS: zarr.open_array(part/"one"/f"{name}.zarr", mode="r+")[:] = value
+    for name in ARRAYS: zarr.open_array(part/"one"/name, mode="r+")[:] = value
     write_json(part/"one"/"splits.json", {"train": list(range(n))})
     seal(part, {"worlds": {"one": {"n": n, "shapes": {k: list(v[0]) for k, v in shapes.items()}}}, "block": 4, "value": value})
 
@@ -385,7 +396,7 @@ def test_a_harmed_block_alone_is_made_again(harm, root, tmp_path, monkeypatch):
     run(to)
     assert len(done) == 1 and [p.name for p in tmp_path.iterdir()] == ["store"]
 
-@pytest.mark.parametrize("name", ("splits.json", "irfs.zarr/zarr.json"))
+@pytest.mark.parametrize("name", ("splits.json", "irfs/zarr.json", "zarr.json", "shock/c/0"))
 def test_a_harmed_table_of_contents_costs_no_draw(name, root, tmp_path, monkeypatch):
     to = Path(shutil.copytree(root, tmp_path/"store"))
     (to/"lss"/name).write_text("{")
@@ -476,3 +487,143 @@ def test_no_file_stays_open(root):
     before = handles()
     for _ in range(20): contents(open_store(root, "full"))
     assert handles() == before
+
+# --- as a Zarr group, and as NetCDF ----------------------------------------------------------------------------------------
+
+NAMES = dict(theta=("draw", "parameter"), irfs=("draw", "shock", "horizon", "variable"), shocks=("draw", "time", "shock"), trajectories=("draw", "time", "variable"))
+
+def as_before(root):
+    "The same store in the layout of 1.0: folders called irfs.zarr, no groups and no coordinates."
+    manifest = read_manifest(root)
+    for world in manifest["worlds"]:
+        for path in (root/world).iterdir():
+            if path.name in ARRAYS: path.rename(path.with_name(f"{path.name}.zarr"))
+            elif path.is_dir(): shutil.rmtree(path)
+        (root/world/"zarr.json").unlink()
+    (root/"zarr.json").unlink()
+    files = {f: manifest["files"][f.replace(".zarr/", "/")] for f in files_in(root)}
+    manifest = {k: v for k, v in manifest.items() if k != "sha256"} | dict(version="1.0.0", files=files)
+    write_json(root/MANIFEST, manifest | dict(sha256=storing.hashlib.sha256(storing.canonical(manifest).encode()).hexdigest()))
+    return root
+
+def test_a_world_is_a_zarr_group(root):
+    "Zarr finds every array with the names of its dimensions, and a coordinate for each of them; the store is a group of worlds."
+    store, whole = open_store(root), zarr.open_consolidated(root)
+    assert sorted(whole.group_keys()) == store.worlds
+    for world in store.worlds:
+        about = store.info(world)
+        for group in (zarr.open_consolidated(root/world), zarr.open_group(root/world, mode="r"), whole[world]):
+            assert {k: group[k].metadata.dimension_names for k in ARRAYS} == NAMES
+            for array in (group[k] for k in ARRAYS): assert [*(group[d].shape[0] for d in array.metadata.dimension_names)] == list(array.shape)
+        assert group["shock"][:].tolist() == about["shocks"]["names"] and group["parameter"][:].tolist() == about["parameters"]["names"]
+        assert group["variable"][:].tolist() == about["observables"]["names"] and group["unit"][:].tolist() == about["observables"]["units"]
+        assert group["horizon"][:].tolist() == list(range(11)) and group["lower"][:].tolist() == about["parameters"]["lower"]
+        part = np.array(group["split"][:].tolist())
+        assert {k: np.flatnonzero(part == k).tolist() for k in store.splits(world)} == {k: v.tolist() for k, v in store.splits(world).items()}
+        assert set(group.attrs["coordinates"].split()) == {"split", "unit", "lower", "upper", "default"} and group.attrs["world"] == world
+
+def test_xarray_opens_a_world(root, copy, tmp_path):
+    "Lazily, with nothing to say about it; the same numbers as ours, from a store of before at once, and from a NetCDF file."
+    xarray, store = pytest.importorskip("xarray"), open_store(root)
+    with warnings.catch_warnings(action="error"):
+        found = xarray.open_zarr(root/"lss", chunks=None)
+        assert not found.irfs.variable._in_memory and found.irfs.dims == NAMES["irfs"]
+        assert found.theta.sel(parameter="A[0,0]", draw=7).item() == store.read("lss", "theta")[7, 0]
+        assert found.sel(draw=found.split == "train").sizes["draw"] == len(store.splits("lss")["train"])
+        assert store.to_xarray("lss").identical(xarray.open_zarr(root/"lss"))
+        old = open_store(as_before(copy))
+        for same in (old.to_xarray("lss"), xarray.open_dataset(old.to_netcdf("lss", tmp_path/"lss.nc"))): xarray.testing.assert_equal(same.load(), found.load())
+        assert list(xarray.open_datatree(root, engine="zarr").children) == store.worlds
+        answer = get_world("nk").impulse_responses({"kappa": [.1, .2]}, 8)
+        assert answer.to_xarray().sel(draw=1, shock="demand", variable="rate", horizon=2).item() == answer[1, 1, 2, 2].item()
+        xarray.testing.assert_equal(answer.to_xarray(), xarray.open_dataset(answer.to_netcdf(tmp_path/"nk.nc")).responses)
+
+def test_without_xarray_a_sentence_says_how_to_get_it(root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    for door in (lambda: open_store(root).to_xarray("lss"), lambda: get_world("nk").impulse_responses({}, 3).to_xarray()):
+        with pytest.raises(MissingPackage, match='cannot be had without xarray; type python -m pip install "xarray"$'): door()
+
+def test_a_world_as_netcdf(root, copy, tmp_path, monkeypatch):
+    "Every number, name and unit as SciPy reads them, of both layouts; a file that is there is replaced, or left whole."
+    for store in (open_store(root), open_store(as_before(copy))):
+        path = store.to_netcdf("var", tmp_path/"var.nc")
+        with netcdf_file(path, mmap=False) as file:
+            for k in ARRAYS: assert file.variables[k].dimensions == NAMES[k] and np.array_equal(file.variables[k][:], store.read("var", k))
+            words = lambda k: [b"".join(row).decode() for row in file.variables[k][:]]
+            assert words("shock") == store.info("var")["shocks"]["names"] and words("parameter") == store.info("var")["parameters"]["names"]
+            assert words("unit") == ["percent", "percent a year", "percent a year"] and file.variables["irfs"].units == b"percent"
+            assert [words("split").count(k) for k in store.splits("var")] == [len(v) for v in store.splits("var").values()]
+    before = path.read_bytes()
+    monkeypatch.setattr("synthlab.datasets.disk.os.replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="var.nc: No space left"): store.to_netcdf("lss", path)
+    assert path.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["copy", "var.nc"]
+
+def test_a_store_of_before_is_read_and_grows(root, copy, tmp_path, monkeypatch):
+    "As it is, where the same is asked for; what is harmed or missing is computed, nothing else is, and then it has groups."
+    old, done = open_store(as_before(copy), "full"), blocks_computed(monkeypatch)
+    assert contents(old) == contents(root) and old.manifest["version"] == "1.0.0"
+    run(copy)
+    assert not done and open_store(copy).stamp == old.stamp
+    more = {"lss": 50, "var": 30}
+    grown = generate_dataset(copy, **{**SMALL, "n": more}).root
+    assert {d[:2] for d in done} == {("lss", 40)}                       # the last block, which was not full, and no other
+    same_bytes(generate_dataset(tmp_path/"new", **{**SMALL, "n": more}).root, grown)
+
+def test_what_is_harmed_in_a_store_of_before(root, copy, monkeypatch):
+    path, done = as_before(copy)/"lss"/"irfs.zarr"/"c"/"1"/"0"/"0"/"0", blocks_computed(monkeypatch)
+    path.write_bytes(path.read_bytes()[:-3])
+    run(copy)
+    assert done == [("lss", 10, 20)]
+    same_bytes(root, copy)
+
+def test_work_begun_in_the_layout_of_before_is_begun_anew(root, tmp_path, monkeypatch):
+    "Its arrays lie under other names; nothing of it gets into the store."
+    real, to = generating.compute_block, tmp_path/"store"
+    monkeypatch.setattr(generating, "compute_block", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt): run(to)
+    folder = tmp_path/".store.partial"
+    plan = json.loads((folder/"plan.json").read_text())
+    del plan["layout"]; write_json(folder/"plan.json", plan)
+    for name in ARRAYS: (folder/"store"/"lss"/name).rename(folder/"store"/"lss"/f"{name}.zarr")
+    monkeypatch.setattr(generating, "compute_block", real)
+    run(to)
+    same_bytes(root, to)
+
+@pytest.mark.parametrize("change,said", [(dict(shocks=dict(names=["a"])), "shocks are 1, and the arrays have 2"), (dict(observables=dict(names=["a", "b", "c"], units=["x"])), "units are 1"),
+    (dict(parameters=dict(names=["a"], lower=[0.], upper=[1.], default=[0.])), "parameters"), (dict(observables=dict(names=["a", "b", "c"], units=7)), "units"), (dict(description=[1]), "description")])
+def test_a_manifest_that_names_what_is_not_there(change, said, copy):
+    manifest = {k: v for k, v in read_manifest(copy).items() if k != "sha256"}
+    manifest["worlds"]["lss"] |= change
+    write_json(copy/MANIFEST, manifest | dict(sha256=storing.hashlib.sha256(storing.canonical(manifest).encode()).hexdigest()))
+    with pytest.raises(StoreError, match=f"lss.*{said}"): open_store(copy)
+
+# --- responses with names --------------------------------------------------------------------------------------------------
+
+def test_responses_say_what_they_are(root):
+    "Of a world, of a store's part; draws of them too, and what is computed from them is a plain tensor with the same numbers."
+    nk, part = get_world("nk"), load_split(root, "var", "val")
+    found = nk.impulse_responses({"kappa": [.1, .2, .3]}, 6)
+    assert found.labels.shocks == nk.shocks and found.labels.units == nk.measures and type(found) is Responses
+    assert nk.impulse_responses(horizon=2, units="model").labels.units == ("model units",)*3
+    assert part["irf"].labels.draws.tolist() == part["index"].tolist() == open_store(root).splits("var")["validation"].tolist()
+    assert part["irf"][1:].labels.draws.tolist() == part["index"][1:].tolist()
+    plain = found.as_subclass(torch.Tensor)
+    for one, other in ((found*2, plain*2), (found[:, 0], plain[:, 0]), (found.mean(0), plain.mean(0)), (torch.cat([found, found]), torch.cat([plain, plain]))):
+        assert type(one) is torch.Tensor and torch.equal(one, other)
+    again = pickle.loads(pickle.dumps(found))
+    assert torch.equal(again, found) and again.labels == found.labels and copying.deepcopy(found).labels == found.labels
+
+def test_responses_are_drawn():
+    "A panel a shock and variable; the truth black and an emulator blue; of draws the quantiles, of one draw its band."
+    nk, blue = get_world("nk"), OracleBaseline(["nk"], 8)
+    draws = nk.impulse_responses(nk.sample(61, 1), 8)
+    fig = draws.plot()
+    assert [ax.get_title() for ax in fig.axes[:3]] == ["output, percent", "inflation, percent a year", "rate, percent a year"] and len(fig.axes) == 9
+    assert [ax.get_ylabel() for ax in fig.axes[::3]] == list(nk.shocks)
+    np.testing.assert_allclose(fig.axes[4].lines[-1].get_ydata(), draws[:, 1, :, 1].median(0).values)
+    box = fig.axes[4].collections[0].get_paths()[0].get_extents()
+    assert np.isclose(box.ymax, np.quantile(draws[:, 1, :, 1].numpy(), .95, axis=0).max())
+    one = blue.impulse_responses({}, "nk").plot(beside={"world": nk.impulse_responses({}, 8)}, bands=(draws[0], draws[1]), quarters=5)
+    assert [same_color(line.get_color(), c) for line, c in zip((fig.axes[0].lines[-1], one.axes[0].lines[-1]), ("black", "C0"))] == [True, True]
+    assert [t.get_text() for t in one.legends[0].get_texts()] == ["error band", "world", "emulator"]
+    plt.close("all")

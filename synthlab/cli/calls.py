@@ -17,9 +17,11 @@ from .parsers import called_names
 # %% ../../nbs/cli/05_calls.ipynb #69b6c119
 def named(args) -> list[str]:
     "Settings as typed, with the name of the run among them; one that does not exist is refused before torch is there."
+    from synthlab.experiments.config import file_overrides
     from synthlab.experiments.declared import refuse_misspelt
-    refuse_misspelt(args.lab, args.overrides)
-    return [*args.overrides, *([f"name={args.name}"] if args.name else [])]
+    typed = [*(file_overrides(args.config) if args.config else []), *args.overrides]
+    refuse_misspelt(args.lab, typed)
+    return [*typed, *([f"name={args.name}"] if args.name else [])]
 
 def train(args):
     "Fit, judge and report, or write it down for a batch system."

@@ -26,7 +26,8 @@ from synthlab.datasets.generate import (Work, check_processes, claim, done_block
 from .jets import FIELDS, event_tokens
 from .packages import need
 from .remote import cache_folder
-from .store import MANIFEST, StoreError, canonical, config_hash, create_arrays, files_in, publish
+from .store import (MANIFEST, StoreError, array_folder, canonical, config_hash, create_arrays,
+                                     files_in, publish)
 from .store import read_manifest, seal, verify_store
 
 # %% ../../nbs/datasets/85_collisions.ipynb #af55484a
@@ -219,7 +220,7 @@ def generate_collisions(
         if old: keep_blocks(root, old, folder, facts, "processes")
         known = fill(folder, {name: name for name in counts}, collider, facts["processes"], CHUNK, "collisions",
                      processes, progress, execute, do_chunk, "event", "it")
-        heads = {f"{name}/{array}.zarr/zarr.json" for name in counts for array in chunk_arrays()}
+        heads = {f"{name}/{array}/zarr.json" for name in counts for array in chunk_arrays()}
         for file in set(files_in(folder/"store")) - set(known) - heads: (folder/"store"/file).unlink()
         seal(folder/"store", facts, known)
         publish(folder/"store", root)
@@ -247,7 +248,8 @@ def read_collisions(
     if jet not in (0, 1): raise EventError(f"there is no jet {jet!r}; give 0 for the hardest or 1 for the second")
     names = tuple(manifest["processes"])
     def read(array):
-        return np.concatenate([zarr.open_array(root/name/f"{array}.zarr", mode="r")[:] for name in names])
+        folders = [array_folder(root/name, array, manifest["version"]) for name in names]
+        return np.concatenate([zarr.open_array(folder, mode="r")[:] for folder in folders])
     jets, event = read("jets"), read("event")
     pt, eta, _, mass, multiplicity = np.moveaxis(jets[:, jet], -1, 0)
     label = np.repeat(np.arange(len(names)), [manifest["processes"][name]["n"] for name in names])

@@ -27,9 +27,10 @@ from tqdm.auto import tqdm
 from .disk import lasting_folder
 from .documents import TEXT, read_document
 from .responses import REGION_RULES, construct_all_splits, validate_splits
-from .store import (ARRAYS, MANIFEST, SPLITS, ResponseStore, StoreError, array_shapes, away, canonical,
-                                     config_hash, create_arrays, file_facts, files_in, open_store, publish,
-                                     seal, shard_file, sync, read_manifest, verify_store, write_json)
+from .store import (ARRAYS, GROUP, MANIFEST, SPLITS, VERSION, ResponseStore, StoreError, array_folder,
+                                     array_shapes, away, canonical, config_hash, create_arrays, file_facts, files_in,
+                                     group_facts, group_head, open_store, publish, seal, shard_file, sync,
+                                     read_manifest, verify_store, world_coords, write_group, write_json)
 from .world import UNITS, VARIABLES, World, draw_rng
 from .worlds import ORDER, get_world
 
@@ -132,9 +133,9 @@ class Work(NamedTuple):
         "Where it is noted that the block is done."
         return Path(folder)/"done"/f"{self.world}-{self.block:06d}.json"
 
-    def files(self, shapes: Mapping) -> list[str]:
-        "Its files, relative to the store."
-        return [shard_file(Path(self.world), k, self.block, len(shapes[k]) + 1).as_posix() for k in shapes]
+    def files(self, shapes: Mapping, version: str = VERSION) -> list[str]:
+        "Its files, relative to a store of a layout."
+        return [shard_file(Path(self.world), k, self.block, len(shapes[k]) + 1, version).as_posix() for k in shapes]
 
 def keep_arrays(
     folder: Path,           # of the work in progress
@@ -144,7 +145,7 @@ def keep_arrays(
     "Write the shards of a block, and note that it is done."
     facts = {}
     for name, values in arrays.items():
-        zarr.open_array(folder/"store"/work.world/f"{name}.zarr", mode="r+")[work.start:work.stop] = values
+        zarr.open_array(array_folder(folder/"store"/work.world, name), mode="r+")[work.start:work.stop] = values
         file = shard_file(Path(work.world), name, work.block, values.ndim)
         sync(folder/"store"/file)
         facts[file.as_posix()] = file_facts(folder/"store"/file)
@@ -266,19 +267,20 @@ def keep_blocks(
     for name, about in facts[among].items():
         there = set(works(name, old[among][name]["n"], facts["block"]))
         for work in works(name, about["n"], facts["block"]):
-            files = work.files(about["shapes"])
+            # what lies there under the names of its layout → what it is called here
+            files = dict(zip(work.files(about["shapes"], old["version"]), work.files(about["shapes"])))
             if work not in there or done_block(folder, work, about["shapes"]) is not None: continue
             try: seen = {f: file_facts(root/f) for f in files}
             except OSError: continue
             if any(seen[f] != old["files"].get(f) for f in files): continue
-            for f in files:
-                to = folder/"store"/f
+            for f, name in files.items():
+                to = folder/"store"/name
                 lasting_folder(to.parent)
                 to.unlink(missing_ok=True)
                 try: os.link(root/f, to)
                 except OSError: shutil.copyfile(root/f, to)
                 sync(to)
-            write_json(work.note(folder), seen)
+            write_json(work.note(folder), {files[f]: facts for f, facts in seen.items()})
             kept.append(work)
     return kept
 
@@ -358,12 +360,13 @@ def prepare(
     if old is not None and old["config_hash"] != facts["config_hash"] and not overwrite:
         raise StoreError("work on a data set of another configuration lies here; go on with its arguments, give "
                          "overwrite=True, or delete this folder", folder)
-    if old is not None and old["config_hash"] == facts["config_hash"] and not (folder/"store"/MANIFEST).exists(): return
+    begun = old is not None and old["config_hash"] == facts["config_hash"] and old.get("layout") == VERSION
+    if begun and not (folder/"store"/MANIFEST).exists(): return
     at.unlink(missing_ok=True)
     for name in ("store", "done"): shutil.rmtree(folder/name, ignore_errors=True)
     (folder/"done").mkdir()
     create(folder/"store", facts)
-    write_json(at, facts)
+    write_json(at, {**facts, "layout": VERSION})
 
 def finish(
     folder: Path,           # with all blocks done
@@ -371,15 +374,18 @@ def finish(
     facts: Mapping,
     known: dict,            # facts of the shards
 ) -> None:
-    "Write splits and manifest; whatever does not belong there goes."
-    heads = {f"{w}/{name}.zarr/zarr.json" for w in worlds for name in ARRAYS}
-    for file in set(files_in(folder/"store")) - set(known) - heads: (folder/"store"/file).unlink()
+    "Write splits, coordinates and manifest; whatever does not belong there goes."
+    store = folder/"store"
+    heads = {f"{w}/{name}/{GROUP}" for w in worlds for name in ARRAYS}
+    for file in set(files_in(store)) - set(known) - heads: (store/file).unlink()
     for name, world in worlds.items():
-        theta = np.asarray(zarr.open_array(folder/"store"/name/"theta.zarr", mode="r")[:])
+        about, theta = facts["worlds"][name], np.asarray(zarr.open_array(store/name/"theta", mode="r")[:])
         splits = construct_all_splits(theta, world, facts["splits"]["seed"])
         validate_splits(splits, len(theta))
-        write_json(folder/"store"/name/SPLITS, {k: v.tolist() for k, v in splits.items()})
-    seal(folder/"store", facts, known)
+        write_json(store/name/SPLITS, {k: v.tolist() for k, v in splits.items()})
+        write_group(store/name, world_coords(about, splits), group_facts(name, about))
+    write_json(store/GROUP, group_head(store, {"title": "draws of " + ", ".join(worlds)}))
+    seal(store, facts, known)
 
 # %% ../../nbs/datasets/74_generate.ipynb #f419d4e7
 def generate_dataset(

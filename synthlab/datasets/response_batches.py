@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from .named_arrays import Responses
 from .responses import SPLIT_NAMES
 from .store import MANIFEST, ResponseStore, StoreError, open_store
+from ..metrics.other_words import PARTS
 from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/76_response_batches.ipynb #aab1d4d9
@@ -27,7 +29,8 @@ def split_name(
     "The full name of a part."
     name, there = {"val": "validation"}.get(name, name), list(there)
     if name in there: return name
-    raise ValueError(f"there is no split {name!r}; {nearest(name, there)}")
+    said = f": {PARTS[name]}" if name in PARTS else f"; {nearest(name, there)}"
+    raise ValueError(f"there is no split {name!r}{said}")
 
 def read_rows(
     store: ResponseStore,
@@ -55,8 +58,8 @@ def load_split(
     splits = store.splits(world)
     rows = splits[split_name(split, splits)]
     names = {"theta": "theta", "irf": "irfs", **({"history": "trajectories", "shocks": "shocks"} if history else {})}
-    return {**{k: torch.from_numpy(read_rows(store, world, v, rows)) for k, v in names.items()},
-            "index": torch.from_numpy(rows)}
+    found = {k: torch.from_numpy(read_rows(store, world, v, rows)) for k, v in names.items()}
+    return {**found, "irf": Responses.of(found["irf"], store.labels(world, rows)), "index": torch.from_numpy(rows)}
 
 # %% ../../nbs/datasets/76_response_batches.ipynb #cfef79e3
 IN_MEMORY = 2 << 30         # bytes that may be kept

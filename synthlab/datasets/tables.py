@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
-from .bars import (BarError, BarWarning, FIELDS, FORECASTS, SPELLINGS, SPIKE, as_table, check_bars,
-    check_width, find_columns, plain, split_levels, take_times)
+from .bars import (BarError, BarWarning, COMMA, FIELDS, FORECASTS, POINT, SPELLINGS, SPIKE, WRITTEN,
+    as_table, check_bars, check_width, find_columns, plain, split_levels, take_times)
 from .parquet_pages import chunk_size
 from ..metrics.wording import nearest
 
@@ -89,7 +89,20 @@ def line_of(
 def _decimal_comma(text, sep):
     "Whether numbers in a file whose fields are separated by `sep` are written 1,5."
     has = lambda number: re.search(rf"(?:^|[\"{sep}])-?{number}(?:$|[\"{sep}\r])", text, re.M)
-    return sep != "," and bool(has(r"(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+)")) and not has(r"\d+\.\d+")
+    cents = has(r"(?:\d+,(?:\d{1,2}|\d{4,})|0,\d+|[1-9]\d{0,2}(?:\.\d{3})+,\d*)")
+    return sep != "," and bool(cents) and not has(r"(?:\d+\.(?:\d{1,2}|\d{4,})|\d{4,}\.\d{3}|0\.\d+)")
+
+def _without_points(table, words):
+    "Columns of a file that writes 1.234,5, with the points taken out that part thousands; `words` are left alone."
+    found = table.copy(deep=False)
+    for i, name in enumerate(table.columns):
+        if name in words: continue
+        text = table.iloc[:, i].dropna()
+        if not len(text) or not text.map(lambda v: isinstance(v, str)).all(): continue
+        if not text.str.fullmatch(WRITTEN[COMMA]).all(): continue
+        number = pd.to_numeric(text.str.replace(POINT, "").str.replace(COMMA, POINT))
+        found.isetitem(i, number.reindex(table.index).to_numpy(np.float64))
+    return found
 
 # %% ../../nbs/datasets/05_tables.ipynb #24a69a0a
 class Header(NamedTuple):
@@ -152,8 +165,8 @@ def read_csv(
     if not header[0]: header[0] = UNNAMED if timed else "time"      # an index that pandas wrote
     if levels: header = [f"{i} {h}" if i else h for i, h in enumerate(header)]      # one name may stand for many assets
     as_text = {h: pa.string() for h in header if plain(h) in SPELLINGS["time"] + SPELLINGS["symbol"]}
-    convert = pa.csv.ConvertOptions(column_types=as_text, null_values=NOTHING,
-        decimal_point="," if _decimal_comma(text, sep) else ".")
+    comma = _decimal_comma(text, sep)
+    convert = pa.csv.ConvertOptions(column_types=as_text, null_values=NOTHING, decimal_point="," if comma else ".")
     body = pa.BufferReader(text[start:].encode())
     try:
         table = pa.csv.read_csv(body, pa.csv.ReadOptions(use_threads=False, column_names=header,
@@ -164,6 +177,7 @@ def read_csv(
         row = int(ragged[1]) - 2
         raise BarError(f"line {line_of(path, row)} has {ragged[3]} fields where the header has "
             f"{ragged[2]}; mend it", str(path), row) from None
+    if comma: table = _without_points(table, as_text)
     if levels: return table.set_axis(pd.MultiIndex.from_tuples(levels), axis=1)
     return table.loc[:, [bool(c) and c != UNNAMED for c in table.columns]]
 

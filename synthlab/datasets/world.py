@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from .named_arrays import Labels, Responses
 from ..metrics.wording import nearest
 
 # %% ../../nbs/datasets/60_world.ipynb #4de29e63
@@ -241,7 +242,7 @@ class World:
         horizon: int = 40,              # H, quarters after the impact
         shock_size: float = 1.,         # in standard deviations; with units="model" in model units
         units: str = "percent",         # percent (rates a year) | model
-    ) -> Tensor:                        # (…, S, H+1, 3) float64; the impact is at 0
+    ) -> Responses:                     # (…, S, H+1, 3) float64; the impact is at 0
         "Exact responses of the three variables to each shock."
         if units not in UNITS: raise ValueError(f"there are no units {units!r}; use percent or model")
         if not isinstance(horizon, Integral) or horizon < 0:
@@ -253,7 +254,9 @@ class World:
         size = self.shock_sd(flat) if units == "percent" else flat.new_ones(len(flat), len(self.shocks))
         found = self.responses(flat, shock_size*size, int(horizon))
         if units == "percent": found = found*found.new_tensor(PERCENT)
-        return found.reshape(*theta.shape[:-1], *found.shape[1:])
+        given = self.measures if units == "percent" else ("model units",)*len(self.observables)
+        labels = Labels(self.name, self.shocks, self.observables, given, size=shock_size)
+        return Responses.of(found.reshape(*theta.shape[:-1], *found.shape[1:]), labels)
 
     def simulate(self,
         theta: Mapping | Tensor | None, # as above

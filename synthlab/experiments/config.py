@@ -5,9 +5,9 @@ anything runs, with the name that was meant."""
 
 # %% auto #0
 __all__ = ['NESTED', 'VALUES', 'GIVE', 'CONF', 'YAML_LIMIT', 'OPENED', 'CLOSED', 'settings', 'is_open', 'in_open', 'preset_names',
-           'as_override', 'an_override', 'check_name', 'read_override', 'check_written', 'complaint', 'to_schema',
-           'compose', 'override', 'read_text', 'scan_yaml', 'parse_yaml', 'to_yaml', 'read_yaml', 'assigned',
-           'check_parameters']
+           'as_override', 'an_override', 'check_name', 'is_file_of_settings', 'read_override', 'check_written',
+           'complaint', 'to_schema', 'compose', 'override', 'read_text', 'scan_yaml', 'parse_yaml', 'to_yaml',
+           'read_yaml', 'file_overrides', 'assigned', 'check_parameters']
 
 # %% ../../nbs/experiments/00_config.ipynb #47ebdaae
 import ast, json, re, threading, yaml
@@ -100,6 +100,10 @@ def check_name(
     if name not in known and not in_open(name, known):
         raise ConfigError(f"there is no setting {name}; {nearest(name, {*known, *groups})}")
 
+def is_file_of_settings(what: Any) -> bool:
+    "Whether it is the name of a YAML file."
+    return isinstance(what, str | Path) and "=" not in str(what) and Path(what).suffix in (".yaml", ".yml")
+
 @lru_cache(maxsize=1024)        # one line of settings is read for each of its runs, and again for a table of them
 def _override(text: str) -> Override: return OverridesParser.create().parse_override(text)
 
@@ -117,7 +121,8 @@ def read_override(
     if parsed is not None and parsed.is_sweep_override():
         raise ConfigError(f"{text!r} stands for several values; synthlab LAB sweep trains with each of them")
     if parsed is None or parsed.is_delete():
-        raise ConfigError(f"{text!r} is not an override; write name=value, such as {an_override(schema)}")
+        instead = f"--config {text}" if is_file_of_settings(text) else f"name=value, such as {an_override(schema)}"
+        raise ConfigError(f"{text!r} is not an override; write {instead}")
     name, value, known = parsed.key_or_group, parsed.value(), settings(schema)
     if name in groups and isinstance(value, str) and value in groups[name]: return f"{name}={value}"
     check_name(name, value, known, groups)
@@ -323,6 +328,19 @@ def read_yaml(
     values = _parsed(text, where)
     try: return to_schema(schema, values)
     except ConfigError as e: raise ConfigError(f"{where}: {e}") from None
+
+# %% ../../nbs/experiments/00_config.ipynb #abc44526
+def file_overrides(
+    path: str | Path,               # of a YAML file of settings
+) -> list[str]:                     # as they would be typed
+    "The settings of a file of one's own."
+    try: values = parse_yaml(read_text(path), str(path))
+    except FileNotFoundError: raise ConfigError(f"there is no file {path}") from None
+    def typed(values, above=""):
+        for name, value in values.items():
+            if isinstance(value, Mapping) and value: yield from typed(value, f"{above}{name}.")
+            else: yield as_override(f"{above}{name}", value)
+    return list(typed(values))
 
 # %% ../../nbs/experiments/00_config.ipynb #2bc2b276
 def assigned(

@@ -20,6 +20,7 @@ from typing import Any, get_args
 from .config import CONF, as_override, check_name, compose, is_open, preset_names, settings
 from .light import PACKAGE, found_class, module_text, parsed, plain_value
 from ..metrics.comments import comments_in
+from ..metrics.other_words import RENAMED, SAID
 
 # %% ../../nbs/experiments/02_declared.ipynb #d82f5cf4
 def field_comments(
@@ -142,7 +143,7 @@ def refuse_misspelt(
     "Complain about a setting that a lab of the house does not have."
     if not (PACKAGE/"labs"/lab/"experiment.py").is_file(): return
     known, groups = declared_settings(lab), preset_names(CONF/lab)
-    others = other_words(lab) | {"env", "experiment", "hydra"}
+    others = other_words(lab) | {"env", "experiment", "hydra", *RENAMED, *SAID}
     begun = tuple(w for w in others if w.endswith(".") and w not in {f"{name}." for name in known})
     for name in (o.partition("=")[0].lstrip("+~") for o in overrides if "=" in o):
         parts = name.split(".")

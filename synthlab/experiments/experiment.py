@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 from ..datasets.documents import Maybe, TEXT, misfit, reading
 from ..datasets.given import keep_given, recall, source_word
-from .config import an_override, override, read_yaml, to_yaml
+from .config import an_override, file_overrides, is_file_of_settings, override, read_yaml, to_yaml
 from .lab import Experiment, Lab, get_lab
 from .parts import Fitted
 from .plugins import load_plugin, loaded_plugins, recorded_plugins, require_plugins, resume_line, written_in
@@ -308,7 +308,11 @@ def data_first(
     lab: Lab,
     config: Any, data: Any,             # as for `run`
 ) -> tuple[Any, Any]:                   # overrides or a configuration; data or None
-    "Which of two is data."
+    "Which of two is data; a YAML file is settings."
+    if is_file_of_settings(config):
+        more = [] if data is None else data
+        if isinstance(more, list | tuple): config, data = [*file_overrides(config), *more], None
+        else: config = file_overrides(config)
     if isinstance(config, str) and "=" in config and not Path(config).exists(): config = [config]
     if not isinstance(config, list | tuple | lab.schema):
         config, data = [data] if isinstance(data, str) else () if data is None else data, config

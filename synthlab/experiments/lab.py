@@ -25,6 +25,7 @@ from .settings import ExperimentConfig, runs_folder, spell_source, typed_knobs
 from .setup import threads_here
 from .verdicts import with_interval
 from ..models.registry import ConfigError, registry
+from ..metrics.other_words import lab_word
 from ..metrics.wording import nearest
 
 # %% ../../nbs/experiments/22_lab.ipynb #bc0c11bb
@@ -69,13 +70,21 @@ class LabSettings:
         for name in named(spelt):
             if name == "experiment" and name not in known:
                 raise ConfigError(f"experiment=NAME is a sweep: synthlab {self.name} sweep experiment=NAME")
-            last = None if in_open(name, known) else self.words.get(name.rpartition(".")[2])
-            hint = None if name in known else self.words.get(name) or last
+            hint = None if name in known else self.answer(name, not in_open(name, known))
             if hint: raise ConfigError(f"there is no setting {name}: {hint}")
         folder = Path(self.presets or CONF/self.name)
         config = compose(self.schema, folder, spelt) if folder.is_dir() else override(self.schema(), spelt)
         config.threads, config.runs = config.threads or threads_here(), runs_folder(config.runs)
         return self.settle(config, named([*profile, *typed]))
+
+    def answer(self,
+        name: str,                      # of a setting that is none, as typed
+        last: bool = True,              # whether its last part alone may be another program's word
+    ) -> str | None:
+        "What is said to another program's word for a setting."
+        word = name.rpartition(".")[2]
+        more = (self.words.get(word) or lab_word(word, settings(self.schema))) if last else None
+        return self.words.get(name) or more
 
     def spell(self, overrides: list[str]) -> list[str]:
         "What is short for something else, written out."

@@ -47,7 +47,7 @@ def find_settings(
     if not name: return table
     found = table.loc[beginning_with(table.index, name)]
     if len(found): return found
-    hint = lab.words.get(name) or lab.words.get(name.rpartition(".")[2])
+    hint = lab.answer(name)
     raise ConfigError(f"there is no setting {name}{f': {hint}' if hint else f'; {nearest(name, table.index)}'}")
 
 # %% ../../nbs/experiments/27_settings_page.ipynb #4bb6e38b

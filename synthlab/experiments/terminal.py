@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from ..datasets.documents import reading
+from ..datasets.named_arrays import named_table
 from ..metrics.wording import file_words, nearest
 from .declared import preset_lines, setting_line
 from .experiment import load_model, run_config
@@ -238,11 +239,14 @@ def ask(
 def check_output(
     output: str | None,                     # where answers are to be written
     source: str | None = None,              # where the data came from
+    kinds: Sequence[str] = (".csv", ".nc"),     # ends of names of what can be written
 ) -> None:
     "Refuse a file that cannot or should not be written."
     if not output: return
     path = Path(output)
-    if path.suffix != ".csv": raise ConfigError(f"--output is {output}; what is written is a CSV file, name it so")
+    if path.suffix not in kinds:
+        also = " or, as .nc, NetCDF" if ".nc" in kinds else ""
+        raise ConfigError(f"--output is {output}; what is written is a CSV file{also}, name it so")
     if source and path.resolve() == Path(source).resolve():
         raise ConfigError(f"--output is the very file that the data come from, {output}; choose another")
     if not (parent := path.resolve().parent).is_dir(): raise ConfigError(f"there is no folder {parent}; make it first")
@@ -250,12 +254,15 @@ def check_output(
 # %% ../../nbs/experiments/28_terminal.ipynb #c8b06b8b
 def write_frames(
     frames: Mapping[str, pd.DataFrame],     # by asset
-    output: str | Path,                     # a CSV file; of several, one each with the asset's name behind it
+    output: str | Path,                     # a file, .csv or .nc; of several, one each with the asset's name behind it
 ) -> list[Path]:
     "Write answers, each file as a whole or not at all."
     path, words = Path(output), file_words(frames)
     paths = {name: path if len(frames) == 1 else path.with_stem(f"{path.stem}_{words[name]}") for name in frames}
-    for name, to in paths.items(): atomic_write(to, frames[name].to_csv().encode())
+    for name, to in paths.items():
+        frame = frames[name]
+        if to.suffix == ".nc": named_table(frame, frame.attrs.get("answered", {})).to_netcdf(to)
+        else: atomic_write(to, frame.to_csv().encode())
     return list(paths.values())
 
 # %% ../../nbs/experiments/28_terminal.ipynb #6b7e7754

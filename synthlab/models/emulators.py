@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
+from ..datasets.named_arrays import Labels, Responses
 from ..datasets.world import IndeterminateError, World
 from ..datasets.worlds import get_world
 from ..metrics.responses import response_scale
@@ -216,12 +217,13 @@ class GuardedAnswers:
         units: str = "percent",         # percent is what it has learnt
         guard: str = "solver",          # outside its domain: solver | error | nan | fill | off
         history: Tensor | None = None,  # (…, T, 3) percent, for an emulator that reads it
-    ) -> Tensor:                        # (…, S, H+1, 3), float32; gradients flow to theta
+    ) -> Responses:                     # (…, S, H+1, 3), float32; gradients flow to theta
         "Responses of output, inflation and the rate to each shock, in percent."
         if units != "percent":
             raise ValueError(f"an emulator answers in percent, not in {units!r} units; the world itself knows those")
-        found = self.ask(theta, world, guard, shock_size, history)
-        return found.mean.reshape(*found.lead, *found.mean.shape[1:])
+        found, known = self.ask(theta, world, guard, shock_size, history), self.worlds[world]
+        labels = Labels(world, known.shocks, known.observables, known.measures, "emulator", shock_size)
+        return Responses.of(found.mean.reshape(*found.lead, *found.mean.shape[1:]), labels)
 
 # %% ../../nbs/models/60_emulators.ipynb #7b60c99e
 class AddedPaths:

@@ -8,7 +8,7 @@ __all__ = ['POSITIVE', 'NOT_NEGATIVE', 'RULES', 'TrainingConfig', 'whole', 'one_
            'NonFinite', 'Diverged', 'rows_not_finite', 'make_optimizer', 'Stepper', 'samples', 'TensorBatches']
 
 # %% ../../nbs/trainers/27_steps.ipynb #8140b83c
-import hashlib, math
+import hashlib, math, re
 from contextlib import nullcontext
 from dataclasses import dataclass
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW
 from .processes import PROCESSES, World
+from ..metrics.other_words import TRAINER, TRAINING, HAS, Answering, UnknownWord
 from ..metrics.wording import Mistake
 
 # %% ../../nbs/trainers/27_steps.ipynb #8216bb12
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Answering):
     "How to train: every number that the loop uses."
+    others, other_names = TRAINING, TRAINING            # what other scripts call them
+
     lr: float = 1e-3                # peak learning rate; what AdamW likes for small networks
     weight_decay: float = .01       # AdamW's pull of weights towards 0, per step and unit of lr
     batch_size: int = 64            # samples a batch, for whoever makes the batches
@@ -47,7 +50,10 @@ class TrainingConfig:
             value = getattr(self, name)
             try: good = ok(value)
             except TypeError: good = False
-            if not good: raise ValueError(f"{name} is {value!r}; it must be {what}")
+            if good: continue
+            as_text = isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.I)
+            hint = "; it is text, as YAML reads a number like 1e-4: write 1.0e-4" if as_text else ""
+            raise ValueError(f"{name} is {value!r}; it must be {what}{hint}")
 
 def whole(lowest): return f"a whole number ≥ {lowest}", lambda v: isinstance(v, int) and v >= lowest
 def one_of(*names): return "one of " + ", ".join(names), lambda v: v in names
@@ -125,12 +131,17 @@ def make_optimizer(
     return AdamW([group], config.lr, weight_decay=config.weight_decay, fused=fused)
 
 # %% ../../nbs/trainers/27_steps.ipynb #6b817709
-class Stepper:
+class Stepper(Answering):
     "Takes training steps for an objective, and means over validation data."
+    others, other_names = TRAINER, HAS
+
     def __init__(self,
         objective,                          # model, phases, loss, evaluate: see `Objective`
         config: TrainingConfig,             # how to train
     ):
+        for name in "model", "loss", "evaluate":
+            if not hasattr(objective, name): raise UnknownWord(
+                f"{type(objective).__name__} has no {name}, so it does not say what to learn; {TRAINER['model']}")
         self.objective, self.config, self.model = objective, config, objective.model
         self.device = next(self.model.parameters()).device
         self.generator, self.world, self.stop = torch.Generator(self.device), World(), None

@@ -9,7 +9,7 @@ __all__ = ['ASKED', 'GROUPS', 'OURS', 'DEFAULT_TOKENS', 'MOST_KNOWN', 'source_se
            'learnt_from', 'unseen', 'unseen_note', 'asked_events']
 
 # %% ../../../nbs/labs/events/12_loading.ipynb #d057df02
-import base64, hashlib, inspect, os
+import base64, hashlib, os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -33,12 +33,11 @@ def source_settings(
 ) -> dict[str, Any]:                    # arguments of the source
     "What a source is told; complains about a field that is set and that it does not know."
     source, path = find_source(data.source)
-    takes, told = inspect.signature(source).parameters, {}
-    default = EventsData()
+    default, told = EventsData(), {}
     for f in fields(EventsData):
         value = getattr(data, f.name)
         if f.name in OURS: continue
-        if f.name not in takes:
+        if not has_setting(source, f.name):
             if value != getattr(default, f.name):
                 raise ConfigError(f"data.{f.name} means nothing to the source {data.source}; leave it out")
             continue
@@ -118,9 +117,8 @@ def read_parts(
 ) -> EventData:
     "The events that settings ask for."
     told, (source, _) = source_settings(data), find_source(data.source)
-    takes = inspect.signature(source).parameters
-    if "progress" in takes: told["progress"] = not quiet
-    if "execute" in takes and (told["processes"] > 1 or cluster):
+    if has_setting(source, "progress"): told["progress"] = not quiet
+    if has_setting(source, "execute") and (told["processes"] > 1 or cluster):
         told["execute"] = partial(blocks_by_tasks, "chunk", told["processes"], cluster)
     try: parts = grouped(data, load_events(data.source, **told))
     except EventError as e: raise ConfigError(f"data: {e}") from None
@@ -148,9 +146,9 @@ def load_event_data(
 ) -> EventData:
     "The events of a configuration, and those of its inverse task."
     found = read_parts(config.data, quiet, cluster)
-    takes = inspect.signature(find_source(config.data.source)[0]).parameters
+    source, _ = find_source(config.data.source)
     turned = config.evaluation.inverse and found.signal and not any(getattr(config.data, g) for g in GROUPS)
-    turned = turned and "background" in takes           # a source that has one background alone cannot be turned
+    turned = turned and has_setting(source, "background")   # a source that has one background cannot be turned
     return replace(found, inverse=read_parts(exchanged(config.data, found), quiet, cluster)) if turned else found
 
 # %% ../../../nbs/labs/events/12_loading.ipynb #fd108d01

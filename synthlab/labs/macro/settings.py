@@ -125,13 +125,7 @@ class MacroConfig(ExperimentConfig):
     evaluation: MacroEvaluation = field(default_factory=MacroEvaluation)
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #ccf42f66
-ELSEWHERE = {           # words of other training scripts
-    "training.use_wandb": "write tracking.mode=online",
-    "training.wandb_project": "here it is tracking.project",
-    "training.checkpoint_dir": "checkpoints lie in the run's folder, see --run-dir",
-    "training.save_every_n_epochs": "here it is training.checkpoint_steps",
-    "training.log_every_n_steps": "here it is training.log_every",
-    "training.save_best": "the best epoch is always saved",
+ELSEWHERE = {           # words of other emulators; those of training scripts all labs know
     "model.trunk_dim": "here it is model.d_model",
     "model.trunk_layers": "here it is model.layers",
     "model.world_embed_dim": "model.use_world=false leaves the world's vector out",

@@ -23,7 +23,7 @@ from ...datasets.features import restore_engineer
 from ...datasets.gaps import bar_step
 from ...datasets.market import MarketDataLoader
 from ...experiments.plugins import register_own
-from ...experiments.bar_lab import BarLab, say_changed
+from ...experiments.bar_lab import BarLab, decision_note, say_changed
 from ...experiments.config import as_override
 from ...experiments.experiment import run
 from ...experiments.lab import Headline, LabComparing, register_lab, spell_own
@@ -241,7 +241,9 @@ def simulate_on(
     with torch.inference_mode():
         paths = model(batch["history"], batch["initial_price"], horizon, n_paths, **given)[0].double().numpy()
     ends = {name: future_times(bars.index, horizon, step, bars.attrs["zone"]) for name, bars in loader.bars.items()}
-    return {name: quantile_table(paths[i], ends[name], levels) for i, name in enumerate(loader.names) if fresh[i]}
+    found = {name: quantile_table(paths[i], ends[name], levels) for i, name in enumerate(loader.names) if fresh[i]}
+    for name, table in found.items(): table.attrs["note"] = decision_note(loader.bars[name])
+    return found
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #1351d2f0
 COLUMNS = Column("val_score", "validation"), Column("val_crps", "crps×10⁴", "10.2f", 1/UNIT)

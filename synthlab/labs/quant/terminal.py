@@ -84,7 +84,7 @@ def select_columns(
 def show_selection(source: str, target: str | None, method: str, features: int, until: str | None, family: str,
                    output: str | None = None) -> None:
     "Print columns, and write them where that is asked for."
-    check_output(output, source)
+    check_output(output, source, (".csv",))
     table = select_columns(source, target, method, features, until, family)
     shown = table[table.kept].drop(columns=["kept", "why"]) if "kept" in table else table
     print(as_text(shown, index=False) if len(shown) else "no column looks ahead")
@@ -173,7 +173,7 @@ def search_settings(
 
 def show_search(source: str, output: str | None = None, ledger: str | Path = "runs/ledger.jsonl", **asked: Any) -> None:
     "Search, print the best trials, and write all where that is asked for."
-    check_output(output, source)
+    check_output(output, source, (".csv",))
     found = search_settings(source, ledger=ledger, **asked)
     table = found.table()
     print(as_text(table.head(10)))

@@ -26,7 +26,7 @@ from ...datasets.sources import get_source
 from ...datasets.splits import whole_windows
 from ...datasets.tables import extra_columns
 from ...datasets.times import to_length, to_times
-from ...experiments.bar_lab import say_changed
+from ...experiments.bar_lab import decision_note, say_changed
 from ...experiments.experiment import load_model
 from ...experiments.setup import learnt_note, not_learnt
 from .experiment import COSTS
@@ -249,7 +249,10 @@ def predict_assets(
 ) -> dict[str, pd.DataFrame]:           # by asset: index time; close, probability, signal
     "What a signal says of every candle of a source."
     predictor = SignalPredictor(network, about)
-    return predictor.answer(predictor.load_source(source, assets))
+    found = predictor.answer(predictor.load_source(source, assets))
+    for table in found.values():
+        if len(table): table.attrs["note"] = decision_note(table)
+    return found
 
 # %% ../../../nbs/labs/signal/30_predictor.ipynb #cc77260d
 class Signal(NamedTuple):
