@@ -10,6 +10,7 @@ __all__ = ['make_emulator', 'check_pair', 'try_emulator']
 from collections.abc import Mapping
 import torch
 from torch import Tensor
+from ..datasets.worlds import get_world
 from .emulators import Emulator
 from .registry import ConfigError, create, registry
 from .universal import UniversalEmulator
@@ -24,6 +25,8 @@ def make_emulator(
     "The emulator of a recipe."
     if "name" not in recipe: return UniversalEmulator(**recipe)
     own = {k: v for k, v in recipe.items() if k not in ("worlds", "horizon")}
+    if isinstance(recipe["worlds"], Mapping):           # economies as text are known from here on
+        for world, options in recipe["worlds"].items(): get_world(world, **options)
     made = create("emulator", own, "model", worlds=list(recipe["worlds"]), horizon=recipe["horizon"])
     if isinstance(made, Emulator): return made
     raise ConfigError(f"model: {recipe['name']} gives {type(made).__name__}; subclass Emulator of "

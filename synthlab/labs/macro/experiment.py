@@ -75,11 +75,14 @@ def networks(
 ) -> list[Network]:             # the emulator first
     "All that an experiment trains by gradients."
     e, t, worlds = config.evaluation, config.training, tuple(config.data.worlds)
-    recipe = dict(worlds=list(worlds), horizon=horizon, **config.model)
+    def kept(worlds):
+        texts = {w: config.data.texts[w] for w in worlds if w in config.data.texts}
+        return {w: {"text": texts[w]} if w in texts else {} for w in worlds} if texts else list(worlds)
+    recipe = dict(worlds=kept(worlds), horizon=horizon, **config.model)
     def baseline(kind):
-        plain = dict(worlds=list(worlds), horizon=horizon)
+        plain = dict(worlds=kept(worlds), horizon=horizon)
         return Network(kind, kind, plain, worlds, e.gru_epochs if kind == "gru" else e.epochs)
-    def alone(world): return Network(f"alone_{world}", "universal", recipe | dict(worlds=[world]), (world,), t.epochs)
+    def alone(world): return Network(f"alone_{world}", "universal", recipe | dict(worlds=kept([world])), (world,), t.epochs)
     def without(world):
         others = tuple(w for w in worlds if w != world)
         return Network(f"without_{world}", "universal", recipe | dict(held_out=[world]), others, e.leave_out_epochs)
@@ -339,7 +342,7 @@ class MacroComparing(LabComparing):
 
     def question(self, config, result):
         d = config.data
-        return d.root, tuple(d.worlds), d.n, d.T, d.horizon, d.seed
+        return d.root, tuple(d.worlds), tuple(d.texts.items()), d.n, d.T, d.horizon, d.seed
 
     def shared(self, config): return self.question(config, {})
 
