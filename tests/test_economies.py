@@ -1,12 +1,20 @@
 "Files of equations: whatever is written, an economy or one sentence with its line, and nothing is executed; solutions against an independent one."
-import builtins
+import builtins, math, re
+from pathlib import Path
+from types import SimpleNamespace
 
-import pytest
+import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 
 from synthlab.datasets.arithmetic import EconomyError, Reader, evaluate, formula, tokens
 from synthlab.datasets.economies import Economy, read_economy
+from synthlab.datasets.perturbation import linearise, root_count, second_order, verdict
+from synthlab.datasets.rational import determinacy, residual, solve_rational
+from synthlab.datasets.worlds import get_world
+from synthlab.datasets.written import WrittenWorld
+from hand_economies import BY_HAND, SW, SW_SHOCKS, kim, matrices, smets_wouters, solved
 
+ROOT = Path(__file__).parent
 quick = settings(max_examples=60, derandomize=True, deadline=None)
 TEXT = """// a small economy
 var y (long_name='output') pi i $i_t$;
@@ -78,16 +86,11 @@ formulas = st.recursive(leaves, lambda inner: st.one_of(
 @given(formulas)
 def test_formulas_are_arithmetic(text):
     "As Python reads the same formula, whose powers and signs bind alike."
-    import math
-    reader = Reader(text)
-    ours = evaluate(formula(reader, lambda word, lead: word.text), dict(x=_number(1.25), y=_number(-.5)))
+    reader, number = Reader(text), lambda x: torch.tensor(x, dtype=torch.float64)
+    ours = evaluate(formula(reader, lambda word, lead: word.text), dict(x=number(1.25), y=number(-.5)))
     try: theirs = eval(text.replace("^", "**"), {"exp": math.exp, "x": 1.25, "y": -.5})
     except (ZeroDivisionError, OverflowError): return
     assert reader.peek().kind == "end" and ours.item() == pytest.approx(theirs, rel=1e-12, abs=1e-300)
-
-def _number(x):
-    import torch
-    return torch.tensor(x, dtype=torch.float64)
 
 @pytest.mark.parametrize("text", ["__import__('os').system('touch /tmp/never')", "exp.__class__", "(lambda: 1)()", "[x for x in y]", "open('a')", "y; import os", "`ls`", "${y}", "f'{1}'"])
 def test_no_text_is_executed(text, nothing_runs):
@@ -110,3 +113,127 @@ def test_companions_reach_as_far_as_is_written():
     e = answer("var x y; varexo e; parameters a; a = .5; model(linear); x = a*x(-4) + e; y = x(+3); end; shocks; var e; stderr 1; end;")
     assert e.variables == ("x", "y", "x(-1)", "x(-2)", "x(-3)", "x(+1)", "x(+2)")
     assert "looks more than a quarter ahead" in answer(e.text.replace("(linear)", "")) and "further away than 24 quarters" in answer(e.text.replace("-4", "-400"))
+
+# solutions
+
+def paths(P, Q, horizon=40):
+    "Responses (N, S) a quarter, from matrices."
+    found = [Q]
+    for _ in range(horizon): found.append(P @ found[-1])
+    return np.stack(found)
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_published_economies_have_the_solution_of_an_independent_hand(name):
+    "Steady state, determinacy and forty quarters of responses of every variable to every shock."
+    economy = read_economy((ROOT/f"economies/{name}.mod").read_text(), name)
+    names, shocks, rest, f = BY_HAND[name]()
+    assert sorted(names.split()) == sorted(economy.variables) and sorted(shocks.split()) == sorted(economy.shocks)
+    P, Q, surplus = solved(*matrices(names.split(), shocks.split(), rest, f))
+    equations, found = linearise(economy)
+    assert found.found.all() and found.levels[:, 0].numpy() == pytest.approx([rest.get(v, 0.) for v in economy.variables], abs=1e-8)
+    assert surplus == 0 and determinacy(*equations[:3]).tolist() == [0]
+    outside, ahead = root_count(equations)
+    assert verdict(outside.item(), ahead).startswith("determinate") and outside.item() == ahead
+    at, of = [names.split().index(v) for v in economy.variables], [shocks.split().index(s) for s in economy.shocks]
+    ours = paths(*(x[0].numpy() for x in solve_rational(*equations)))
+    assert abs(ours - paths(P, Q)[:, at][:, :, of]).max() < 1e-8*max(1, abs(ours).max())
+
+@pytest.mark.parametrize("name,change,verdicts", [("gali3", {"phi_p": .9, "phi_y": 0.}, "indeterminate: 2 roots outside the unit circle for 3 variables that look ahead"),
+    ("clarida", {"gp": .8}, "indeterminate"), ("lubik_schorfheide", {"psi1": .5, "psi3": 0.}, "indeterminate"), ("hansen", {"rho": 1.05}, "explosive: 4 roots outside the unit circle for 3")])
+def test_what_has_no_unique_solution_is_said_as_the_independent_count_says_it(name, change, verdicts):
+    text = (ROOT/f"economies/{name}.mod").read_text()
+    for k, v in change.items(): text = re.sub(rf"\b{k} = [^;]+;", f"{k} = {v};", text, count=1)
+    equations = linearise(read_economy(text, name)).equations
+    outside, ahead = root_count(equations)
+    assert verdict(outside.item(), ahead).startswith(verdicts)
+    surplus = solved(*(x[0].numpy() for x in equations))[2]
+    assert surplus == ahead - outside.item() and determinacy(*equations[:3]).sign().tolist() == [np.sign(surplus)]
+
+def test_smets_and_wouters_have_the_solution_of_matrices_entered_by_hand():
+    world = get_world("smets_wouters")
+    P, Q, surplus = solved(*smets_wouters())
+    assert surplus == 0 and world.valid(world.parameters.tensor()[None]).all()
+    found = world.impulse_responses()
+    theirs = paths(P, Q)[:, [SW.index(v) for v in ("dy", "dinfl", "drate")]].transpose(2, 0, 1)
+    assert world.observables == ("output", "inflation", "rate") and world.shocks == tuple(SW_SHOCKS) and abs(found.numpy() - theirs).max() < 1e-8
+    law = world.law_for(tuple(SW), world.parameters.tensor())
+    ours = paths(law.transition.numpy(), law.impact.numpy())
+    assert abs(ours - paths(P, Q)[:, [SW.index(v) for v in world.economy.variables]]).max() < 1e-8
+
+def test_smets_and_wouters_elsewhere_in_the_prior():
+    world, moved = get_world("smets_wouters"), dict(h=.6, xi_p=.75, iota_w=.4, psi=.3, phi=4., sigma_c=1.1, r_pi=1.6, gammabar=.5, alpha=.25, rho_w=.9, mu_p=.5, Phi=1.4, betabar=.2)
+    by_hand = dict(h=.6, xp=.75, iw=.4, psi=.3, phi=4., sc=1.1, rpi=1.6, gamma=.5, al=.25, rhos=(.95, .18, .97, .71, .12, .9, .9), mup=.5, Phi=1.4, beta=.2)
+    P, Q, _ = solved(*smets_wouters(**by_hand))
+    theirs = paths(P, Q)[:, [SW.index(v) for v in ("dy", "dinfl", "drate")]].transpose(2, 0, 1)
+    assert abs(world.impulse_responses(moved).numpy() - theirs).max() < 1e-8
+
+def test_smets_and_wouters_do_what_their_paper_shows():
+    "Figures 2, 3 and 5: signs, sizes and timing of the peaks at the mode; table 1's priors."
+    world = get_world("smets_wouters")
+    state = world.simulate(None, torch.eye(7, dtype=torch.float64)[:, None]*(torch.arange(21) == 0)[:, None]).extra      # a shock a draw
+    peak = lambda shock, name: (round(state[name][shock][state[name][shock].abs().argmax()].item(), 2), int(state[name][shock].abs().argmax()))
+    tech, risk, spending, special, policy, price, wage = range(7)
+    size, when = peak(policy, "y"); assert -.4 < size < -.25 and 2 <= when <= 5          # output falls by a third of a percent within a year
+    assert peak(policy, "r")[0] == pytest.approx(.18, abs=.02) and state["infl"][policy].max() <= 1e-3
+    size, when = peak(tech, "y"); assert .5 < size < .8 and 5 <= when <= 10
+    assert -.4 < state["l"][tech][0] < -.15                                              # a better technology costs hours at first
+    assert peak(risk, "y")[1] == 0 and .3 < peak(risk, "y")[0] < .6 and (state["c"][risk][:4] > 0).all() and (state["inve"][risk][:4] > 0).all()     # comovement
+    assert (state["c"][spending] < 0).all() and state["y"][spending][0] > .4             # spending crowds consumption out
+    assert state["infl"][price][0] > .15 and state["y"][price].min() < -.2 and state["y"][wage].min() < -.5 and state["w"][wage].max() > .3
+    priors = world.economy.priors
+    assert priors["h"].distribution().mean() == pytest.approx(.7) and priors["phi"].distribution().std() == pytest.approx(1.5) and len(priors) == 36
+
+def test_draws_of_smets_and_wouters_have_solutions():
+    world = get_world("smets_wouters")
+    draws = world.sample(40)
+    assert world.valid(draws).all() and not world.parameters.outside(draws).any()
+    P, Q = world.law_of(draws)
+    F, G, H, M = world.linearised(draws).equations
+    assert residual(F, G, H, M, P, Q).max() < 1e-8
+
+# the second order
+
+def test_the_curve_of_brock_and_mirman_is_exact_and_a_library_solves_the_same_equations():
+    "Second derivatives of the exact rule; and of Kim's economy the linear system as one Kronecker product, solved by NumPy."
+    a, b = .33, .95
+    rule, k = second_order(read_economy((ROOT/"economies/brock_mirman.mod").read_text(), "bm")), (.33*.95)**(1/.67)
+    exact = np.array([[a*(a - 1)/k**2, a*.8/k, a/k], [a*.8/k, .64, .8], [a/k, .8, 1]])*k        # of k' = a b exp(.8 z + e) k^a, at rest k' = k
+    assert rule.curve[1].numpy() == pytest.approx(exact, abs=1e-8) and rule.curve[0].numpy() == pytest.approx(exact*(1 - a*b)/(a*b), abs=1e-8)
+    assert abs(rule.risk).max() < 1e-9
+    economy = read_economy((ROOT/"economies/kim.mod").read_text(), "kim")
+    names, shocks, rest, f = kim()
+    rule, (F, G, *_) = second_order(economy), matrices(names.split(), shocks.split(), rest, f)
+    N, h = 7, 1e-4
+    base = np.concatenate([[rest.get(n, 0.) for n in names.split()]]*3 + [[0.]]).astype(complex)
+    at = lambda x: np.array(f(*(SimpleNamespace(**dict(zip(names.split(), x[i*N:(i + 1)*N]))) for i in range(3)), SimpleNamespace(e=x[21])))
+    steps = np.eye(22)
+    hessian = np.stack([np.stack([np.imag(at(base + h*i + 1e-30j*j) - at(base - h*i + 1e-30j*j))/1e-30/2/h for j in steps], -1) for i in steps], -2)
+    P, Q, states = rule.transition.numpy(), rule.impact.numpy(), rule.states
+    order = [names.split().index(v) for v in economy.variables]
+    assert order == list(range(N))
+    Z = np.concatenate([P[:, states], Q], 1)
+    V = np.concatenate([P[:, states] @ Z[states], Z, np.zeros((N, len(Z[0]))), np.zeros((1, len(Z[0])))])
+    for i, s in enumerate(states): V[2*N + s, i] = 1
+    V[21, -1] = 1
+    B, K, n = np.einsum("nab,ai,bj->nij", hessian, V, V), P[states][:, states], len(states)
+    big = np.kron(F @ P + G, np.eye(n*n)) + np.kron(F, np.kron(K, K).T)
+    assert rule.curve[:, :n, :n].numpy().ravel() == pytest.approx(np.linalg.solve(big, -B[:, :n, :n].ravel()), rel=1e-5, abs=1e-5)
+
+def test_published_coefficients_of_schmitt_grohe_and_uribe():
+    rule = second_order(read_economy((ROOT/"economies/schmitt_grohe_uribe.mod").read_text(), "sgu"))
+    c, k = (rule.curve[i][[0, -1]][:, [0, -1]].numpy().round(4).tolist() for i in (0, 1))
+    assert c == [[-.0051, -.0171], [-.0171, -.0569]] and k == [[-.007, -.0233], [-.0233, -.0778]] and rule.risk.numpy().round(4).tolist()[:2] == [-.1921, .482]
+
+def test_a_linear_economy_has_no_second_order_and_pruned_paths_are_its_own():
+    economy = read_economy((ROOT/"economies/clarida.mod").read_text(), "cgg")
+    rule, shocks = second_order(economy), torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert abs(rule.curve).max() < 1e-12 and abs(rule.risk).max() < 1e-12 and torch.equal(rule.simulate(shocks), rule.simulate(shocks, pruned=False))
+    world = WrittenWorld(economy.text, "cgg").simulate(None, shocks, units="model").extra
+    assert rule.simulate(shocks).numpy() == pytest.approx(torch.stack([world[v] for v in economy.variables], -1).numpy(), abs=1e-12)
+
+def test_pruned_paths_stay_where_naive_ones_explode():
+    text = (ROOT/"economies/schmitt_grohe_uribe.mod").read_text().replace("delta = 1", "delta = .1").replace("rho = 0", "rho = .95")
+    rule = second_order(read_economy(text, "sgu"), {"stderr_e": .2})
+    shocks = .2*torch.randn(8, 3000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert rule.simulate(shocks).isfinite().all() and not rule.simulate(shocks, pruned=False).isfinite().all()
+    assert abs(rule.simulate(shocks)[:, 2000:]).max() < 3*abs(rule.simulate(shocks)[:, :1000]).max()
