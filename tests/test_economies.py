@@ -1,17 +1,22 @@
 "Files of equations: whatever is written, an economy or one sentence with its line, and nothing is executed; solutions against an independent one."
-import builtins, math, re
+import builtins, math, re, shutil, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 
 from synthlab.datasets.arithmetic import EconomyError, Reader, evaluate, formula, tokens
 from synthlab.datasets.economies import Economy, read_economy
 from synthlab.datasets.perturbation import linearise, root_count, second_order, verdict
 from synthlab.datasets.rational import determinacy, residual, solve_rational
+from synthlab.datasets import worlds
 from synthlab.datasets.worlds import get_world
-from synthlab.datasets.written import WrittenWorld
+from synthlab.datasets.written import WrittenWorld, written_world
+from synthlab.experiments import experiment as bench
+from synthlab.labs.macro.settings import macro_config
+from synthlab.models.registry import ConfigError
+from synthlab.trainers.kalman import kalman_filter
 from hand_economies import BY_HAND, SW, SW_SHOCKS, kim, matrices, smets_wouters, solved
 
 ROOT = Path(__file__).parent
@@ -237,3 +242,76 @@ def test_pruned_paths_stay_where_naive_ones_explode():
     shocks = .2*torch.randn(8, 3000, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert rule.simulate(shocks).isfinite().all() and not rule.simulate(shocks, pruned=False).isfinite().all()
     assert abs(rule.simulate(shocks)[:, 2000:]).max() < 3*abs(rule.simulate(shocks)[:, :1000]).max()
+
+# worlds of files
+
+SMALL = ["data.n=40", "data.T=4", "data.horizon=6", "data.processes=1", "model=small", "training.epochs=1", "training.batch_size=24", "training.final_epochs=0", "evaluation.baselines=[linear]", "evaluation.alone=[]",
+         "evaluation.leave_out=[]", "evaluation.timing_draws=2", "evaluation.calibration_draws=10", "evaluation.certificate_draws=10", "tracking.mode=disabled"]
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    "Economies that were read before are not known any more, as in a new process."
+    def forget():
+        monkeypatch.setattr(worlds, "_texts", {})
+        read_economy.cache_clear(); written_world.cache_clear()
+    forget()
+    yield forget
+    read_economy.cache_clear(); written_world.cache_clear()
+
+def test_what_is_trained_on_a_file_needs_no_file(tmp_path, forgotten):
+    "Its text is in the settings, in the store and in the checkpoint: the run is evaluated and its emulator loaded where nobody knows the economy."
+    file = tmp_path/"my-economy.mod"
+    shutil.copy(ROOT/"economies/hansen.mod", file)
+    result = bench.run("macro", [f"data.worlds=[{file},rbc]", *SMALL, f"runs={tmp_path}/runs"], quiet=True)
+    folder, text = result["run"].folder, file.read_text()
+    assert result["model"].names == ("my_economy", "rbc") and result["config"].data.texts == {"my_economy": text}
+    assert result["store"].info("my_economy")["options"] == {"text": text} and result["store"].info("my_economy")["observables"]["names"] == ["y", "c", "h"]
+    file.unlink(); forgotten()
+    with pytest.raises(ValueError, match="there is no world 'my_economy'"): get_world("my_economy")
+    model, _ = bench.load_model(folder)
+    theta = result["model"].worlds["my_economy"].sample(3)
+    assert torch.equal(model.impulse_responses(theta, "my_economy"), result["model"].impulse_responses(theta, "my_economy"))
+    forgotten()
+    again = bench.evaluate(folder, quiet=True)
+    assert again["metrics"]["median"] == result["metrics"]["median"]
+    told = bench.predict(folder, pd.DataFrame({"rho": [.9, .95]}))
+    assert list(told["my_economy"].columns) == ["y", "c", "h"]
+    other = get_world("my_economy", text=text.replace("rho = .95", "rho = .5"))            # somebody edits the file and goes on
+    assert other.parameters.tensor().tolist() != model.worlds["my_economy"].parameters.tensor().tolist()
+    assert torch.equal(model.worlds["my_economy"].parameters.tensor(), result["model"].worlds["my_economy"].parameters.tensor())
+
+@pytest.mark.slow
+def test_a_new_process_loads_it(tmp_path, forgotten):
+    file = tmp_path/"mine.mod"
+    shutil.copy(ROOT/"economies/gali3.mod", file)
+    folder = bench.run("macro", [f"data.worlds=[{file}]", *SMALL, "data.processes=2", f"runs={tmp_path}/runs"], quiet=True)["run"].folder
+    file.unlink()
+    said = subprocess.run([sys.executable, "-c", f"from synthlab.experiments.experiment import load_model; print(load_model({str(folder)!r})[0].impulse_responses(None, 'mine').shape)"], capture_output=True, text=True)
+    assert said.stdout.strip() == "torch.Size([2, 7, 3])", said.stderr
+
+@pytest.mark.parametrize("typed,why", [("data.worlds=[gone.mod]", "data.worlds: there is no file gone.mod; give the path of a .mod file"), ("data.worlds=[bad.mod]", "bad, line 2: 'yy' is not declared"),
+    ("data.worlds=[nk.mod]", "'nk' is the name of another world; give the file another name"), ("data.worlds=[two.mod]", "two: a world tells three variables, and 2 are declared"),
+    ("data.worlds=[smets]", "did you mean smets_wouters?"), ("data.texts={a: x}", "data.texts: 'a' is none of data.worlds"), ("data.worlds=[wild.mod]", "wild: explosive: ")])
+def test_a_file_that_is_no_world_gets_one_sentence(typed, why, tmp_path, monkeypatch, forgotten):
+    good = (ROOT/"economies/clarida.mod").read_text()
+    for name, text in (("bad", "model(linear);\nyy = 1; end;"), ("nk", good), ("wild", good.replace("mu = .9", "mu = 1.2")),
+                       ("two", "var a b; varexo e; parameters r; r = .5; model(linear); a = r*a(-1) + e; b = a; end; shocks; var e; stderr 1; end;")): (tmp_path/f"{name}.mod").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(why)): macro_config([typed])
+
+@pytest.mark.parametrize("name", ["hansen", "kim", "an_schorfheide", "ireland"])
+def test_a_file_is_a_world_like_any_other(name):
+    "Draws, gradients, simulation and likelihood; numbers without a prior move, and steady states follow."
+    world = written_world((ROOT/f"economies/{name}.mod").read_text(), name)
+    draws = world.sample(5)
+    assert not world.parameters.outside(draws).any() and torch.equal(world.sample(2, start=3), draws[3:])
+    slopes = torch.autograd.functional.jacobian(lambda t: world.impulse_responses(t, horizon=8), draws[0])
+    step = torch.diag(1e-6*draws[0].abs())
+    up, down = world.impulse_responses(torch.cat([draws[0] + step, draws[0] - step]), horizon=8).chunk(2)
+    by_hand = ((up - down)/2/step.diagonal()[:, None, None, None]).movedim(0, -1)
+    assert ((slopes - by_hand).abs() < 2e-4*(1 + by_hand.abs().amax((0, 1, 2)))).all()
+    shocks = torch.randn(12, len(world.shocks), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    seen, extra = world.simulate(None, shocks)
+    assert extra.keys() == set(world.economy.variables) and torch.equal(seen[:, 0], extra[world.told[0]])
+    data = seen.detach() + .01*torch.randn(12, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert kalman_filter(world.law(world.parameters.tensor()), data, .01*data.std(0)).log_likelihood.isfinite()

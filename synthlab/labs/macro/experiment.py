@@ -533,7 +533,9 @@ def answer(
         if len(said) < len(asked): said = said.expand(len(asked), *said.shape[1:])      # a table without columns
         index = pd.MultiIndex.from_product([range(len(asked)), shocks, range(said.shape[2])],
                                            names=["draw", "shock", "quarter"])
-        found[world] = pd.DataFrame(said.reshape(-1, said.shape[-1]).numpy(), index, list(VARIABLES))
+        known = emulator.worlds[world]
+        columns = known.observables if known.text else VARIABLES        # a file says what it tells
+        found[world] = pd.DataFrame(said.reshape(-1, said.shape[-1]).numpy(), index, list(columns))
         found[world].attrs["solved"] = solved
         if solved:
             found[world].attrs["note"] = (f"{solved} of {len(asked)} draws lie outside of what the emulator was "

@@ -151,7 +151,10 @@ def check_worlds(
     said, asked = config.data.texts, config.data.worlds
     if left := [w for w in said if w not in asked]:
         raise ConfigError(f"data.texts: {left[0]!r} is none of data.worlds; name its file there")
-    try: known = [get_world(w, text=said[w]) if w in said else get_world(w) for w in asked]
+    try:
+        known = [get_world(w, text=said[w]) if w in said else get_world(w) for w in asked]
+        for world in known:
+            if world.text: world.check(world.parameters.tensor()[None])     # with the file's own numbers
     except ValueError as e: raise ConfigError(f"data.worlds: {e}") from None
     named = dict(zip(asked, (w.name for w in known)))
     worlds = config.data.worlds = [w.name for w in known]
