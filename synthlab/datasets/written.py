@@ -7,7 +7,7 @@ carries its text along."""
 __all__ = ['TAIL', 'ECONOMIES', 'plain_range', 'written_range', 'own_values', 'told_of', 'written_parameters', 'three_variables',
            'WrittenWorld', 'written_world', 'shipped_economies']
 
-# %% ../../nbs/datasets/65_written.ipynb #c0863d23
+# %% ../../nbs/datasets/65_written.ipynb #39b2dea9
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,8 @@ from scipy.special import expit, logit
 from torch import Tensor
 from . import economies
 from .economies import SUFFIX, Economy, read_economy, shock_parameter
-from .perturbation import HELP, Linearised, SecondOrder, linearise, root_count, second_order, verdict
+from synthlab.datasets.perturbation import (HELP, Linearised, SecondOrder, formula_values, linearise, root_count,
+    second_order, verdict)
 from .rational import Equations, determinacy, solve_rational
 from .world import VARIABLES, Parameters, StateSpace, Trajectory, World
 from ..metrics.wording import counted, nearest
@@ -97,7 +98,7 @@ def three_variables(
                          "declared; add one, such as the growth of another")
     return chosen, chosen
 
-# %% ../../nbs/datasets/65_written.ipynb #b58a6644
+# %% ../../nbs/datasets/65_written.ipynb #c3b24026
 class WrittenWorld(World):
     "An economy that somebody wrote down."
     percent, measures = (1., 1., 1.), ("as written",)*3
@@ -123,7 +124,9 @@ class WrittenWorld(World):
         "The equations of each draw (n, P) near its steady state."
         return linearise(self.economy, self.given(theta))
 
-    def shock_sd(self, theta): return self.linearised(theta).rest.sd.T
+    def shock_sd(self, theta):
+        values = formula_values(self.economy, self.given(theta), len(theta))
+        return torch.stack([values["sd", name] for name in self.shocks], 1)
 
     def failures(self, theta):
         found = {}
@@ -142,12 +145,13 @@ class WrittenWorld(World):
         good = (rest.found & known).nonzero().flatten()
         if not len(good): return found
         sane = Equations(*(m[good] for m in equations))
-        wrong, (outside, ahead) = determinacy(*sane[:3]), root_count(sane)
-        for k in outside[wrong != 0].unique().tolist():
+        bad = determinacy(*sane[:3]) != 0
+        if not bad.any(): return found
+        good, (outside, ahead) = good[bad], root_count(Equations(*(m[bad] for m in sane)))
+        for k in outside.unique().tolist():
             condition = (verdict(k, ahead) if k != ahead else
                          "a root lies so close to the unit circle that its side cannot be told")
-            bad = good[(wrong != 0) & (outside == k)]
-            found[condition] = torch.zeros(len(theta), dtype=torch.bool).index_fill(0, bad, True)
+            found[condition] = torch.zeros(len(theta), dtype=torch.bool).index_fill(0, good[outside == k], True)
         return found
 
     def law_of(self, theta: Tensor) -> tuple[Tensor, Tensor]:

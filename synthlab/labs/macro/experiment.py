@@ -82,7 +82,8 @@ def networks(
     def baseline(kind):
         plain = dict(worlds=kept(worlds), horizon=horizon)
         return Network(kind, kind, plain, worlds, e.gru_epochs if kind == "gru" else e.epochs)
-    def alone(world): return Network(f"alone_{world}", "universal", recipe | dict(worlds=kept([world])), (world,), t.epochs)
+    def alone(world):
+        return Network(f"alone_{world}", "universal", recipe | dict(worlds=kept([world])), (world,), t.epochs)
     def without(world):
         others = tuple(w for w in worlds if w != world)
         return Network(f"without_{world}", "universal", recipe | dict(held_out=[world]), others, e.leave_out_epochs)
