@@ -75,9 +75,8 @@ def networks(
 ) -> list[Network]:             # the emulator first
     "All that an experiment trains by gradients."
     e, t, worlds = config.evaluation, config.training, tuple(config.data.worlds)
-    def kept(worlds):
-        texts = {w: config.data.texts[w] for w in worlds if w in config.data.texts}
-        return {w: {"text": texts[w]} if w in texts else {} for w in worlds} if texts else list(worlds)
+    texts = config.data.texts
+    def kept(worlds): return [[w, {"text": texts[w]}] if w in texts else w for w in worlds]
     recipe = dict(worlds=kept(worlds), horizon=horizon, **config.model)
     def baseline(kind):
         plain = dict(worlds=kept(worlds), horizon=horizon)
@@ -96,7 +95,7 @@ def untrained(network: Network, config: MacroConfig, store: ResponseStore) -> Em
     "A network before training, with its scales: those of the training draws."
     if network.kind == "universal": model = build_emulator(network.recipe, config.training.seed)
     else: model = seeded(lambda: KINDS[network.kind](**network.recipe), config.training.seed)
-    data = {w: load_split(store, w, "train", history=needs_history(model)) for w in network.recipe["worlds"]}
+    data = {w: load_split(store, w, "train", history=needs_history(model)) for w in model.names}
     for world, d in data.items():
         if not len(d["theta"]): raise ConfigError(f"there is no training draw of {world}; raise data.n")
     return model.learn_scales(data)
