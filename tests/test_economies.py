@@ -4,6 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest, torch
+from scipy.linalg import solve_discrete_lyapunov
+from statsmodels.datasets import macrodata
 from hypothesis import given, settings, strategies as st
 
 from synthlab.datasets.arithmetic import EconomyError, Reader, evaluate, formula, tokens
@@ -14,9 +16,11 @@ from synthlab.datasets import worlds
 from synthlab.datasets.worlds import get_world
 from synthlab.datasets.written import WrittenWorld, written_world
 from synthlab.experiments import experiment as bench
+from synthlab.labs.macro.observations import from_world, simulate_data
+from synthlab.labs.macro.posterior import Likelihood, Prior, fit_data
 from synthlab.labs.macro.settings import macro_config
 from synthlab.models.registry import ConfigError
-from synthlab.trainers.kalman import kalman_filter
+from synthlab.trainers.kalman import kalman_filter, stationary_covariance
 from hand_economies import BY_HAND, SW, SW_SHOCKS, kim, matrices, smets_wouters, solved
 
 ROOT = Path(__file__).parent
@@ -316,3 +320,51 @@ def test_a_file_is_a_world_like_any_other(name):
     assert extra.keys() == set(world.economy.variables) and torch.equal(seen[:, 0], extra[world.told[0]])
     data = seen.detach() + .01*torch.randn(12, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert kalman_filter(world.law(world.parameters.tensor()), data, .01*data.std(0)).log_likelihood.isfinite()
+
+def test_a_file_is_estimated():
+    "On data that it made: the posterior moves from the box towards the truth, and the mode has a solution."
+    world = get_world("cgg", text=(ROOT/"economies/clarida.mod").read_text() + "estimated_params; gp, 2.15, 1.1, 4; rho, .79, .3, .95; stderr er, .25, .05, .6; end;")
+    truth = world.parameters.tensor({"gp": 1.6, "rho": .6})
+    data = simulate_data(world, truth[None], 160, 0., seed=3)[0]
+    prior, model = Prior(world), from_world(world, 8)
+    fit = fit_data(model, Likelihood(pd.DataFrame(data.numpy(), columns=world.observables), 0., world=world), prior, starts=2, steps=80)
+    found = dict(zip(prior.free, fit.theta.tolist()))
+    assert abs(found["rho"] - .6) < .1 and abs(found["stderr_er"] - .25) < .05 and abs(found["gp"] - 1.6) < .4, found
+
+SERIES = ("dy", "dc", "dinve", "dinfl", "drate")
+
+def us_growth():
+    "Five of Smets and Wouters' seven series, 1966 to 2004, percent a quarter, demeaned: growth a head of output, consumption and investment, inflation, the bill rate."
+    raw = macrodata.load_pandas().data
+    growth = [100*np.diff(np.log(raw[c]/raw["pop"]), prepend=np.nan) for c in ("realgdp", "realcons", "realinv")]
+    data = np.stack([*growth, raw["infl"]/4, raw["tbilrate"]/4], 1)[(raw.year >= 1966) & (raw.year <= 2004)]
+    return torch.tensor(data - data.mean(0))
+
+def test_the_exact_likelihood_of_five_us_series_has_a_gradient_and_prefers_the_published_mode():
+    world, data = get_world("smets_wouters"), us_growth()
+    def likelihood(theta): return kalman_filter(world.law_for(SERIES, theta), data).log_likelihood
+    mode = world.parameters.tensor().requires_grad_()
+    value = likelihood(mode)
+    slope, = torch.autograd.grad(value, mode)
+    for name in ("h", "xi_p", "r_pi", "rho_a", "stderr_eg", "phi", "alpha"):
+        k, h = world.parameters.names.index(name), torch.zeros(36, dtype=torch.float64)
+        h[k] = 1e-5
+        with torch.no_grad(): assert (likelihood(mode + h) - likelihood(mode - h)).item()/2e-5 == pytest.approx(slope[k].item(), rel=1e-4, abs=1e-3), name
+    middle = world.parameters.tensor({n: p.mean for n, p in world.economy.priors.items() if not n.startswith("stderr")})     # shocks of the same size
+    with torch.no_grad(): assert value > likelihood(middle) + 100
+    assert slope[world.parameters.names.index("pibar")].abs() < 1e-9 and slope[world.parameters.names.index("lbar")].abs() < 1e-9        # means, which demeaned data do not tell
+
+def test_moments_of_smets_and_wouters_are_those_of_the_hand_written_matrices_and_of_the_paper():
+    "Covariances by SciPy's Lyapunov solver; figure 1 of the paper: in the long run supply moves output, mark-ups move inflation, and in the first quarter demand moves output."
+    world = get_world("smets_wouters")
+    P, Q, _ = solved(*smets_wouters())
+    A, B, C = world.law_for(tuple(SW), world.parameters.tensor())
+    theirs, ours = solve_discrete_lyapunov(P, Q @ Q.T), C @ stationary_covariance(A, B @ B.mT) @ C.mT
+    assert abs(ours.numpy() - theirs).max() < 1e-6*abs(theirs).max()
+    sd = dict(zip(SW, np.sqrt(np.diag(theirs))))
+    assert .7 < sd["dy"] < 1.2 and .5 < sd["dc"] < 1. and 1.5 < sd["dinve"] < 3. and .3 < sd["dinfl"] < .9 and .3 < sd["drate"] < 1.        # those of the data: .85, .7, 2.2, .6, .8
+    seen = (paths(P, Q, 100)**2).cumsum(0)
+    share = lambda name, h: dict(zip(SW_SHOCKS, seen[h, SW.index(name)]/seen[h, SW.index(name)].sum()))
+    far, near = share("y", 40), share("y", 0)
+    assert far["ea"] + far["ewagem"] > .5 and near["erisk"] + near["eg"] + near["especial"] > .5
+    assert share("infl", 40)["epricem"] + share("infl", 40)["ewagem"] > .6 and far["epolicy"] < .1
