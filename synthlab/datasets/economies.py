@@ -69,7 +69,7 @@ def root_inverse_gamma(
     scale = mean*math.exp(gammaln(nu/2) - gammaln((nu - 1)/2))*2**.5
     return RootInverseGamma(a=0., name="root_inverse_gamma")(nu, scale=scale)
 
-# %% ../../nbs/datasets/65_economies.ipynb #ac6812c2
+# %% ../../nbs/datasets/65_economies.ipynb #eb992978
 class Equation(NamedTuple):
     "What is to be zero."
     program: Program            # left side less right side
@@ -98,9 +98,9 @@ class Economy:
     passed: tuple[str, ...] = ()                # what was asked of Dynare, and not of the economy
 
     def derived(self) -> set[str]:
-        "Parameters that follow from others."
+        "Parameters that follow from others; what is estimated follows from nothing."
         own = {name for name, _ in self.rest if name in self.parameters}
-        return own | {name for name, program in self.values.items() if values_in(program)}
+        return own | {name for name, program in self.values.items() if values_in(program)} - {*self.priors}
 
 # %% ../../nbs/datasets/65_economies.ipynb #fe7b726a
 KINDS = dict(var="variable", varexo="shock", parameters="parameter")
@@ -397,7 +397,7 @@ class Estimated(Valued):
         while not self.accept(";"):
             if not self.accept(","): self.observed.append(self.known(self.take(), "variable"))
 
-# %% ../../nbs/datasets/65_economies.ipynb #d31b312e
+# %% ../../nbs/datasets/65_economies.ipynb #495faf5d
 class EconomyFile(Estimated):
     "A file, from its first word to its last."
     def __init__(self, text, name):
@@ -439,6 +439,7 @@ class EconomyFile(Estimated):
         def no(what, name=""): return EconomyError(what, self.where.get(name, self.model_line or 1), self.name)
         if not self.equations: raise no("there is no model; write model; … end;")
         for name, (first, *_) in self.bounds.items():
+            if name in self.found: raise no(f"{name!r} follows from the steady state and cannot be estimated", name)
             shock = next((s for s in self.order["shock"] if shock_parameter(s) == name), None)
             place, own = (self.values, name) if shock is None else (self.sd, shock)
             if own in place or own in self.found: continue
