@@ -70,7 +70,7 @@ def test_every_module_has_a_notebook(path):
 
 def content():
     "What a built package must hold: every module, every preset of the command line, and every economy as text."
-    files = [p for p in (ROOT/"synthlab").rglob("*") if p.suffix == ".py" or (p.suffix in (".yaml", ".mod") and "conf" in p.parts)]
+    files = [p for p in (ROOT/"synthlab").rglob("*") if p.suffix in (".py", ".mod") or (p.suffix == ".yaml" and "conf" in p.parts)]
     return {p.relative_to(ROOT).as_posix() for p in files}
 
 REPORTS = {p.name for p in (ROOT/"nbs").glob("*.ipynb")}

@@ -197,8 +197,8 @@ def written_world(
     "The world of a text; made once."
     return WrittenWorld(text, name)
 
-# %% ../../nbs/datasets/65_written.ipynb #7b0034a8
-ECONOMIES = Path(economies.__file__).parents[1]/"conf"/"macro"/"economies"
+# %% ../../nbs/datasets/65_written.ipynb #976c421f
+ECONOMIES = Path(economies.__file__).parent/"mod"
 
 def shipped_economies() -> dict[str, Path]:
     "Files that the package brings, by name."
