@@ -266,6 +266,7 @@ def test_what_is_trained_on_a_file_needs_no_file(tmp_path, forgotten):
     "Its text is in the settings, in the store and in the checkpoint: the run is evaluated and its emulator loaded where nobody knows the economy."
     file = tmp_path/"my-economy.mod"                        # before rbc in the alphabet, behind it in the run
     shutil.copy(ROOT/"economies/hansen.mod", file)
+    assert get_world(str(ROOT/"economies/collard.mod")).description.endswith("steady and check and stoch_simul left to Dynare.")
     result = bench.run("macro", [f"data.worlds=[rbc,{file}]", *SMALL, f"runs={tmp_path}/runs"], quiet=True)
     folder, text = result["run"].folder, file.read_text()
     assert result["model"].names == ("rbc", "my_economy") and result["config"].data.texts == {"my_economy": text}
@@ -310,6 +311,7 @@ def test_a_file_is_a_world_like_any_other(name):
     world = written_world((ROOT/f"economies/{name}.mod").read_text(), name)
     draws = world.sample(5)
     assert not world.parameters.outside(draws).any() and torch.equal(world.sample(2, start=3), draws[3:])
+    assert world.valid(draws[:0]).shape == (0,)
     slopes = torch.autograd.functional.jacobian(lambda t: world.impulse_responses(t, horizon=8), draws[0])
     step = torch.diag(1e-6*draws[0].abs())
     up, down = world.impulse_responses(torch.cat([draws[0] + step, draws[0] - step]), horizon=8).chunk(2)

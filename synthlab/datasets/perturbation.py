@@ -22,7 +22,7 @@ from .economies import Economy, shock_parameter
 from .rational import Equations, active, roots, solve_rational, stein_sum
 from ..metrics.wording import counted
 
-# %% ../../nbs/datasets/65_perturbation.ipynb #16a36a0a
+# %% ../../nbs/datasets/65_perturbation.ipynb #acb73178
 SIDES = ("ahead", "now", "before")
 
 def places(
@@ -39,7 +39,7 @@ def residuals(
     rest: Tensor,           # (N, n) or (N, k n), for steady_state(x)
 ) -> Tensor:                # (N, k n), zero where the equations hold
     "What the equations miss."
-    parameters, rest = (x.repeat(1, point.shape[1]//x.shape[1]) for x in (parameters, rest))
+    parameters, rest = (x.repeat(1, point.shape[1]//max(x.shape[1], 1)) for x in (parameters, rest))
     values = dict(zip(places(economy), point.unbind(0)))
     values |= {("parameter", name): v for name, v in zip(economy.parameters, parameters.unbind(0))}
     values |= {("rest", name): v for name, v in zip(economy.variables, rest.unbind(0))}

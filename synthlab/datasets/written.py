@@ -98,7 +98,7 @@ def three_variables(
                          "declared; add one, such as the growth of another")
     return chosen, chosen
 
-# %% ../../nbs/datasets/65_written.ipynb #c3b24026
+# %% ../../nbs/datasets/65_written.ipynb #515314f5
 class WrittenWorld(World):
     "An economy that somebody wrote down."
     percent, measures = (1., 1., 1.), ("as written",)*3
@@ -112,7 +112,8 @@ class WrittenWorld(World):
         self.parameters, self.shocks = written_parameters(economy), economy.shocks
         self.told, self.observables = three_variables(economy)
         kind, size = "linear " if economy.linear else "", counted(len(economy.equations), "equation")
-        self.description = f"A {kind}model of {size}, read from {name}{SUFFIX}."
+        left = f"; {' and '.join(economy.passed)} left to Dynare" if economy.passed else ""
+        self.description = f"A {kind}model of {size}, read from {name}{SUFFIX}{left}."
 
     def __reduce__(self): return written_world, (self.text, self.name)
 
