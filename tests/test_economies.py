@@ -333,6 +333,15 @@ def test_a_file_is_estimated():
     found = dict(zip(prior.free, fit.theta.tolist()))
     assert abs(found["rho"] - .6) < .1 and abs(found["stderr_er"] - .25) < .05 and abs(found["gp"] - 1.6) < .4, found
 
+def test_data_of_a_file_are_in_its_own_units():
+    "Fractions are no mistake where the equations are written in them; where a world tells percent they are."
+    world = get_world(str(ROOT/"economies/hansen.mod"))
+    data = pd.DataFrame(simulate_data(world, world.parameters.tensor()[None], 100, 0., seed=1)[0].numpy(), columns=world.observables)
+    data -= data.mean()
+    assert (data.std() < .05).all()
+    Likelihood(data, .001, world=world).check(world)
+    with pytest.raises(ValueError, match="these look like fractions"): Likelihood(data.set_axis(get_world("nk").observables, axis=1), .001, world=get_world("nk"))
+
 SERIES = ("dy", "dc", "dinve", "dinfl", "drate")
 
 def us_growth():

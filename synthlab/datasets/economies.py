@@ -8,7 +8,7 @@ __all__ = ['SHAPES', 'KINDS', 'PASSED', 'BLOCKS', 'TAKEN', 'FURTHEST', 'SUFFIX',
            'root_inverse_gamma', 'Equation', 'Economy', 'Declared', 'Modelled', 'Valued', 'checked_prior',
            'shock_parameter', 'Estimated', 'EconomyFile', 'read_economy', 'economy_name', 'read_text']
 
-# %% ../../nbs/datasets/65_economies.ipynb #de3fbee0
+# %% ../../nbs/datasets/65_economies.ipynb #0d838ef6
 import math
 import re
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import gammaln
-from .arithmetic import (FUNCTIONS, LONGEST, REST, EconomyError, Program, Reader, Step, Token,
-    evaluate, formula, shown, values_in)
+from .arithmetic import FUNCTIONS, LONGEST, REST, EconomyError, Program, Reader, Step, Token
+from .arithmetic import evaluate, formula, shown, values_in
 from .documents import read_bytes
 from ..metrics.wording import closest, nearest
 

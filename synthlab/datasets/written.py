@@ -7,7 +7,7 @@ carries its text along."""
 __all__ = ['TAIL', 'ECONOMIES', 'plain_range', 'written_range', 'own_values', 'told_of', 'written_parameters', 'three_variables',
            'WrittenWorld', 'written_world', 'shipped_economies']
 
-# %% ../../nbs/datasets/65_written.ipynb #39b2dea9
+# %% ../../nbs/datasets/65_written.ipynb #b1eb8728
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -16,8 +16,8 @@ from scipy.special import expit, logit
 from torch import Tensor
 from . import economies
 from .economies import SUFFIX, Economy, read_economy, shock_parameter
-from synthlab.datasets.perturbation import (HELP, Linearised, SecondOrder, formula_values, linearise, root_count,
-    second_order, verdict)
+from .perturbation import HELP, Linearised, SecondOrder, formula_values, linearise
+from .perturbation import root_count, second_order, verdict
 from .rational import Equations, determinacy, solve_rational
 from .world import VARIABLES, Parameters, StateSpace, Trajectory, World
 from ..metrics.wording import counted, nearest
