@@ -28,7 +28,7 @@ setup(
     classifiers=lines("classifiers"), project_urls=dict(line.split(maxsplit=1) for line in lines("project_urls")),
     python_requires=">=" + cfg["min_python"], install_requires=cfg["requirements"].split(), extras_require=extras,
     packages=find_packages(include=["synthlab", "synthlab.*"]),
-    package_data={"synthlab": ["conf/**/*.yaml", "conf/*.yaml"]},       # the presets that the command line composes
+    package_data={"synthlab": ["conf/**/*.yaml", "conf/*.yaml", "datasets/mod/*.mod"]},     # presets, and economies as text
     entry_points={
         "console_scripts": ["synthlab = synthlab.cli.main:main"],
         "nbdev": ["synthlab = synthlab._modidx:d"],                     # lets other projects' notebooks link to these names

@@ -69,8 +69,8 @@ def test_every_module_has_a_notebook(path):
     assert re.fullmatch(rf"\d\d_{path.stem}", notebook.stem), f"{notebook.name} exports {path.name}"
 
 def content():
-    "What a built package must hold: every module, and every preset of the command line."
-    files = [p for p in (ROOT/"synthlab").rglob("*") if p.suffix == ".py" or (p.suffix == ".yaml" and "conf" in p.parts)]
+    "What a built package must hold: every module, every preset of the command line, and every economy as text."
+    files = [p for p in (ROOT/"synthlab").rglob("*") if p.suffix in (".py", ".mod") or (p.suffix == ".yaml" and "conf" in p.parts)]
     return {p.relative_to(ROOT).as_posix() for p in files}
 
 REPORTS = {p.name for p in (ROOT/"nbs").glob("*.ipynb")}

@@ -112,7 +112,7 @@ def planned(
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} is {value!r}; use a whole number ≥ {least}")
     if plan.block % 2: raise ValueError(f"block is {plan.block}; use an even number")
-    about = {k: about_world(w, counts[k], world_options.get(k, {}), plan) for k, w in made.items()}
+    about = {k: about_world(w, counts[k], {**w.kept, **world_options.get(k, {})}, plan) for k, w in made.items()}
     facts = {"worlds": about, "block": plan.block, "T": plan.T, "horizon": plan.horizon,
              "seeds": {"global": plan.seed, "per_draw": "SeedSequence(seed, spawn_key=(crc32(world), draw, purpose))"},
              "splits": {"algorithm": "all draws in the slice, then all in the corner, are held out; of each ten "

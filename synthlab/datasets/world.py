@@ -183,10 +183,12 @@ class World:
     shocks: tuple[str, ...] = ()        # S names
     observables: tuple[str, ...] = VARIABLES    # names of the three variables that it tells
     measures: tuple[str, ...] = MEASURES        # their units, when they are given in percent
+    percent: tuple[float, ...] = PERCENT        # from model units to those
     solvable: bool = False              # whether every point of the prior's box is known to have a solution
     linear: bool = True                 # whether a law of motion, `solve`, tells all that can happen
     form: MatrixForm | None = None      # where parameters stand in matrices, if they do
     scales: bool = True                 # whether twice the shock gives twice the answer
+    text: str = ""                      # its equations, if it was read from a file
 
     # what a world gives
 
@@ -231,8 +233,13 @@ class World:
                              "which is not here: fit its responses, or use another world")
         flat = theta.reshape(-1, len(self.parameters))
         A, B, C = self.solve(flat)
-        found = A, B*self.shock_sd(flat)[:, None], C*C.new_tensor(PERCENT)[:, None]
+        found = A, B*self.shock_sd(flat)[:, None], C*C.new_tensor(self.percent)[:, None]
         return StateSpace(*(m.reshape(*theta.shape[:-1], *m.shape[1:]) for m in found))
+
+    @property
+    def kept(self) -> dict:
+        "Options of `get_world` by which a store, a run or an emulator makes it again."
+        return {"text": self.text} if self.text else {}
 
     def __repr__(self):
         return f"<world {self.name}: {len(self.parameters)} parameters, shocks {', '.join(self.shocks)}>"
@@ -253,7 +260,7 @@ class World:
         self.check(flat)
         size = self.shock_sd(flat) if units == "percent" else flat.new_ones(len(flat), len(self.shocks))
         found = self.responses(flat, shock_size*size, int(horizon))
-        if units == "percent": found = found*found.new_tensor(PERCENT)
+        if units == "percent": found = found*found.new_tensor(self.percent)
         given = self.measures if units == "percent" else ("model units",)*len(self.observables)
         labels = Labels(self.name, self.shocks, self.observables, given, size=shock_size)
         return Responses.of(found.reshape(*theta.shape[:-1], *found.shape[1:]), labels)
@@ -279,7 +286,7 @@ class World:
         eps = shocks.expand(*lead, *shocks.shape[-2:]).reshape(-1, *shocks.shape[-2:])
         if units == "percent": eps = eps*self.shock_sd(flat)[:, None]
         seen, extra = self.trajectory(flat, eps)
-        if units == "percent": seen = seen*seen.new_tensor(PERCENT)
+        if units == "percent": seen = seen*seen.new_tensor(self.percent)
         back = lambda x: x.reshape(*lead, *x.shape[1:])
         return Trajectory(back(seen), {k: back(v) for k, v in extra.items()})
 

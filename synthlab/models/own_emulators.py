@@ -10,7 +10,8 @@ __all__ = ['make_emulator', 'check_pair', 'try_emulator']
 from collections.abc import Mapping
 import torch
 from torch import Tensor
-from .emulators import Emulator
+from ..datasets.worlds import get_world
+from .emulators import Emulator, named_options
 from .registry import ConfigError, create, registry
 from .universal import UniversalEmulator
 
@@ -24,7 +25,9 @@ def make_emulator(
     "The emulator of a recipe."
     if "name" not in recipe: return UniversalEmulator(**recipe)
     own = {k: v for k, v in recipe.items() if k not in ("worlds", "horizon")}
-    made = create("emulator", own, "model", worlds=list(recipe["worlds"]), horizon=recipe["horizon"])
+    worlds = named_options(recipe["worlds"])
+    for world, options in worlds.items(): get_world(world, **options)       # economies as text are known from here on
+    made = create("emulator", own, "model", worlds=list(worlds), horizon=recipe["horizon"])
     if isinstance(made, Emulator): return made
     raise ConfigError(f"model: {recipe['name']} gives {type(made).__name__}; subclass Emulator of "
                       "synthlab.models.emulators")

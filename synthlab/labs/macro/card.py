@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from scipy.stats import binom
 from ...experiments.lab import LabSharing
+from ...models.emulators import named_options
 
 # %% ../../../nbs/labs/macro/18_card.ipynb #69636e2a
 def median_interval(
@@ -124,8 +125,9 @@ def fill_card(
 ) -> str:                       # Markdown
     "The card of an emulator, from its numbers."
     recipe, data = about["recipe"], about["config"]["data"]
+    worlds = list(named_options(recipe["worlds"]))
     return CARD.format(
-        label=label, worlds=", ".join(recipe["worlds"]), first=recipe["worlds"][0], where=where,
+        label=label, worlds=", ".join(worlds), first=worlds[0], where=where,
         reads=READS[recipe.get("regime", "A")], parameters=result["parameters"], horizon=recipe["horizon"],
         n=data["n"], T=data["T"], seed=data["seed"], made=about["data"], epoch=about["best_epoch"],
         table=card_table(result), conclusion=result["conclusion"],

@@ -75,11 +75,14 @@ def networks(
 ) -> list[Network]:             # the emulator first
     "All that an experiment trains by gradients."
     e, t, worlds = config.evaluation, config.training, tuple(config.data.worlds)
-    recipe = dict(worlds=list(worlds), horizon=horizon, **config.model)
+    texts = config.data.texts
+    def kept(worlds): return [[w, {"text": texts[w]}] if w in texts else w for w in worlds]
+    recipe = dict(worlds=kept(worlds), horizon=horizon, **config.model)
     def baseline(kind):
-        plain = dict(worlds=list(worlds), horizon=horizon)
+        plain = dict(worlds=kept(worlds), horizon=horizon)
         return Network(kind, kind, plain, worlds, e.gru_epochs if kind == "gru" else e.epochs)
-    def alone(world): return Network(f"alone_{world}", "universal", recipe | dict(worlds=[world]), (world,), t.epochs)
+    def alone(world):
+        return Network(f"alone_{world}", "universal", recipe | dict(worlds=kept([world])), (world,), t.epochs)
     def without(world):
         others = tuple(w for w in worlds if w != world)
         return Network(f"without_{world}", "universal", recipe | dict(held_out=[world]), others, e.leave_out_epochs)
@@ -92,7 +95,7 @@ def untrained(network: Network, config: MacroConfig, store: ResponseStore) -> Em
     "A network before training, with its scales: those of the training draws."
     if network.kind == "universal": model = build_emulator(network.recipe, config.training.seed)
     else: model = seeded(lambda: KINDS[network.kind](**network.recipe), config.training.seed)
-    data = {w: load_split(store, w, "train", history=needs_history(model)) for w in network.recipe["worlds"]}
+    data = {w: load_split(store, w, "train", history=needs_history(model)) for w in model.names}
     for world, d in data.items():
         if not len(d["theta"]): raise ConfigError(f"there is no training draw of {world}; raise data.n")
     return model.learn_scales(data)
@@ -339,7 +342,7 @@ class MacroComparing(LabComparing):
 
     def question(self, config, result):
         d = config.data
-        return d.root, tuple(d.worlds), d.n, d.T, d.horizon, d.seed
+        return d.root, tuple(d.worlds), tuple(d.texts.items()), d.n, d.T, d.horizon, d.seed
 
     def shared(self, config): return self.question(config, {})
 
@@ -530,7 +533,9 @@ def answer(
         if len(said) < len(asked): said = said.expand(len(asked), *said.shape[1:])      # a table without columns
         index = pd.MultiIndex.from_product([range(len(asked)), shocks, range(said.shape[2])],
                                            names=["draw", "shock", "quarter"])
-        found[world] = pd.DataFrame(said.reshape(-1, said.shape[-1]).numpy(), index, list(VARIABLES))
+        known = emulator.worlds[world]
+        columns = known.observables if known.text else VARIABLES        # a file says what it tells
+        found[world] = pd.DataFrame(said.reshape(-1, said.shape[-1]).numpy(), index, list(columns))
         found[world].attrs["solved"] = solved
         if solved:
             found[world].attrs["note"] = (f"{solved} of {len(asked)} draws lie outside of what the emulator was "

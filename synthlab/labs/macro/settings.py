@@ -37,7 +37,8 @@ from ...trainers.trainer import TrainingConfig
 class MacroData:
     "Which worlds, and how many draws of each."
     root: str = ""                      # a store that is there; "" makes one in `runs`/.data, named by what is in it
-    worlds: list[str] = field(default_factory=lambda: list(ORDER))  # by name
+    worlds: list[str] = field(default_factory=lambda: list(ORDER))  # by name; my.mod is an economy as text
+    texts: dict[str, str] = field(default_factory=dict)     # the lab's own note of what such files say
     n: int = 2000                       # draws of each world, ≥ 1; about 1 500 of them train
     T: int = 200                        # quarters of each simulated history
     horizon: int = 40                   # quarters of a response after the impact
@@ -141,13 +142,20 @@ def check_worlds(
     typed: Sequence[str] = (),          # names of settings that were given outright
 ) -> None:                              # changes evaluation.leave_out and evaluation.alone to worlds that are there
     "Complain about worlds that are not, and forget defaults about worlds that were not asked for."
-    worlds = config.data.worlds
-    for world in worlds:
-        try: get_world(world)
-        except ValueError as e: raise ConfigError(f"data.worlds: {e}") from None
+    said, asked = config.data.texts, config.data.worlds
+    if left := [w for w in said if w not in asked]:
+        raise ConfigError(f"data.texts: {left[0]!r} is none of data.worlds; name its file there")
+    try:
+        known = [get_world(w, text=said[w]) if w in said else get_world(w) for w in asked]
+        for world in known:
+            if world.text: world.check(world.parameters.tensor()[None])     # with the file's own numbers
+    except ValueError as e: raise ConfigError(f"data.worlds: {e}") from None
+    named = dict(zip(asked, (w.name for w in known)))
+    worlds = config.data.worlds = [w.name for w in known]
+    config.data.texts = {w.name: w.text for w in known if w.text}
     if not worlds or len(set(worlds)) < len(worlds): raise ConfigError("data.worlds: name one world or more, each once")
     for name in "leave_out", "alone":
-        asked = getattr(config.evaluation, name)
+        asked = [named.get(w, w) for w in getattr(config.evaluation, name)]
         for world in asked:
             if world not in worlds and f"evaluation.{name}" in typed:
                 raise ConfigError(f"evaluation.{name}: {world!r} is none of data.worlds; {nearest(world, worlds)}")

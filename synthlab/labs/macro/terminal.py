@@ -12,6 +12,7 @@ from typing import Any
 from ...datasets.generate import generate_dataset
 from ...datasets.world import World
 from ...datasets.worlds import get_world, world_names
+from ...datasets.written import shipped_economies
 from ...models.registry import ConfigError
 
 # %% ../../../nbs/labs/macro/36_terminal.ipynb #89c2b70b
@@ -26,8 +27,8 @@ def named_worlds(
 def show_worlds(
     names: Sequence[str] | None = None,     # default all
 ) -> None:
-    "Each economy with its parameters and shocks."
-    for w in named_worlds(names):
+    "Each economy with its parameters and shocks; without names also those that come along as text."
+    for w in named_worlds(names or [*world_names(), *shipped_economies()]):
         tells = ", ".join(f"{name} ({unit})" for name, unit in zip(w.observables, w.measures))
         print(f"{w.name:<10} {len(w.parameters):3d} parameters, shocks {', '.join(w.shocks)}; tells {tells}: "
               f"{w.description}")

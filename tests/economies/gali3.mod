@@ -1,0 +1,21 @@
+// Galí (2008), chapter 3: the basic New Keynesian model
+var p (long_name='inflation') gap nat y (long_name='output') rnat i (long_name='rate') n nu a;
+varexo ea enu;
+parameters beta sigma phi alpha eps theta phi_p phi_y rho_nu rho_a;
+beta = .99; sigma = 1; phi = 1; alpha = 1/3; eps = 6; theta = 2/3; phi_p = 1.5; phi_y = .5/4; rho_nu = .5; rho_a = .9;
+model(linear);
+# omega = (1 - alpha)/(1 - alpha + alpha*eps);
+# lambda = (1 - theta)*(1 - beta*theta)/theta*omega;
+# kappa = lambda*(sigma + (phi + alpha)/(1 - alpha));
+# psi = (1 + phi)/(sigma*(1 - alpha) + phi + alpha);
+p = beta*p(+1) + kappa*gap;
+gap = gap(+1) - (i - p(+1) - rnat)/sigma;
+i = phi_p*p + phi_y*gap + nu;
+rnat = sigma*psi*(a(+1) - a);
+nat = psi*a;
+gap = y - nat;
+y = a + (1 - alpha)*n;
+nu = rho_nu*nu(-1) + enu;
+a = rho_a*a(-1) + ea;
+end;
+shocks; var ea; stderr 1; var enu; stderr .25; end;

@@ -1,0 +1,20 @@
+/* Hansen (1985): indivisible labour */
+var c k h y inv z;
+varexo e;
+parameters alpha beta delta A rho;
+alpha = .36; beta = .99; delta = .025; A = 2.86; rho = .95;
+model;
+  1/c = beta/c(+1)*(alpha*exp(z(+1))*(h(+1)/k)^(1 - alpha) + 1 - delta);
+  A*c = (1 - alpha)*y/h;
+  y = exp(z)*k(-1)^alpha*h^(1 - alpha);
+  y = c + inv;
+  k = (1 - delta)*k(-1) + inv;
+  z = rho*z(-1) + e;
+end;
+steady_state_model;
+  z = 0; kh = (alpha/(1/beta - 1 + delta))^(1/(1 - alpha));
+  c = (1 - alpha)*kh^alpha/A; h = c/(kh^alpha - delta*kh);
+  k = kh*h; inv = delta*k; y = c + inv;
+end;
+shocks; var e; stderr .00712; end;
+varobs y c h;
