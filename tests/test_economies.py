@@ -18,8 +18,9 @@ from synthlab.datasets.written import WrittenWorld, written_world
 from synthlab.experiments import experiment as bench
 from synthlab.labs.macro.observations import from_world, simulate_data
 from synthlab.labs.macro.posterior import Likelihood, Prior, fit_data
-from synthlab.labs.macro.settings import macro_config
+from synthlab.labs.macro.settings import MacroConfig, MacroData, check_worlds, macro_config
 from synthlab.models.registry import ConfigError
+from synthlab.trainers.trainer import Trainer
 from synthlab.trainers.kalman import kalman_filter, stationary_covariance
 from hand_economies import BY_HAND, SW, SW_SHOCKS, kim, matrices, smets_wouters, solved
 
@@ -286,6 +287,20 @@ def test_what_is_trained_on_a_file_needs_no_file(tmp_path, forgotten):
     assert other.parameters.tensor().tolist() != model.worlds["my_economy"].parameters.tensor().tolist()
     assert torch.equal(model.worlds["my_economy"].parameters.tensor(), result["model"].worlds["my_economy"].parameters.tensor())
 
+def test_an_interrupted_run_goes_on_without_its_file(tmp_path, forgotten, monkeypatch):
+    file, steps = tmp_path/"aa.mod", []
+    shutil.copy(ROOT/"economies/hansen.mod", file)
+    def step(self, batch):
+        steps.append(1)
+        if len(steps) > 1: raise KeyboardInterrupt
+        return trained(self, batch)
+    trained = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", step)
+    with pytest.raises(KeyboardInterrupt): bench.run("macro", [f"data.worlds=[{file}]", *SMALL, f"runs={tmp_path}/runs"], run_dir=tmp_path/"r", quiet=True)
+    monkeypatch.setattr(Trainer, "train_step", trained)
+    file.unlink(); forgotten()
+    assert bench.resume(tmp_path/"r", quiet=True)["model"].names == ("aa",)
+
 @pytest.mark.slow
 def test_a_new_process_loads_it(tmp_path, forgotten):
     file = tmp_path/"mine.mod"
@@ -297,13 +312,17 @@ def test_a_new_process_loads_it(tmp_path, forgotten):
 
 @pytest.mark.parametrize("typed,why", [("data.worlds=[gone.mod]", "data.worlds: there is no file gone.mod; give the path of a .mod file"), ("data.worlds=[bad.mod]", "bad, line 2: 'yy' is not declared"),
     ("data.worlds=[nk.mod]", "'nk' is the name of another world; give the file another name"), ("data.worlds=[two.mod]", "two: a world tells three variables, and 2 are declared"),
-    ("data.worlds=[smets]", "did you mean smets_wouters?"), ("data.texts={a: x}", "data.texts: 'a' is none of data.worlds"), ("data.worlds=[wild.mod]", "wild: explosive: ")])
+    ("data.worlds=[smets]", "did you mean smets_wouters?"), ("data.texts={a: x}", "a, line 1: 'x' is not read here"), ("data.worlds=[wild.mod]", "wild: explosive: ")])
 def test_a_file_that_is_no_world_gets_one_sentence(typed, why, tmp_path, monkeypatch, forgotten):
     good = (ROOT/"economies/clarida.mod").read_text()
     for name, text in (("bad", "model(linear);\nyy = 1; end;"), ("nk", good), ("wild", good.replace("mu = .9", "mu = 1.2")),
                        ("two", "var a b; varexo e; parameters r; r = .5; model(linear); a = r*a(-1) + e; b = a; end; shocks; var e; stderr 1; end;")): (tmp_path/f"{name}.mod").write_text(text)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(why)): macro_config([typed])
+
+def test_a_text_of_no_world_is_not_passed_over(forgotten):
+    config = MacroConfig(data=MacroData(worlds=["nk"], texts={"my": (ROOT/"economies/clarida.mod").read_text()}))
+    with pytest.raises(ConfigError, match="data.texts: 'my' is none of data.worlds; name its file there"): check_worlds(config)
 
 @pytest.mark.parametrize("name", ["hansen", "kim", "an_schorfheide", "ireland"])
 def test_a_file_is_a_world_like_any_other(name):

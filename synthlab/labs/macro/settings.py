@@ -45,7 +45,9 @@ class MacroData:
     seed: int = 42                      # of the draws
     processes: int = 2                  # that simulate
 
-    def __post_init__(self): at_least(self, "data", processes=1)
+    def __post_init__(self):
+        at_least(self, "data", processes=1)
+        for name, text in self.texts.items(): get_world(name, text=text)    # known wherever these settings are
 
 # %% ../../../nbs/labs/macro/10_settings.ipynb #8026a4a9
 def draws_hash(
