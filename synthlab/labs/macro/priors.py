@@ -137,7 +137,8 @@ PRESETS: dict[str, dict[str, Density]] = {
     "uniform": {},
     "usual": {
         "sigma": Density("gamma", 1.5, .375), "beta": Density("normal", .99, .002),
-        "kappa": Density("gamma", .15, .075), "phi_pi": Density("normal", 1.75, .3), "phi_y": Density("gamma", .25, .125),
+        "kappa": Density("gamma", .15, .075), "phi_pi": Density("normal", 1.75, .3),
+        "phi_y": Density("gamma", .25, .125),
         "rho_i": Density("beta", .6, .15), "rho_r": Density("beta", .6, .15), "rho_u": Density("beta", .5, .2),
         "sigma_m": Density("inverse_gamma", .0025, .001), "sigma_r": Density("inverse_gamma", .01, .003),
         "sigma_u": Density("inverse_gamma", .0025, .001)}}
