@@ -113,17 +113,18 @@ def harmonic_evidence(
     draws: Tensor,              # (C, N, F), free numbers
     values: Tensor,             # (C, N), log likelihood plus log prior density of each
     shares: tuple[float, ...] = (.1, .3, .5, .7, .9),   # of the mass of f that counts
-) -> pd.DataFrame:              # a row a share: log evidence, mcse
+) -> pd.DataFrame:              # a row a share: log evidence, mcse; NaN where draws have moved in too few directions
     "The log evidence by the modified harmonic mean."
     flat = draws.flatten(0, 1)
     d, centre, spread = flat.shape[-1], flat.mean(0), torch.cov(flat.mT)
-    L = torch.linalg.cholesky(spread.reshape(d, d))
+    L, failed = torch.linalg.cholesky_ex(spread.reshape(d, d))
+    if failed: return pd.DataFrame(math.nan, list(shares), ["log evidence", "mcse"]).rename_axis("share")
     far = torch.linalg.solve_triangular(L, (draws - centre).mT, upper=False).square().sum(-2)
     f = -(d*math.log(2*math.pi) + far)/2 - L.diagonal().log().sum()
     rows, top = {}, (f - values).max()
     for share in shares:
         weights = ((f - values - top).exp()*(far <= chi2.ppf(share, d))/share).numpy()
-        mean = weights.mean()
+        mean = weights.mean() or math.nan                   # none of the draws is so near
         rows[share] = {"log evidence": -(math.log(mean) + top.item()), "mcse": float(mcse(weights, "mean"))/mean}
     return pd.DataFrame(rows).T.rename_axis("share")
 
@@ -143,7 +144,9 @@ def log_evidence(
             **{f"harmonic mean, {share:.0%}": row for share, row in table.T.items()}}
     said = []
     spread = table["log evidence"].max() - table["log evidence"].min()
-    if spread > 4*table["mcse"].max() + .2:
+    if table["log evidence"].isna().any():
+        said.append("The harmonic mean is not known: too few draws have moved; give more draws.")
+    elif spread > 4*table["mcse"].max() + .2:
         said.append(f"The harmonic mean moves by {spread:.1f} with the share that counts: the chains have not told the "
                     "tails; give more draws.")
     if math.isnan(laplace): said.append("Laplace's method has no top to start from: the posterior lies at an end.")

@@ -64,7 +64,7 @@ def draw_history(
     quarters,                   # (T,), periods
     world: World,               # for names
 ) -> Figure:
-    "What each shock did to each variable, in stacked bars, and their sum."
+    "What each shock did to each variable, stacked, and their sum."
     names = [*world.shocks, BEFORE, MEASURED]
     shades = [MODEL, *SHADES[1:len(names) - 2], "0.8", "0.6"]
     fig, axes = new_figure(WIDTH, 1.5*parts.shape[2] + .6, rows=parts.shape[2], sharex=True, squeeze=False)
@@ -73,7 +73,8 @@ def draw_history(
         for sign in (1, -1):
             heights, base = np.clip(sign*parts[:, :, v], 0, None)*sign, np.zeros(parts.shape[1])
             for name, shade, height in zip(names, shades, heights):
-                ax.bar(times, height, 90, base, color=shade, lw=0, label=name if sign == 1 else None)
+                ax.fill_between(times, base, base + height, step="mid", color=shade, lw=0,
+                                label=name if sign == 1 else None)
                 base = base + height
         ax.plot(times, parts[:, :, v].sum(0), color=TRUTH, lw=.9)
         ax.set_ylabel(world.observables[v], fontsize=9)
