@@ -132,7 +132,7 @@ RIVALS = option("names", nargs="+", metavar="NAME",
 ESTIMATED = option("overrides", nargs="*", default=[], metavar="[RUN] name=value",
                    help="data.source=FILE (default: us), data.columns.output=gdp, data.transform.output=log,hp, "
                         "data.start=1984Q1, world=nk, prior=usual or FILE.csv, priors.kappa=gamma(0.1,0.05), "
-                        "fixed.beta=0.99, sampling.draws=500; behind a RUN: parameters of its report, such as draws=500")
+                        "fixed.beta=0.99, sampling.draws=500; behind a RUN: parameters of its report, draws=500")
 ECONOMIES = option("--worlds", metavar="A,B", help="which economies (default: all)")
 STORE = (
     option("--root", metavar="DIR", default="data/responses", help="folder of the store (default: data/responses)"),

@@ -21,7 +21,7 @@ from scipy.special import multigammaln
 from scipy.stats import invwishart
 from torch import Tensor
 from ...datasets.world import World
-from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, new_figure
+from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, legend_above, new_figure
 from .history import forecast_paths
 from .observations import Model
 from .own_series import (AHEAD, US, SeriesData, as_quarter, hamilton_trend, match_columns,
@@ -150,7 +150,8 @@ def minnesota_paths(
     rng, (m, k) = np.random.default_rng(seed), fitted.slopes.shape
     sigmas = np.atleast_3d(invwishart.rvs(fitted.degrees, fitted.scale, paths, random_state=rng)).reshape(paths, k, k)
     roots = np.linalg.cholesky(sigmas)
-    B = fitted.slopes + np.linalg.cholesky(fitted.spread) @ rng.standard_normal((paths, m, k)) @ roots.transpose(0, 2, 1)
+    chance = np.linalg.cholesky(fitted.spread) @ rng.standard_normal((paths, m, k))
+    B = fitted.slopes + chance @ roots.transpose(0, 2, 1)
     past = np.repeat((data - origin)[None, :-lags - 1:-1], paths, 0)            # newest first, (paths, p, k)
     found = np.empty((paths, horizon, k))
     for h in range(horizon):
@@ -210,7 +211,8 @@ def outcomes(
     at = [targets.series.index.get_loc(day) for day in days]
     values = targets.series.to_numpy()
     if at and max(at) + horizon >= len(values):
-        raise ValueError(f"the last forecast is of {days[-1] + horizon}, and the data end in {targets.series.index[-1]}")
+        raise ValueError(f"the last forecast is of {days[-1] + horizon}, and the data end in "
+                         f"{targets.series.index[-1]}")
     later = np.stack([values[i + 1:i + 1 + horizon] for i in at])
     return later - np.where(targets.grows, values[at], 0)[:, None]
 
@@ -254,9 +256,8 @@ def contest_table(
             row |= {(f"skill over {other}", "skill"): skill(of(first), of(other)),
                     (f"skill over {other}", "from"): low, (f"skill over {other}", "to"): high}
         rows[what, h] = row
-    table = pd.DataFrame(rows).T.rename_axis(["what", "quarters ahead"])
-    return table.sort_index(level=0, sort_remaining=True, key=lambda x: x if x.name != "what" else
-                            x.map({w: i for i, w in enumerate(dict.fromkeys(scores[first].columns.get_level_values(0)))}))
+    table, whats = pd.DataFrame(rows).T.rename_axis(["what", "quarters ahead"]), dict.fromkeys(what for what, _ in rows)
+    return pd.concat([table.loc[[what]] for what in whats])
 
 def contest_numbers(
     contest: "Contest",
@@ -266,15 +267,16 @@ def contest_numbers(
     found = {}
     for other in others:
         skills = contest.table[f"skill over {other}"]
-        found[other] = dict(better=int((skills["from"] > 0).sum()), worse=int((skills["to"] < 0).sum()), scores=len(skills))
+        counts = dict(better=skills["from"] > 0, worse=skills["to"] < 0)
+        found[other] = dict(scores=len(skills), **{how: int(which.sum()) for how, which in counts.items()})
     return dict(of=first, days=len(contest.days), first=str(contest.days[0]), last=str(contest.days[-1]), others=found)
 
 def tell_contest(
     numbers: Mapping,           # of `contest_numbers`, as a file holds them
 ) -> str:                       # Markdown
     "Who won, in words."
-    said = [f"beside the {other} it is **better in {n['better']}** of {n['scores']} scores and **worse in {n['worse']}**"
-            for other, n in numbers["others"].items()]
+    said = [f"beside the {other} it is **better in {n['better']}** of {n['scores']} scores and **worse in "
+            f"{n['worse']}**" for other, n in numbers["others"].items()]
     return (f"Out of sample, {numbers['days']} forecasts of the {numbers['of']} from {numbers['first']} to "
             f"{numbers['last']}: {'; '.join(said)}. The rest is within what luck explains, at 90 %.")
 
@@ -296,7 +298,7 @@ def draw_contest(
         ax.set_title(what, fontsize=9)
     np.ravel(axes)[0].set_ylabel("skill")
     fig.supxlabel("quarters ahead", fontsize=9)
-    fig.legend(*np.ravel(axes)[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    legend_above(fig, np.ravel(axes))
     return fig
 
 # %% ../../../nbs/labs/macro/37_contest.ipynb #151c5a4e
@@ -326,9 +328,11 @@ def run_contest(
     if H > AHEAD: raise ValueError(f"the trend is known for {AHEAD} quarters; ask for horizons up to that")
     first, end = pd.Period(first, "Q"), index[-1] - H
     last = end if last is None else min(pd.Period(last, "Q"), end)
-    if first <= index[0] + 40: raise ValueError(f"the first forecast is in {first}; the data begin in {index[0]}, and ten "
-                                                "years come before a forecast")
-    if last < first + 8*every: raise ValueError(f"from {first} to {last} there are fewer than nine forecasts; begin earlier")
+    if first <= index[0] + 40:
+        raise ValueError(f"the first forecast is in {first}; the data begin in {index[0]}, and ten years come before a "
+                         "forecast")
+    if last < first + 8*every:
+        raise ValueError(f"from {first} to {last} there are fewer than nine forecasts; begin earlier")
     days = pd.period_range(first, last, freq="Q")[::every]
     fits = [day for i, day in enumerate(days) if (day - days[0]).n//refit > (days[i - 1] - days[0]).n//refit or i == 0]
     known = lambda day: targets._replace(series=targets.series.loc[:day])

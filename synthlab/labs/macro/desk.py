@@ -25,7 +25,7 @@ from ...datasets.disk import atomic_write, lasting_folder, part_beside
 from ...datasets.store import config_hash
 from ...datasets.world import World
 from ...datasets.worlds import get_world
-from ...experiments.config import as_override, override, read_yaml, to_yaml
+from ...experiments.config import as_override, override, to_yaml
 from ...experiments.figures import TRUTH, WIDTH, date_axis, new_figure
 from ...experiments.reports import keep_figures, teller
 from ...experiments.settings import at_least, runs_folder
@@ -127,7 +127,8 @@ def make_prior(
     "The prior that settings ask for."
     names = world.parameters.names
     for name in config.fixed:
-        if name not in names: raise ConfigError(f"fixed.{name}: {world.name} has no such parameter; {nearest(name, names)}")
+        if name not in names:
+            raise ConfigError(f"fixed.{name}: {world.name} has no such parameter; {nearest(name, names)}")
     densities = {k: d for k, d in named_densities(config.prior, config.priors, names).items() if k not in config.fixed}
     silent = [n for n in silent_parameters(world) if n not in config.fixed]
     free = [n for n in names if n not in config.fixed and n not in silent]
@@ -165,9 +166,9 @@ def parameter_table(
     ends = [f"uniform({low:.4g} … {low + width:.4g})" for low, width in zip(prior.lower.tolist(), prior.width.tolist())]
     believed = prior.values(prior.sample((4000,), 0, "table"))
     low, high = flat.quantile(torch.tensor([.05, .95], dtype=flat.dtype), 0)
-    table = pd.DataFrame({"prior": [str(prior.densities.get(n, u)) for n, u in zip(prior.free, ends)],
-                          "prior mean": believed.mean(0).numpy(), "prior sd": believed.std(0).numpy(),
-                          "mode": prior.values(mode.u).numpy(), "5%": low.numpy(), "95%": high.numpy()}, list(prior.free))
+    spelt = [str(prior.densities.get(n, u)) for n, u in zip(prior.free, ends)]
+    table = pd.DataFrame({"prior": spelt, "prior mean": believed.mean(0), "prior sd": believed.std(0),
+                          "mode": prior.values(mode.u), "5%": low, "95%": high}, list(prior.free))
     return table.join(checks).join(learned(prior, posterior.free))
 
 def keep_chains(
@@ -298,9 +299,10 @@ def desk_numbers(
     contest: Contest | None = None,     # out of sample
 ) -> dict:                      # plain
     "All that is said of an estimate is computed from this."
+    at = float(found.evidence.loc["harmonic mean, 50%", "log evidence"])
     told = dict(world=found.world.name, quarters=len(found.series), first=str(found.series.index[0]),
                 last=str(found.series.index[-1]), parameters=len(found.prior.free), doubts=list(found.words),
-                evidence=None if math.isnan(at := found.evidence.loc["harmonic mean, 50%", "log evidence"]) else float(at))
+                evidence=None if math.isnan(at) else at)
     return told | (dict(contest=contest_numbers(contest)) if contest else {})
 
 @teller
@@ -333,7 +335,8 @@ def estimate_figures(
     found: Estimate,
 ) -> dict[str, Figure]:
     "All pictures of an estimate."
-    return dict(series=draw_series(found.series), posterior=draw_posterior(found.prior, {"posterior": found.posterior.free}),
+    return dict(series=draw_series(found.series),
+                posterior=draw_posterior(found.prior, {"posterior": found.posterior.free}),
                 responses=draw_impulses(found.responses, found.world),
                 forecast=draw_forecasts(found.paths, found.series, found.world, series_means(found)),
                 history=draw_history(found.history, found.series.index, found.world))
@@ -345,7 +348,8 @@ def write_estimate(
     "An estimate as plain files; those that are there are written anew."
     folder = lasting_folder(Path(folder))
     files = {f"{name}.csv": table.to_csv() for name, table in estimate_tables(found).items()}
-    files |= {"settings.yaml": to_yaml(found.config), "table.tex": latex_table(found), "words.md": tell_desk(desk_numbers(found)) + "\n"}
+    files |= {"settings.yaml": to_yaml(found.config), "table.tex": latex_table(found),
+              "words.md": tell_desk(desk_numbers(found)) + "\n"}
     keep_figures(estimate_figures(found), folder/"figures")
     return [atomic_write(folder/name, text) for name, text in files.items()]
 
@@ -354,14 +358,17 @@ def estimate_folder(
     run_dir: str | None = None,     # this very folder instead
 ) -> Path:                      # made; the same for the same settings and the same numbers
     "Where an estimate lies."
-    series = make_series(load_table(config.data), config.data, estimated_world(config.world))
-    told = {**asdict(config), "series": config_hash([[None if x != x else x for x in row] for row in series.to_numpy().tolist()])}
-    name = config_hash(told)[:8]
+    world = estimated_world(config.world)
+    series = make_series(load_table(config.data), config.data, world)
+    make_prior(config, world)                                   # complains before there is a folder
+    numbers = [[None if x != x else x for x in row] for row in series.to_numpy().tolist()]
+    name = config_hash({**asdict(config), "series": numbers, "first": str(series.index[0])})[:8]
     folder = Path(run_dir) if run_dir else Path(runs_folder("runs"))/f"estimate_{config.world}_{name}"
     mark = folder/"estimate.txt"
-    if mark.exists() and mark.read_text().strip() != name or not mark.exists() and folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds something else, or an estimate with other settings or other data; choose another "
-                          "--run-dir")
+    own = mark.read_text().strip() == name if mark.exists() else not (folder.exists() and any(folder.iterdir()))
+    if not own:
+        raise ConfigError(f"{folder} holds something else, or an estimate with other settings or other data; choose "
+                          "another --run-dir")
     lasting_folder(folder)
     if not mark.exists(): atomic_write(mark, name + "\n")
     return folder

@@ -151,6 +151,6 @@ def log_evidence(
                     "tails; give more draws.")
     if math.isnan(laplace): said.append("Laplace's method has no top to start from: the posterior lies at an end.")
     elif abs(laplace - middle["log evidence"]) > 1 + 4*middle["mcse"]:
-        said.append(f"Laplace's method and the harmonic mean differ by {abs(laplace - middle['log evidence']):.1f}: the "
-                    "posterior is not normal; believe the second.")
+        said.append("Laplace's method and the harmonic mean differ by "
+                    f"{abs(laplace - middle['log evidence']):.1f}: the posterior is not normal; believe the second.")
     return pd.DataFrame(rows).T, said

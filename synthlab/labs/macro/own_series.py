@@ -40,8 +40,8 @@ US = dict(columns=dict(output="realgdp", inflation="infl", rate="tbilrate"), tra
 SPELLINGS = {           # what tables call the observables of the worlds, in any case, blanks or dashes for underscores
     "output": ("output", "gdp", "realgdp", "real_gdp", "gdpc1", "output_gap", "gap", "y", "gdp_growth", "growth"),
     "inflation": ("inflation", "infl", "pi", "inflation_rate", "cpi_inflation", "deflator_inflation"),
-    "rate": ("rate", "interest_rate", "policy_rate", "fedfunds", "ffr", "tbilrate", "tb3ms", "nominal_rate",
-             "short_rate", "i", "r"),
+    "rate": ("rate", "interest_rate", "policy_rate", "fedfunds", "ffr", "tbilrate", "tb3ms", "tbill", "t_bill",
+             "nominal_rate", "short_rate", "i", "r"),
     "consumption": ("consumption", "realcons", "real_consumption", "pcecc96", "c"),
     "investment": ("investment", "realinv", "real_investment", "gpdic1"),
     "hours": ("hours", "hours_worked", "h", "n"),
