@@ -145,6 +145,14 @@ def test_evidence_of_one_parameter_is_an_integral():
     mode = find_mode(solver, likelihood, prior, 3, 40)
     assert mode.words == [] and stats.norm.sf(abs(mode.theta[9] - posterior.theta[..., 9].mean())/posterior.theta[..., 9].std()) > .1
 
+def test_an_observable_with_a_blank_is_set_with_an_underscore():
+    rbc = get_world("rbc")
+    typed = ["world=rbc", "data.columns.consumption_growth=realcons", "data.transform.consumption_growth=log,difference,annualise", "data.columns.return_on_capital=tbilrate"]
+    data = desk.estimate_config(typed).data
+    series = make_series(us_table(), data, rbc)
+    assert list(series) == list(rbc.observables) and np.allclose(series["consumption growth"].iloc[1:], (400*np.log(us_table()["realcons"]).diff()).pipe(lambda x: x - x.mean()).iloc[1:])
+    assert make_targets(us_table(), data, rbc).grows == (True, False, False)
+
 def test_series_of_another_table_are_the_same_whatever_they_are_called(tmp_path):
     asked = SeriesData("x", columns={"rate": "tbilrate", "output": "realgdp", "inflation": "infl"}, transform={"output": "log,hp"})
     assert np.allclose(make_series(us_table(), asked, NK), make_series(us_table(), SeriesData(), NK), equal_nan=True)

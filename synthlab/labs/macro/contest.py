@@ -24,8 +24,7 @@ from ...datasets.world import World
 from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, legend_above, new_figure
 from .history import forecast_paths
 from .observations import Model
-from .own_series import (AHEAD, US, SeriesData, as_quarter, hamilton_trend, match_columns,
-                                            transformed)
+from .own_series import AHEAD, SeriesData, as_quarter, asked_series, hamilton_trend, transformed
 from .posterior import Likelihood, Prior, sample_posterior
 from ...metrics.crps import fair_crps_ensemble
 from ...metrics.joint import energy_score
@@ -45,11 +44,8 @@ def make_targets(
     world: World,               # whose observables are wanted
 ) -> Targets:
     "Series as they are judged."
-    usual = US if data.source.strip().lower() == "us" else {}
     if data.end: table = table.loc[:as_quarter(data.end, "data.end")]
-    where = match_columns(table.columns, world.observables, usual.get("columns", {}) | dict(data.columns), data.source)
-    steps = usual.get("transform", {}) | dict(data.transform)
-    found, grows = {}, []
+    (where, steps), found, grows = asked_series(table, data, world), {}, []
     for name, column in where.items():
         own = [s.strip() for s in steps.get(name, "").split(",") if s.strip()]
         cut = next((i for i, s in enumerate(own) if s in DETREND), None)
@@ -57,7 +53,9 @@ def make_targets(
         found[name] = transformed(pd.to_numeric(table[column], errors="coerce").astype(float), ",".join(kept), name)
         grows.append(cut is not None)
     series = pd.DataFrame(found)
-    return Targets(series.loc[series.notna().all(axis=1).idxmax():], tuple(grows))
+    whole = series.index[series.notna().all(axis=1)]
+    if not len(whole): raise ValueError("there is no quarter in which every series has a number")
+    return Targets(series.loc[whole[0]:whole[-1]], tuple(grows))
 
 class Vintage(NamedTuple):
     "What a model is told on a day."

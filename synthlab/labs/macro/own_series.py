@@ -5,8 +5,8 @@ are told to be, and what cannot be used is refused with what to type."""
 
 # %% auto #0
 __all__ = ['US', 'SPELLINGS', 'QUARTERS', 'AHEAD', 'BEHIND', 'STEPS', 'CLIMBS', 'OF_LEVELS', 'SeriesData', 'us_table',
-           'read_quarters', 'as_quarter', 'quarterly', 'match_columns', 'hamilton_trend', 'transformed', 'load_table',
-           'make_series']
+           'read_quarters', 'as_quarter', 'quarterly', 'of_observables', 'match_columns', 'hamilton_trend',
+           'transformed', 'load_table', 'asked_series', 'make_series']
 
 # %% ../../../nbs/labs/macro/31_own_series.ipynb #439ab240
 import re
@@ -111,6 +111,18 @@ def quarterly(
     return ordered.reindex(pd.period_range(ordered.index[0], ordered.index[-1], freq="Q"))
 
 # %% ../../../nbs/labs/macro/31_own_series.ipynb #6dfaca88
+def of_observables(
+    given: Mapping[str, str],   # observable: what is set for it; blanks may be underscores
+    observables: tuple[str, ...],
+    setting: str,               # its name, for errors
+) -> dict[str, str]:            # the same, as the model calls them
+    "What was set for each observable."
+    called = {plain(name): name for name in observables}
+    for name in given:
+        if plain(name) not in called:
+            raise ConfigError(f"data.{setting}.{name}: the model tells no {name}; {nearest(name, called)}")
+    return {called[plain(name)]: value for name, value in given.items()}
+
 def match_columns(
     columns,                    # of a table
     observables: tuple[str, ...],
@@ -118,14 +130,11 @@ def match_columns(
     place: str = "the data",    # for errors
 ) -> dict[str, str]:            # observable: column
     "Which column each observable is."
-    columns, found = list(map(str, columns)), {}
-    for name in given:
-        if name not in observables:
-            raise ConfigError(f"data.columns.{name}: the model tells no {name}; {nearest(name, observables)}")
+    columns, found, given = list(map(str, columns)), {}, of_observables(given, observables, "columns")
     for name in observables:
         if name in given:
             if given[name] not in columns:
-                raise ConfigError(f"data.columns.{name}: {place} has no column {given[name]!r}; "
+                raise ConfigError(f"data.columns.{plain(name)}: {place} has no column {given[name]!r}; "
                                   f"{nearest(given[name], columns)}")
             found[name] = given[name]
             continue
@@ -133,9 +142,9 @@ def match_columns(
         meant = [c for c in columns if plain(c) == plain(name)] or [c for c in columns if plain(c) in usual]
         if len(meant) == 1: found[name] = meant[0]
         elif meant: raise ConfigError(f"{place} has {' and '.join(meant)}, which could all be {name}; say which: "
-                                      f"data.columns.{name}={meant[0]}")
+                                      f"data.columns.{plain(name)}={meant[0]}")
         else: raise ConfigError(f"{place} has no column that is called as {name} is; it has {', '.join(columns)}: say "
-                                f"which, data.columns.{name}=COLUMN")
+                                f"which, data.columns.{plain(name)}=COLUMN")
     if len(set(found.values())) < len(found):
         twice = next(c for c in found.values() if list(found.values()).count(c) > 1)
         raise ConfigError(f"the column {twice} of {place} stands for two observables; each has one of its own")
@@ -209,6 +218,18 @@ def load_table(
     except ValueError as e: raise ConfigError(f"data.source: {e}") from None
     return quarterly(table, data.date, str(data.source))
 
+def asked_series(
+    table: pd.DataFrame,        # by quarter, as published
+    data: SeriesData,
+    world: World,               # whose observables are wanted
+) -> tuple[dict[str, str], dict[str, str]]:     # observable: column, and observable: steps
+    "Which column each observable is, and what is done to it."
+    usual = US if data.source.strip().lower() == "us" else {}
+    known = lambda part: {k: v for k, v in usual.get(part, {}).items() if k in world.observables}
+    given = known("columns") | of_observables(data.columns, world.observables, "columns")
+    steps = known("transform") | of_observables(data.transform, world.observables, "transform")
+    return match_columns(table.columns, world.observables, given, data.source), steps
+
 def make_series(
     table: pd.DataFrame,        # by quarter, as published: what `load_table` gave
     data: SeriesData,
@@ -216,14 +237,7 @@ def make_series(
     demean: bool = True,        # whether means are taken off
 ) -> pd.DataFrame:              # (T, k), in the world's order and units; NaN: missing
     "What a model is estimated on."
-    usual = US if data.source.strip().lower() == "us" else {}
-    given = {k: v for k, v in usual.get("columns", {}).items() if k in world.observables} | dict(data.columns)
-    steps = {k: v for k, v in usual.get("transform", {}).items() if k in world.observables} | dict(data.transform)
-    for name in steps:
-        if name not in world.observables:
-            raise ConfigError(f"data.transform.{name}: {world.name} tells no {name}; "
-                              f"{nearest(name, world.observables)}")
-    where = match_columns(table.columns, world.observables, given, data.source)
+    where, steps = asked_series(table, data, world)
     start, end = (as_quarter(t, f"data.{w}") if t else None for w, t in (("start", data.start), ("end", data.end)))
     few = lambda n: ConfigError(f"{data.source}: {counted(n, 'quarter')} of {', '.join(world.observables)} are left; a "
                                 "model takes 8 or more")
@@ -245,7 +259,7 @@ def make_series(
         if len(t) > 20 and abs(np.corrcoef(t, y.dropna())[0, 1]) > CLIMBS:
             raise ConfigError(f"{name}, the column {where[name]} of {data.source}, climbs all the way from "
                               f"{y.dropna().iloc[0]:.4g} to {y.dropna().iloc[-1]:.4g}: it is a level, and the model "
-                              f"tells a cycle; type data.transform.{name}={OF_LEVELS.get(name, 'linear')}")
+                              f"tells a cycle; type data.transform.{plain(name)}={OF_LEVELS.get(name, 'linear')}")
     if demean: found = found - found.mean()
     found.attrs["units"] = dict(zip(world.observables, world.measures))
     return found
