@@ -324,6 +324,7 @@ def run_contest(
     "Forecasts of an estimated economy beside a Bayesian vector autoregression and a random walk."
     H, index = max(horizons), targets.series.index
     if H > AHEAD: raise ValueError(f"the trend is known for {AHEAD} quarters; ask for horizons up to that")
+    if prior.measured: raise ValueError("forecasts take a measurement error that is known; leave estimate_noise out")
     first, end = pd.Period(first, "Q"), index[-1] - H
     last = end if last is None else min(pd.Period(last, "Q"), end)
     if first <= index[0] + 40:

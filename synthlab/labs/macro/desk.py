@@ -35,7 +35,7 @@ from .evidence import Mode, find_mode, log_evidence
 from .history import (decompose_history, draw_forecasts, draw_history, draw_impulses,
                                          forecast_paths, variance_shares)
 from .learned import learned, tell_learned
-from .observations import Model, from_world
+from .observations import from_world
 from .own_series import SeriesData, load_table, make_series
 from .posterior import Likelihood, Posterior, Prior, draw_posterior, sample_posterior
 from .priors import named_densities
@@ -196,24 +196,28 @@ def kept_chains(
     prior: Prior,
 ) -> Posterior:
     "Draws that were kept."
-    root = zarr.open_group(path, mode="r")
     read = lambda group, name: torch.from_numpy(np.asarray(root[f"{group}/{name}"][...]))
-    u = torch.stack([read("unconstrained_posterior", name) for name in prior.free], -1)
-    stats = [read("sample_stats", n) for n in ("lp", "acceptance_rate", "diverging_of_chain", "step_size")]
+    try:
+        root = zarr.open_group(path, mode="r")
+        u = torch.stack([read("unconstrained_posterior", name) for name in prior.free], -1)
+        stats = [read("sample_stats", n) for n in ("lp", "acceptance_rate", "diverging_of_chain", "step_size")]
+        if not u.isfinite().all() or stats[0].shape != u.shape[:-1]: raise ValueError("numbers are missing")
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as e:
+        raise ConfigError(f"{path} holds no draws of this estimate ({type(e).__name__}); remove it, and the same line "
+                          "samples anew") from None
     return Posterior(prior.theta(u), prior.values(u), Chains(u, *stats))
 
 def estimate_economy(
     config: EstimateConfig | Sequence[str] = (),    # settings, or what was typed
     folder: Path | None = None,     # where draws are kept as soon as they are there; default nowhere
     progress: bool = False,         # whether to say how far it is
-    model: Model | None = None,     # what answers for the world; default its solver
 ) -> Estimate:
     "Estimate a model on data."
     config = config if isinstance(config, EstimateConfig) else estimate_config(config)
     world, s, lines = estimated_world(config.world), config.sampling, Lines(progress)
     prior, series = make_prior(config, world), make_series(load_table(config.data), config.data, world)
-    model = model or from_world(world, config.horizon)
-    try: likelihood = Likelihood(series, config.noise, world=world, **({} if model.exact else dict(tail=math.inf)))
+    model = from_world(world, config.horizon)
+    try: likelihood = Likelihood(series, config.noise, world=world)
     except ValueError as e: raise ConfigError(f"{config.data.source}: {e}") from None
     lines.say(f"{len(series)} quarters of {', '.join(series)}, {counted(len(prior.free), 'free parameter')}")
     mode = find_mode(model, likelihood, prior, s.starts, s.steps, config.seed, progress)
@@ -246,7 +250,7 @@ def latex_table(
     caption: str = "",          # default: what was estimated on what
 ) -> str:
     "The parameters as a table for a paper."
-    t, digits = found.table, lambda x: f"{x:.4f}" if abs(x) < .1 else f"{x:.3f}"
+    t, digits = found.table, lambda x: write_number(x, 3)
     shown = pd.DataFrame({"Prior": t["prior"].str.replace("…", "to").str.replace("_", " ").str.partition("(")[0],
                           "Mean": t["prior mean"].map(digits), "SD": t["prior sd"].map(digits),
                           "Mode": t["mode"].map(digits), "Post. mean": t["mean"].map(digits),
