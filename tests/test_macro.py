@@ -15,6 +15,7 @@ from synthlab.cli.main import main
 from synthlab.experiments.parts import TorchPart
 from synthlab.labs.macro.experiment import judge_emulators as judge_all, network_training, networks
 from synthlab.labs.macro.judging import INSIDE, answers, by_model
+from synthlab.labs.macro.own_series import us_table
 from synthlab.labs.macro.settings import MACRO_KNOBS, macro_config, macro_store
 from synthlab.experiments.reports import MIME, findings, linked_run
 from synthlab.experiments.runs import Run
@@ -262,9 +263,19 @@ def test_what_is_given_away_keeps_its_certificate():
 
 def test_the_report_on_estimation(toy, tmp_path):
     "The other report at toy size, through the emulator of a finished run."
-    small = dict(run_dir=str(toy["run"].folder), draws=6, warmup=6, chains=2, simulations=4, quarters=40, recovered=3, steps=20)
-    out = execute(NBS/"estimate.ipynb", tmp_path, **small)
-    assert "Simulation-based calibration with 4 data sets" in str(out)
+    small = dict(draws=6, warmup=6, chains=2, steps=20, first_forecast="", overrides=["sampling.starts=1", "bands=10"])
+    out = execute(NBS/"estimate.ipynb", tmp_path, run_dir=str(toy["run"].folder), simulations=4, quarters=40, recovered=3, **small)
+    assert "Simulation-based calibration with 4 data sets" in str(out) and "nk on 203 quarters" in str(out)
+    assert (told := findings(out)) and all(then == now for then, now in told)
+    assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+
+@pytest.mark.slow
+def test_the_report_on_a_table_of_ones_own(tmp_path):
+    "No run, so no emulator; columns by their names, forecasts out of sample."
+    us_table()[["realgdp", "infl", "tbilrate"]].rename_axis("date").to_csv(tmp_path/"my.csv")
+    small = dict(draws=6, warmup=6, chains=2, steps=10, first_forecast="2003Q1", refit=40, overrides=["data.transform.output=[log,hp]", "sampling.starts=1", "bands=10"])
+    out = execute(NBS/"estimate.ipynb", tmp_path, source="my.csv", **small)
+    assert "forecasts of the economy from 2003Q1" in str(out) and "There is no run of the macro lab" in str(out)
     assert (told := findings(out)) and all(then == now for then, now in told)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 

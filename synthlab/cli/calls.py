@@ -255,11 +255,16 @@ def generate(args):
 
 # %% ../../nbs/cli/05_calls.ipynb #6e1b4892
 def estimate(args):
-    "Estimate an economy through a run's emulator."
+    "Estimate an economy on data; or, behind a run, through its emulator."
+    if not args.overrides or "=" in args.overrides[0]:
+        from synthlab.labs.macro.desk import show_estimate
+        from synthlab.trainers.interruption import going_on
+        with going_on(SAME_LINE): show_estimate(args.overrides, args.run_dir, progress=True)
+        return
     from synthlab.experiments.experiment import open_run
     from synthlab.experiments.reports import execute_report, parse_parameters
-    run, _ = open_run(args.run, "macro")
-    given = parse_parameters("estimate", args.overrides)
+    run, _ = open_run(args.overrides[0], "macro")
+    given = parse_parameters("estimate", args.overrides[1:])
     execute_report("estimate", run.folder, "estimate", alone=True, **given)
 
 # %% ../../nbs/cli/05_calls.ipynb #5e487395

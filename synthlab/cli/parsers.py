@@ -6,7 +6,7 @@
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NAME', 'CONFIG',
            'NO_REPORT', 'CELL_SECONDS', 'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST',
            'TRIALS', 'SEARCH_SEED', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS',
-           'PARAMETERS', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED', 'SHARES', 'FAMILY',
+           'ESTIMATED', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED', 'SHARES', 'FAMILY',
            'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'INTO', 'FORCE',
            'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'SEEN', 'LIVE', 'PAGE',
            'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb',
@@ -131,8 +131,10 @@ FILES = option("--output", metavar="DIR", help="folder of the files (default: ex
 KIND = option("kind", nargs="?", metavar="KIND", help="block, head, component, hybrid or baseline (default: all)")
 RIVALS = option("names", nargs="+", metavar="NAME",
                 help="the champion, then its challengers; setting=value holds for all")
-PARAMETERS = option("overrides", nargs="*", default=[], metavar="name=value",
-                    help="parameters of the report, such as draws=500")
+ESTIMATED = option("overrides", nargs="*", default=[], metavar="[RUN] name=value",
+                   help="data.source=FILE (default: us), data.columns.output=gdp, data.transform.output=log,hp, "
+                        "data.start=1984Q1, world=nk, prior=usual or FILE.csv, priors.kappa=gamma(0.1,0.05), "
+                        "fixed.beta=0.99, sampling.draws=500; behind a RUN: parameters of its report, draws=500")
 ECONOMIES = option("--worlds", metavar="A,B", help="which economies (default: all)")
 STORE = (
     option("--root", metavar="DIR", default="data/responses", help="folder of the store (default: data/responses)"),
@@ -209,9 +211,9 @@ OWN_VERBS = dict(
         Verb("generate", "simulate economies into a store; typed again, it goes on",
              "synthlab macro generate --root data/responses --n 10000",
              STORE),
-        Verb("estimate", "estimate an economy through a trained emulator, and report",
-             "synthlab macro estimate runs/NAME draws=500",
-             (RUN, PARAMETERS), "overrides")),
+        Verb("estimate", "estimate an economy on a table of quarters; or through a run's emulator, and report",
+             "synthlab macro estimate data.source=my.csv world=nk prior=usual data.transform.output=log,hp",
+             (ESTIMATED, RUN_DIR), "overrides")),
     signal=(
         Verb("paper", "trade a signal on paper, candle by candle",
              "synthlab signal paper runs/NAME --source newer.parquet --start 2024-01-01",

@@ -38,9 +38,10 @@ def colours(
 # %% ../../nbs/experiments/15_figures.ipynb #fcec481f
 def date_axis(
     ax: Axes,               # whose x axis shows time
+    most: int = 8,          # dates
 ) -> Axes:
     "Dates that do not run into each other."
-    locator = mdates.AutoDateLocator(minticks=3, maxticks=8)
+    locator = mdates.AutoDateLocator(minticks=min(3, most), maxticks=most)
     ax.xaxis.set_major_locator(locator); ax.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     return ax
 

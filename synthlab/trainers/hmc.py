@@ -173,19 +173,24 @@ def r_hat(
     return np.maximum(one(x), one(folded))
 
 def _ess(x):
-    "Effective number of draws for the mean of split chains (…, C, N), eq. 10-13 of Vehtari et al."
+    "Effective number of draws for the mean of split chains (…, C, N), as ArviZ and Stan sum it."
     C, n = x.shape[-2:]
     within, total = _spread(x)
     apart = x - x.mean(-1, keepdims=True)
     power = np.abs(np.fft.rfft(apart, 2*n))**2
     covariance = np.fft.irfft(power, 2*n)[..., :n].mean(-2)/n           # mean over chains, biased, by lag
     with np.errstate(divide="ignore", invalid="ignore"):
-        rho = 1 - (within[..., None] - covariance*n/(n - 1))/total[..., None]
+        rho = 1 - (within[..., None] - covariance)/total[..., None]
     rho[..., 0] = 1
-    pairs = rho[..., :n//2*2].reshape(*rho.shape[:-1], -1, 2).sum(-1)
-    positive = np.cumprod(pairs > 0, -1)
-    monotone = np.minimum.accumulate(np.where(positive, pairs, 0), -1)
-    tau = np.maximum(-1 + 2*monotone.sum(-1), 1/np.log10(max(C*n, 10)))
+    most = max((n - 3)//2, 0)                                           # the last pair that is looked at
+    pairs = rho[..., :2*most + 2].reshape(*rho.shape[:-1], -1, 2)
+    sums = pairs.sum(-1)
+    positive = np.cumprod(sums > 0, -1)
+    last = np.minimum(positive.sum(-1), most)[..., None]                # the first pair that does not count
+    counted = np.where(np.arange(most + 1) < last, np.minimum.accumulate(sums, -1), 0)
+    even, whole = (np.take_along_axis(x, last, -1)[..., 0] for x in (pairs[..., 0], sums))
+    closing = np.where((even > 0) | (whole >= 0), even, 0)
+    tau = np.maximum(-1 + 2*counted.sum(-1) + closing, 1/np.log10(C*n))
     return np.where(total > 0, C*n/tau, np.nan)             # NaN: a chain with NaN, or chains that never moved
 
 def effective_size(
@@ -193,7 +198,7 @@ def effective_size(
 ) -> tuple[np.ndarray, np.ndarray]:     # (…) each: bulk and tail; NaN for NaN, and where nothing moved
     "How many independent draws would be as good: for the middle, and for the 5 and 95 % quantiles."
     x = _halves(draws)
-    quantiles = np.quantile(x, (.05, .95), (-2, -1))
+    quantiles = np.quantile(np.asarray(draws, dtype=float), (.05, .95), (-2, -1))
     return _ess(_scores(x)), np.minimum(*(_ess((x <= q[..., None, None]).astype(float)) for q in quantiles))
 
 # %% ../../nbs/trainers/60_hmc.ipynb #d0d87b7c

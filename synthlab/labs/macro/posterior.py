@@ -22,19 +22,21 @@ from ...datasets.world import World
 from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, new_figure
 from .observations import (TAIL, Model, as_series, check_frame, check_noise, named_rng,
                                               series_covariance, solved_law, tail_share, with_tail)
+from .priors import Density
 from ...trainers.kalman import STARTS, kalman_filter
 from ...trainers.hmc import Chains, sample_hmc
 from ...trainers.output import Lines
 
 # %% ../../../nbs/labs/macro/32_posterior.ipynb #5068a4e8
 class Prior:
-    "A uniform prior in a world's box, for some of its parameters, as free numbers."
+    "A prior in a world's box, for some of its parameters, as free numbers."
     def __init__(self,
         world: World,                           # whose prior is the whole box
         free: Sequence[str] | None = None,      # F names; default all
         fixed: Mapping[str, float] | None = None,   # values of others; default the world's
         ranges: Mapping[str, tuple[float, float]] | None = None,    # narrower ends of free ones
         noise: tuple[float, float] | None = None,   # ends of the errors' sd, percent; default: it is not estimated
+        densities: Mapping[str, Density] | None = None,     # of free ones, cut off at their ends; default uniform
     ):
         self.world, self.parameters, names, fixed = world, world.parameters, world.parameters.names, fixed or {}
         if type(world).draw is not World.draw:
@@ -56,6 +58,16 @@ class Prior:
                 raise ValueError(f"the range of {name} is {low:g} … {high:g}; take one within {lower[k]:g} … "
                                  f"{upper[k]:g}")
             lower[k], upper[k] = low, high
+        self.densities, self.masses = dict(densities or {}), {}
+        for name, density in self.densities.items():
+            if name not in self.free: raise ValueError(f"{name} has a prior and is not free; add it to the free ones")
+            k, known = names.index(name), density.frozen()
+            low, high = (max(lower[k].item(), known.support()[0]), min(upper[k].item(), known.support()[1]))
+            mass = known.cdf(high) - known.cdf(low)
+            if mass < .5:
+                raise ValueError(f"the prior of {name}, {density}, has {1 - max(mass, 0.):.0%} of its mass outside of "
+                                 f"{lower[k]:g} … {upper[k]:g}, where {world.name} has it; move the prior")
+            lower[k], upper[k], self.masses[name] = low, high, mass
         self.lower, self.width = lower[self.columns], (upper - lower)[self.columns]
         self.measured = noise is not None
         if self.measured:
@@ -90,7 +102,26 @@ class Prior:
 
     def log_density(self, u: Tensor) -> Tensor:
         "Log density (…) of free numbers (…, F)."
-        return (nn.functional.logsigmoid(u) + nn.functional.logsigmoid(-u)).sum(-1)
+        return (nn.functional.logsigmoid(u) + nn.functional.logsigmoid(-u)).sum(-1) + self.beside_uniform(u)
+
+    def beside_uniform(self, u: Tensor) -> Tensor:
+        "How much denser the prior is than the uniform one, in logs (…), at free numbers (…, F)."
+        values, more = self.values(u), torch.zeros_like(u[..., 0])
+        for name, density in self.densities.items():
+            i = self.free.index(name)
+            more = more + density.log_prob(values[..., i]) + math.log(self.width[i].item()/self.masses[name])
+        return more
+
+    def cdf(self,
+        values: Tensor,         # (…, F), in their own units
+    ) -> Tensor:                # (…, F), 0 … 1
+        "The share of the prior below each value."
+        share = (values - self.lower)/self.width
+        for name, density in self.densities.items():
+            i, known = self.free.index(name), density.frozen()
+            below = known.cdf(values[..., i].numpy()) - known.cdf(self.lower[i].item())
+            share[..., i] = torch.as_tensor(below)/self.masses[name]
+        return share
 
     def sample(self,
         shape: tuple,           # leading dimensions
@@ -99,6 +130,10 @@ class Prior:
     ) -> Tensor:                # (*shape, F), free numbers
         "Draws from the prior."
         place = torch.rand(*shape, len(self.free), generator=named_rng(seed, purpose), dtype=torch.float64)
+        for name, density in self.densities.items():
+            i, known = self.free.index(name), density.frozen()
+            value = known.ppf(known.cdf(self.lower[i].item()) + place[..., i].numpy()*self.masses[name])
+            place[..., i] = (torch.as_tensor(value) - self.lower[i])/self.width[i]
         return torch.logit(place.clamp(1e-9, 1 - 1e-9))
 
 # %% ../../../nbs/labs/macro/32_posterior.ipynb #f1abea3b
@@ -298,7 +333,10 @@ def draw_posterior(
     fig, axes = new_figure(WIDTH, 1.5*rows + .5, rows, columns, squeeze=False)
     for i, (ax, name) in enumerate(zip(axes.flat, prior.free)):
         low, width = prior.lower[i].item(), prior.width[i].item()
-        ax.axhspan(0, 1, color="0.88", lw=0, label="prior")
+        grid = prior.lower[i] + width*torch.linspace(.002, .998, 100, dtype=torch.float64)
+        believed = prior.densities.get(name)
+        height = torch.ones(100) if believed is None else (believed.log_prob(grid).exp()*width/prior.masses[name])
+        ax.fill_between(grid, 0*height, height, color="0.88", lw=0, label="prior")
         for (label, draws), colour in zip(posteriors.items(), (MODEL, SHADES[2], SHADES[0])):
             place = ((draws[..., i].flatten() - low)/width).numpy()
             height, edges = np.histogram(place, 30, (0, 1), density=True)

@@ -1,0 +1,158 @@
+"An estimation on data: what is refused at a terminal, what an interruption leaves, and formulas against other ways to the same numbers."
+import math
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+import torch
+from scipy import stats
+from statsmodels.tsa.filters.hp_filter import hpfilter
+
+from synthlab.cli.main import main
+from synthlab.datasets.world import StateSpace
+from synthlab.datasets.worlds import get_world
+from synthlab.labs.macro import desk
+from synthlab.labs.macro.contest import fit_minnesota, lagged, make_targets, make_vintage, vintage_draws
+from synthlab.labs.macro.evidence import find_mode, log_evidence
+from synthlab.labs.macro.history import decompose_history
+from synthlab.labs.macro.observations import from_world, simulate_data
+from synthlab.labs.macro.own_series import SeriesData, make_series, transformed, us_table
+from synthlab.labs.macro.posterior import Likelihood, Prior, log_posterior
+from synthlab.labs.macro.priors import SHAPES, Density
+
+NK = get_world("nk")
+FIXED = [f"fixed.{n}={v}" for n, v in zip(NK.parameters.names, NK.parameters.default) if n not in ("rho_r", "sigma_r")]
+TOY = [*FIXED, "sampling.starts=2", "sampling.steps=6", "sampling.chains=4", "sampling.draws=8", "sampling.warmup=12", "sampling.leaps=1", "bands=10", "horizon=8", "ahead=2"]
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    "A folder with a table of ten years."
+    monkeypatch.chdir(tmp_path)
+    us_table().loc["1984Q1":"1993Q4", ["realgdp", "infl", "tbilrate", "cpi"]].rename_axis("date").to_csv("my.csv")
+    return tmp_path
+
+# at a terminal
+
+def test_a_line_leaves_a_folder_and_goes_on_where_it_was(own, capsys):
+    line = ["macro", "estimate", "data.source=my.csv", "data.transform.output=log,linear", "data.transform.rate=linear", *TOY]
+    with patch.object(desk, "write_estimate", side_effect=KeyboardInterrupt): assert main(line) == 130
+    assert "go on with the same line" in capsys.readouterr().err
+    folder, = (own/"runs").iterdir()
+    assert folder.name.startswith("estimate_nk_") and (folder/"draws.zarr").is_dir() and not (folder/"parameters.csv").exists()
+    with patch.object(desk, "sample_posterior", side_effect=AssertionError("sampled twice")): assert main(line) == 0
+    said = capsys.readouterr().out
+    assert "40 quarters" in said and f"estimate: runs/{folder.name}" in said and "log evidence" in said
+    table = pd.read_csv(folder/"parameters.csv", index_col="parameter")
+    assert list(table.index) == ["rho_r", "sigma_r"] and (table["mean"] > 0).all()
+    assert len(list((folder/"figures").glob("*.png"))) == 5
+    with open("my.csv", "a") as file: file.write("1994Q1,7.7e3,2.1,3.3,146\n")
+    other = desk.estimate_folder(desk.estimate_config(line[2:]))             # another table is another folder
+    assert other != folder.relative_to(own)
+    assert main([*line, "--run-dir", str(folder)]) == 2 and "other data" in capsys.readouterr().err
+
+@pytest.mark.parametrize("typed, says", [
+    (["data.source=none.csv"], "there is no file none.csv"), (["data.source=my.csv"], "type data.transform.output=log,hp"),
+    (["data.source=my.csv", "data.transform.output=lgo"], "did you mean log?"), (["data.source=my.csv", "data.columns.output=gdp"], "did you mean realgdp?"),
+    (["data.source=my.csv", "data.columns.outptu=cpi"], "did you mean output?"), (["world=zlb"], "take nk or rbc"), (["world=nkk"], "did you mean nk?"),
+    (["prior=usul"], "did you mean usual?"), (["priors.kapa=gamma(.1,.1)"], "did you mean kappa?"), (["priors.rho_i=beta(.9,.4)"], "too large"),
+    (["priors.rho_i=bta(.9,.1)"], "did you mean beta?"), (["fixed.betta=.99"], "did you mean beta?"), (["sampling.drws=5"], "did you mean sampling.draws?"),
+    (["data.start=2020Q1"], "0 quarters"), (["data.date=when", "data.source=my.csv"], "has no column 'when'"), (["draws=5"], "there is no setting draws"),
+    (["noise=-1"], "use 0 or more"), (["data.transform.output=log,hp", "data.source=my.csv", "data.end=soon"], "data.end")])
+def test_a_mistake_gets_one_sentence(own, typed, says, capsys):
+    assert main(["macro", "estimate", *typed]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("synthlab: ") and said.count("\n") == 1
+    assert not (own/"runs").exists()
+
+# formulas
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_prior_in_free_numbers_is_the_prior_of_the_parameter(shape, seed):
+    "Of draws in free numbers, moments are those of the truncated law; its density adds up to one."
+    rng = np.random.default_rng(seed)
+    mean = rng.uniform(.15, .35)
+    prior = Prior(NK, ("kappa",), densities={"kappa": Density(shape, mean, rng.uniform(.03, .1))})
+    known = prior.densities["kappa"].frozen()
+    low, high = prior.lower.item(), (prior.lower + prior.width).item()
+    drawn = prior.values(prior.sample((40_000,), seed)).numpy()[:, 0]
+    assert drawn.min() >= low and drawn.max() <= high
+    wanted = known.expect(lambda x: x, lb=low, ub=high, conditional=True)
+    assert abs(drawn.mean() - wanted) < 4*drawn.std()/200
+    grid = torch.linspace(-25, 25, 20_001, dtype=torch.float64)
+    assert abs(torch.trapezoid(prior.log_density(grid[:, None]).exp(), grid).item() - 1) < 1e-4
+
+def test_filters_are_their_definitions():
+    y = 100*np.log(us_table()["realgdp"])
+    X = sm.add_constant(np.stack([y.shift(8 + k) for k in range(4)], 1)[11:])
+    assert np.allclose(transformed(y, "hamilton").iloc[11:], sm.OLS(y.to_numpy()[11:], X).fit().resid, atol=1e-8)
+    T = len(y)
+    K = np.diff(np.eye(T), 2, axis=0)
+    assert np.allclose(transformed(y, "hp"), y - np.linalg.solve(np.eye(T) + 1600*K.T @ K, y), atol=1e-7)
+    holed = y.copy(); holed.iloc[[0, -1]] = np.nan                           # missing at the ends, not inside
+    assert np.allclose(transformed(holed, "hp").iloc[1:-1], hpfilter(y.iloc[1:-1], 1600)[0]) and transformed(holed, "hp").isna().sum() == 2
+
+def test_a_minnesota_prior_is_observations_that_nobody_made():
+    "Bańbura, Giannone and Reichlin (2010): the prior as further rows of a regression by least squares."
+    rng = np.random.default_rng(0)
+    data, p, t = rng.normal(size=(80, 3)).cumsum(0), 2, .3
+    found = fit_minnesota(data, p, t, 50.)
+    X, Y = lagged(data, p)
+    s = np.array([math.sqrt(sm.OLS(Y[:, i], lagged(data[:, [i]], p)[0]).fit().ssr/(len(Y) - p - 1)) for i in range(3)])
+    rows = np.zeros((7, 7)); rows[0, 0] = 1/50
+    for l in (1, 2): rows[1 + 3*(l - 1):1 + 3*l, 1 + 3*(l - 1):1 + 3*l] = np.diag(l*s/t)
+    made = np.zeros((7, 3)); made[1:4] = np.diag(s/t)
+    both, targets = np.concatenate([X, rows]), np.concatenate([Y, made])
+    fitted = sm.OLS(targets, both).fit()
+    assert np.allclose(found.slopes, fitted.params, atol=1e-8) and np.allclose(found.spread, np.linalg.inv(both.T @ both))
+    left = targets - both @ fitted.params
+    assert np.allclose(found.scale, np.diag(s**2) + left.T @ left) and found.degrees == 5 + len(Y)
+
+def test_a_vintage_and_its_posterior_do_not_know_the_future():
+    targets, solver, prior = make_targets(us_table(), SeriesData(), NK), from_world(NK), Prior(NK, ("sigma_r",))
+    other = targets.series.copy(); other.loc["1980Q1":] *= 1.5
+    known = lambda series, day: make_vintage(targets._replace(series=series.loc[:day]))
+    for one, two in zip(known(targets.series, "1979Q4"), known(other, "1979Q4")): assert np.array_equal(np.asarray(one), np.asarray(two), equal_nan=True)
+    few = dict(chains=2, draws=4, warmup=4, leaps=1, climb=2, keep=4)
+    draws = [vintage_draws(solver, prior, [known(s, day).cycles for day in ("1979Q4", "1989Q4")], **few) for s in (targets.series, other)]
+    assert torch.equal(draws[0][0], draws[1][0]) and not torch.equal(draws[0][1], draws[1][1])
+
+def test_missing_quarters_in_front_change_nothing():
+    data = simulate_data(NK, NK.parameters.tensor()[None], 40, seed=4)
+    late = torch.cat([torch.full((1, 30, 3), torch.nan).double(), data], 1)
+    told = [Likelihood(x).under(from_world(NK), NK.sample(3, 0)) for x in (data, late)]
+    torch.testing.assert_close(*told)
+
+def test_measurement_is_what_no_shock_made():
+    "A law without shocks: everything is put down to measurement."
+    law = NK.law(NK.parameters.tensor())
+    data = simulate_data(NK, NK.parameters.tensor()[None], 20, seed=4)[0]
+    quiet = StateSpace(law.transition, 1e-9*law.impact, law.observation)
+    parts = decompose_history(quiet, data, .1)
+    assert np.allclose(parts[-1], data, atol=1e-6) and np.allclose(parts.sum(0), data)
+
+@pytest.mark.slow
+def test_evidence_of_one_parameter_is_an_integral():
+    data = simulate_data(NK, NK.parameters.tensor()[None], 60, seed=4)[0]
+    prior, solver, likelihood = Prior(NK, ("sigma_r",), densities={"sigma_r": Density("inverse_gamma", .01, .003)}), from_world(NK), Likelihood(data)
+    posterior = desk.sample_posterior(solver, likelihood, prior, 8, 200, 100, 4)
+    table, _ = log_evidence(solver, likelihood, prior, posterior)
+    grid = torch.linspace(-14, 14, 6001, dtype=torch.float64)[:, None]
+    with torch.no_grad(): known = torch.trapezoid(log_posterior(solver, likelihood, prior)(grid).exp()*math.exp(300), grid[:, 0]).log().item() - 300
+    assert (table["log evidence"] - known).abs().max() < .1
+    mode = find_mode(solver, likelihood, prior, 3, 40)
+    assert mode.words == [] and stats.norm.sf(abs(mode.theta[9] - posterior.theta[..., 9].mean())/posterior.theta[..., 9].std()) > .1
+
+def test_an_observable_with_a_blank_is_set_with_an_underscore():
+    rbc = get_world("rbc")
+    typed = ["world=rbc", "data.columns.consumption_growth=realcons", "data.transform.consumption_growth=log,difference,annualise", "data.columns.return_on_capital=tbilrate"]
+    data = desk.estimate_config(typed).data
+    series = make_series(us_table(), data, rbc)
+    assert list(series) == list(rbc.observables) and np.allclose(series["consumption growth"].iloc[1:], (400*np.log(us_table()["realcons"]).diff()).pipe(lambda x: x - x.mean()).iloc[1:])
+    assert make_targets(us_table(), data, rbc).grows == (True, False, False)
+
+def test_series_of_another_table_are_the_same_whatever_they_are_called(tmp_path):
+    asked = SeriesData("x", columns={"rate": "tbilrate", "output": "realgdp", "inflation": "infl"}, transform={"output": "log,hp"})
+    assert np.allclose(make_series(us_table(), asked, NK), make_series(us_table(), SeriesData(), NK), equal_nan=True)
