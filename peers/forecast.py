@@ -54,7 +54,9 @@ def gluonts_forecasts(kind, series, ask, **own):
     estimator = kind(freq=ask["freq"], prediction_length=ask["horizon"], context_length=ask["context"],
                      trainer_kwargs=trainer, **own)
     entry = lambda a, end: dict(start=start[a], target=series[a][:end].astype(np.float32), item_id=a)
-    predictor = estimator.train([entry(a, ask["learn"][a]) for a in series])
+    ends = {a: np.linspace(ask["learn"][a] + ask["horizon"], ask["valid"][a], 40).round().astype(int) for a in series}
+    chosen_by = [entry(a, end) for a in series for end in ends[a]]      # whose last windows choose the epoch
+    predictor = estimator.train([entry(a, ask["learn"][a]) for a in series], chosen_by)
     windows = [entry(a, at + 1) for a, at in zip(ask["asset"], ask["position"])]
     return list(predictor.predict(windows)), counted
 

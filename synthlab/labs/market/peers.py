@@ -71,17 +71,18 @@ def write_question(
     bars: Mapping[str, pd.DataFrame] | None = None,     # other bars at the same times; None: the market's
 ) -> str:                           # its digest
     "Bars, and the windows that are asked about."
-    last = market.loader.windows.ends_at[market.fold.split.train].max()
-    frames, start, learn, place = [], {}, {}, {}
+    ends, split = market.loader.windows.ends_at, market.fold.split
+    frames, start, learn, valid, place = [], {}, {}, {}, {}
     for name, own in (bars or market.loader.bars).items():
         closes, place[name] = even_closes(own)
         frames.append(pd.DataFrame(dict(asset=name, time=closes.index, close=closes.to_numpy())))
         start[name] = f"{closes.index[0]:%Y-%m-%d %H:%M:%S}"
-        learn[name] = int((closes.index.as_unit("ns").asi8 <= last).sum())
+        stamps = closes.index.as_unit("ns").asi8
+        learn[name], valid[name] = (int((stamps <= ends[part].max()).sum()) for part in (split.train, split.val))
     position = [int(place[name][row]) for name, row in asked]
     tables = dict(bars=pd.concat(frames, ignore_index=True),
                   windows=pd.DataFrame(dict(asset=asked.get_level_values("asset"), position=position)))
-    told = dict(horizon=horizon, freq=period(closes.index, market.step()), start=start, learn=learn)
+    told = dict(horizon=horizon, freq=period(closes.index, market.step()), start=start, learn=learn, valid=valid)
     seen = [pd.util.hash_pandas_object(t).to_numpy().tobytes() for t in tables.values()]
     digest = hashlib.sha256(b"".join([json_text(told).encode(), *seen])).hexdigest()
     lasting_folder(folder)
@@ -113,8 +114,8 @@ def measured(
 PEERS = {                           # what each is told besides the question
     "DeepAR": dict(form="returns"),
     "TFT": dict(form="returns"),
-    "NHITS": dict(form="log_close", scaler="standard"),
-    "PatchTST": dict(form="returns")}
+    "NHITS": dict(form="returns", windows=64),
+    "PatchTST": dict(form="returns", windows=64)}
 MADE = dict(peer=TEXT, form=TEXT, scaler=TEXT, digest=TEXT, context=COUNT, windows=COUNT, members=COUNT, seed=COUNT,
             took=COUNT, seconds=NUMBER, spent=NUMBER, cost=dict(seconds=NUMBER, memory=NUMBER))
 
@@ -352,8 +353,11 @@ def tell_peers(
     told += [tell_source(s, model, level) for s in sources]
     held, spent = (", ".join(form(s) for s in sources) for form in
                    (lambda s: f"{percent(s['coverage'])} on {s['source']}", lambda s: f"{s['seconds']:.0f}"))
-    return " ".join([*told, f"Its 90 % interval held {held}.", f"Training took it {spent} CPU seconds, all of its "
-                     f"process counted; a peer's training alone was given {numbers['seconds']:g}."])
+    told += [f"Its 90 % interval held {held}.", f"Training took it {spent} CPU seconds, all of its process counted; "
+             f"a peer's training alone was given {numbers['seconds']:g}."]
+    if more := [s["source"] for s in sources if s["seconds"] > numbers["seconds"]]:
+        told.append(f"**That is less than it took itself** on {', '.join(more)}: raise seconds.")
+    return " ".join(told)
 
 def peers_finding(
     contests: Iterable[PeerContest],    # one a source
