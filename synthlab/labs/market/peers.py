@@ -52,7 +52,7 @@ def period(
 ) -> str:                           # as pandas calls it
     "How long a bar is, in the word for it that a calendar of weekdays or of all days has."
     if step != pd.Timedelta("1D"): return pd.tseries.frequencies.to_offset(step).freqstr
-    return "B" if (index.dayofweek < 5).all() else "D"
+    return "B" if (index.day_of_week < 5).all() else "D"
 
 # %% ../../../nbs/labs/market/43_peers.ipynb #peers008
 def window_names(
