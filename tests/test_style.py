@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = "metrics", "datasets", "models", "trainers", "experiments", "labs", "cli"
-PLACES = [*(f"synthlab/{floor}" for floor in FLOORS), "docs", "tests"]
+PLACES = [*(f"synthlab/{floor}" for floor in FLOORS), "docs", "peers", "tests"]
 
 def found(place, root=ROOT):
     "What ruff finds: (file, line, rule, what). The list of names that nbdev writes at the top of a module is its own affair."
