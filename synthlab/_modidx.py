@@ -4256,8 +4256,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'synthlab/labs/macro/desk.py'),
                                           'synthlab.labs.macro.desk.parameter_table': ( 'labs/macro/desk.html#parameter_table',
                                                                                         'synthlab/labs/macro/desk.py'),
-                                          'synthlab.labs.macro.desk.series_means': ( 'labs/macro/desk.html#series_means',
-                                                                                     'synthlab/labs/macro/desk.py'),
                                           'synthlab.labs.macro.desk.show_estimate': ( 'labs/macro/desk.html#show_estimate',
                                                                                       'synthlab/labs/macro/desk.py'),
                                           'synthlab.labs.macro.desk.silent_parameters': ( 'labs/macro/desk.html#silent_parameters',

@@ -6,7 +6,7 @@ the paper and sentences about what not to believe, in a folder of plain files.""
 # %% auto #0
 __all__ = ['AS_TEXT', 'BANDS', 'Sampling', 'EstimateConfig', 'estimate_config', 'silent_parameters', 'estimated_world',
            'make_prior', 'Estimate', 'parameter_table', 'keep_chains', 'kept_chains', 'estimate_economy', 'latex_table',
-           'banded', 'series_means', 'estimate_tables', 'desk_numbers', 'tell_desk', 'draw_series', 'estimate_figures',
+           'banded', 'estimate_tables', 'desk_numbers', 'tell_desk', 'draw_series', 'estimate_figures',
            'write_estimate', 'estimate_folder', 'show_estimate']
 
 # %% ../../../nbs/labs/macro/38_desk.ipynb #b9cdb01b
@@ -143,6 +143,7 @@ class Estimate(NamedTuple):
     config: EstimateConfig
     prior: Prior
     series: pd.DataFrame        # (T, k), what it was estimated on
+    means: np.ndarray           # (k,), what was taken off them
     mode: Mode
     posterior: Posterior
     table: pd.DataFrame         # a row a parameter: prior, mode, posterior, checks of the chains
@@ -215,8 +216,9 @@ def estimate_economy(
     "Estimate a model on data."
     config = config if isinstance(config, EstimateConfig) else estimate_config(config)
     world, s, lines = estimated_world(config.world), config.sampling, Lines(progress)
-    prior, series = make_prior(config, world), make_series(load_table(config.data), config.data, world)
-    model = from_world(world, config.horizon)
+    prior, seen = make_prior(config, world), make_series(load_table(config.data), config.data, world, demean=False)
+    model, means = from_world(world, config.horizon), seen.mean()
+    series = seen - means
     try: likelihood = Likelihood(series, config.noise, world=world)
     except ValueError as e: raise ConfigError(f"{config.data.source}: {e}") from None
     lines.say(f"{len(series)} quarters of {', '.join(series)}, {counted(len(prior.free), 'free parameter')}")
@@ -241,7 +243,7 @@ def estimate_economy(
     table = parameter_table(prior, mode, posterior)
     words = [*mode.words, *chain_words(posterior.free, prior.free, int(posterior.chains.divergent.sum())),
              *tell_learned(prior, table), *doubts]
-    return Estimate(config, prior, series, mode, posterior, table, words, evidence, responses,
+    return Estimate(config, prior, series, means.to_numpy(), mode, posterior, table, words, evidence, responses,
                     variance_shares(responses, world), history, paths)
 
 # %% ../../../nbs/labs/macro/38_desk.ipynb #e3884588
@@ -272,13 +274,6 @@ def banded(
     return pd.DataFrame(np.quantile(values, BANDS, axis=0).reshape(len(BANDS), -1).T, index,
                         [f"{p:.0%}" for p in BANDS])
 
-def series_means(
-    found: Estimate,
-) -> np.ndarray:                # (k,)
-    "What was taken off the series."
-    data = found.config.data
-    return make_series(load_table(data), data, found.world, demean=False).mean().to_numpy()
-
 def estimate_tables(
     found: Estimate,
 ) -> dict[str, pd.DataFrame]:   # by the name of the file
@@ -289,7 +284,7 @@ def estimate_tables(
     responses = banded(found.responses.numpy(), product(world.shocks, range(found.responses.shape[2]), names,
                                                         names=["shock", "quarter", "observable"]))
     ahead = pd.period_range(found.series.index[-1] + 1, periods=found.paths.shape[1], freq="Q").astype(str)
-    forecast = banded(found.paths + series_means(found), product(ahead, names, names=["quarter", "observable"]))
+    forecast = banded(found.paths + found.means, product(ahead, names, names=["quarter", "observable"]))
     parts = product([*world.shocks, "before", "measurement"], quarters, names=["from", "quarter"])
     history = pd.DataFrame(found.history.reshape(-1, len(names)), parts, names)
     shares = found.shares.set_axis([f"{v} {what}" for v, what in found.shares.columns], axis=1)
@@ -342,7 +337,7 @@ def estimate_figures(
     return dict(series=draw_series(found.series),
                 posterior=draw_posterior(found.prior, {"posterior": found.posterior.free}),
                 responses=draw_impulses(found.responses, found.world),
-                forecast=draw_forecasts(found.paths, found.series, found.world, series_means(found)),
+                forecast=draw_forecasts(found.paths, found.series, found.world, found.means),
                 history=draw_history(found.history, found.series.index, found.world))
 
 def write_estimate(
