@@ -82,7 +82,13 @@ class SynthModel(nn.Module):
     ) -> dict[str, Tensor]:             # the head's parameters, in units of the scale
         "What the model says about the future, before anything is drawn."
         given = {k: v for k, v in (("future", future), ("static", static)) if v is not None}
-        states = self.backbone.forward_sequence(history, **given)
+        return self.say(self.backbone.forward_sequence(history, **given), future)
+
+    def say(self,
+        states: Tensor,                 # of the backbone, (B,T,d)
+        future: Tensor | None = None,   # known-future covariates of steps 1…H, (B,H,K)
+    ) -> dict[str, Tensor]:             # the head's parameters, and the pace of the steps
+        "What the head makes of the backbone's states."
         with torch.autocast(states.device.type, enabled=False):
             parameters = self.head(states.to(torch.promote_types(states.dtype, torch.float32)))
             if self.clock is not None: parameters = parameters | dict(pace=self.clock(future.float()))

@@ -15,6 +15,7 @@ from ..metrics.crps import afcrps_ensemble, crps_ensemble, log_likelihood, sharp
 from ..metrics.joint import energy_score, variogram_score
 from ..models.mixtures import stratified_crps
 from ..models.synth import covariates
+from .likelihood import begin_likely
 from ..metrics.wording import nearest
 
 # %% ../../nbs/trainers/20_objectives.ipynb #494aea63
@@ -30,6 +31,12 @@ class Objective:
     def parameters(self, phase: str) -> list[nn.Parameter]:
         "What the optimiser of a phase moves: by default all of the model."
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    def begin(self,
+        train,                              # the windows to learn from, as `fit` is given them
+    ) -> dict:                              # what is to be known of it, for the facts; empty: nothing was done
+        "Choose where a new training begins: by default where the model is."
+        return {}
 
     def loss(self,
         batch: dict[str, Tensor],           # what the gather made, on the model's device
@@ -143,6 +150,7 @@ class PathObjective(Objective):
         intervals: Sequence[int] = (),      # stretches whose returns are scored, in steps
         terms: Mapping[str, float] | None = None,   # weight of each; None: levels, with intervals also returns, alike
         n_eval_paths: int = 256,            # members a validation window
+        stride: int = 1,                    # bars from a window to learn from to the next one
     ):
         super().__init__(model)
         if horizon < 1: raise ValueError(f"horizon is {horizon}; a path has at least 1 step")
@@ -157,8 +165,12 @@ class PathObjective(Objective):
         if ("returns" in terms) != bool(intervals):
             raise ValueError("intervals name the stretches of the term returns; give both or neither")
         self.horizon, self.n_paths, self.n_eval_paths = horizon, n_paths, n_eval_paths
-        self.alpha, self.intervals = alpha, tuple(intervals)
+        self.alpha, self.intervals, self.stride = alpha, tuple(intervals), stride
         self.terms = {k: w/sum(terms.values()) for k, w in terms.items()}
+
+    def begin(self, train):
+        "Where the record is likeliest, if the head can say how likely one is."
+        return begin_likely(self.model, train, self.stride) if hasattr(getattr(self.model, "head", None), "beliefs") else {}
 
     def simulate(self, batch: dict[str, Tensor], n_paths: int, generator: torch.Generator) -> Tensor:
         "Paths (B, P, H) of the windows in a batch; every member counts alike."

@@ -180,6 +180,8 @@ class Trainer(Keeper):
         self.factor = lambda step: lr_factor(step, config.epochs*steps, warmup, config)
         self.schedules = {phase: LambdaLR(optimizer, self.factor, self.step - 1)
                           for phase, optimizer in self.optimizers.items()}
+        start = getattr(self.objective, "begin", None)
+        told = start(train) if start and new and world.rank == 0 else {}
         world.share(list(self.model.state_dict().values()))
         wanted = None if self.progress is None else not self.progress
         self.bar = tqdm(total=config.epochs*train.n, initial=self.epoch*train.n, unit=" samples",
@@ -189,6 +191,7 @@ class Trainer(Keeper):
             what = dict(config=asdict(config), data=data, about=self.about)
             self.facts.meta(**what, **self.surroundings())
             self.tell("started", pid=os.getpid())
+            if told: self.tell("begun", **told)
 
     def surroundings(self) -> dict:
         "What runs, and where."

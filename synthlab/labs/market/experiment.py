@@ -56,7 +56,7 @@ def make_objective(
     for name in config.evaluation.baselines: create("baseline", name, "evaluation.baselines")
     judged_windows(market, config)
     model = build_market_model(config, **market.sizes()).to(market.loader.device)
-    try: return PathObjective(model, t.horizon, t.n_paths, t.alpha, t.intervals, t.terms)
+    try: return PathObjective(model, t.horizon, t.n_paths, t.alpha, t.intervals, t.terms, stride=t.stride)
     except ValueError as e: raise ConfigError(f"training: {e}") from None
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #88523a1d
