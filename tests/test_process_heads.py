@@ -468,3 +468,37 @@ def test_volatility_answers_falls_and_fades():
         torch.testing.assert_close(found, want, rtol=0, atol=.004)
     first = (told[0]*xi[0, 0]).mean()
     assert abs(float(first) - .3) < .003
+
+def test_likelihood_is_that_of_an_egarch():
+    "One state, normal shocks, nothing unseen: Nelson's EGARCH, whose variances the package arch calculates."
+    from arch.univariate import EGARCH
+    from synthlab.models.volatility import Dynamics, path_log_likelihood
+    beta, alpha, gamma, level = .95, .2, -.1, .3
+    answers = lambda x: torch.tensor([x/2], dtype=F64)                  # arch speaks of variances, and of the shock of the same step
+    world = Dynamics(torch.tensor([-1/math.log(beta)], dtype=F64), answers(gamma), answers(alpha), answers(0.), answers(0.), torch.tensor(0., dtype=F64),
+                     torch.tensor(0., dtype=F64))
+    seen = torch.randn(1, 40, dtype=F64, generator=seeded())
+    sign, size, *_ = (world.responses(40)**2).split([40, 40, 40, 1], 1)
+    known = sign.sum(1) + size.sum(1)*(1 - 2/math.pi)                   # what is taken off, so that the curve is the volatility that is meant
+    curve = torch.exp(level + known)
+    ours = path_log_likelihood(seen*math.exp(level)/curve, world)[0] - curve.log()
+    returns, variance = (seen[0]*math.exp(level)).numpy(), np.empty(40)
+    EGARCH(1, 1, 1).compute_variance(np.array([2*level*(1 - beta), alpha, gamma, beta]), returns, variance, 2*level, np.tile([1e-9, 1e9], (40, 1)))
+    np.testing.assert_allclose(ours.numpy(), -.5*(np.log(2*np.pi) + np.log(variance) + returns**2/variance), rtol=1e-9)
+
+@pytest.mark.parametrize("tail, skew, elongation", [(0., 0., 0.), (.2, .1, .03), (.4, -.3, 0.), (.25, .2, .15)])
+def test_density_of_shocks_is_the_integral(tail, skew, elongation):
+    "Over roughness, by SciPy's adaptive rule."
+    from scipy import integrate, stats
+    from synthlab.models.volatility import shock_log_density
+    power = lambda k: integrate.quad(lambda x: math.exp(k*(tail*x + elongation*x*x))*stats.norm.pdf(x), -30, 30, limit=200)[0]
+    unit, first = power(2)**.5, power(1)/power(2)**.5
+    scale = (1 + skew**2*(1 - first**2))**-.5
+    def density(y):
+        def at(x):
+            rough = math.exp(tail*x + elongation*x*x)/unit
+            return stats.norm.pdf(y, skew*scale*(first - rough), rough*scale)*stats.norm.pdf(x)
+        return integrate.quad(at, -12, 12, limit=200)[0]
+    y = np.array([-6., -3., -1., 0., .5, 2., 5.])
+    ours = shock_log_density(torch.from_numpy(y), tail, skew, elongation).exp().numpy()
+    np.testing.assert_allclose(ours, [density(v) for v in y], rtol=.07 if elongation > .1 else .01)

@@ -138,6 +138,30 @@ def test_after_step_is_alike_in_all_processes(tmp_path):
     first, second = (json.loads((tmp_path/f"account{rank}.json").read_text()) for rank in (0, 1))
     assert first == second and 0 < first["average"] < 10
 
+def test_beginning_is_chosen_once(tmp_path):
+    "Before the first step of a new training, told to the facts; a training that is taken up goes on from its checkpoint."
+    class Begun(tiny.Regression):
+        times = 0
+        def begin(self, train):
+            self.times += 1
+            with torch.no_grad():
+                for p in self.model.parameters(): p.mul_(2)
+            return dict(rows=train.n)
+    plain, begun = tiny.Regression(), Begun()
+    with torch.no_grad():
+        for p in plain.model.parameters(): p.mul_(2)
+    trained(plain, epochs=2)
+    def train(objective, resume):
+        trainer = Trainer(objective, TrainingConfig(**tiny.CONFIG | dict(epochs=2)), tmp_path)
+        if resume: trainer.resume()
+        trainer.fit(*tiny.train_val())
+    train(begun, False)
+    assert weights(begun.model).equal(weights(plain.model))
+    again = Begun()
+    train(again, True)
+    assert (begun.times, again.times) == (1, 0) and weights(again.model).equal(weights(plain.model))
+    assert [e["rows"] for e in Facts(tmp_path/"facts").events() if e["event"] == "begun"] == [tiny.train_val()[0].n]
+
 # options
 
 def test_accumulation():

@@ -170,7 +170,8 @@ class PathObjective(Objective):
 
     def begin(self, train):
         "Where the record is likeliest, if the head can say how likely one is."
-        return begin_likely(self.model, train, self.stride) if hasattr(getattr(self.model, "head", None), "beliefs") else {}
+        likely = hasattr(getattr(self.model, "head", None), "beliefs")
+        return begin_likely(self.model, train, self.stride) if likely else {}
 
     def simulate(self, batch: dict[str, Tensor], n_paths: int, generator: torch.Generator) -> Tensor:
         "Paths (B, P, H) of the windows in a batch; every member counts alike."
