@@ -3129,6 +3129,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'synthlab/experiments/publish.py'),
                                               'synthlab.experiments.publish.find_published': ( 'experiments/publish.html#find_published',
                                                                                                'synthlab/experiments/publish.py'),
+                                              'synthlab.experiments.publish.has_learnt': ( 'experiments/publish.html#has_learnt',
+                                                                                           'synthlab/experiments/publish.py'),
                                               'synthlab.experiments.publish.hub': ( 'experiments/publish.html#hub',
                                                                                     'synthlab/experiments/publish.py'),
                                               'synthlab.experiments.publish.load_published': ( 'experiments/publish.html#load_published',

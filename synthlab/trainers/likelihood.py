@@ -66,15 +66,20 @@ def begin_likely(
     stride: int = 1,            # bars from a window's start to the next one's
 ) -> dict:                      # the belief that is kept, and the log posterior a return under each
     "Put a model where its record is likeliest; one whose likelihood is no number stays where it was."
-    batch, learning = some_windows(train), model.training
+    batch, learning, threads = some_windows(train), model.training, torch.get_num_threads()
     start = {name: value.clone() for name, value in model.state_dict().items()}
+    tops, found, belief = {}, {None: start}, None
     model.eval()
-    tops, found = {}, {None: start}
-    for belief in model.head.beliefs:
-        model.load_state_dict(start)
-        top = climb(model, batch, train.n*stride, belief)
-        if math.isfinite(top): tops[belief], found[belief] = top, {k: v.clone() for k, v in model.state_dict().items()}
-    belief = max(tops, key=tops.get, default=None)
-    model.load_state_dict(found[belief])
-    model.train(learning)
+    torch.set_num_threads(1)            # many small steps: threads would mostly wait for each other
+    try:
+        for tried in model.head.beliefs:
+            model.load_state_dict(start)
+            top = climb(model, batch, train.n*stride, tried)
+            if not math.isfinite(top): continue
+            tops[tried], found[tried] = top, {name: value.clone() for name, value in model.state_dict().items()}
+        belief = max(tops, key=tops.get, default=None)
+    finally:
+        torch.set_num_threads(threads)
+        model.load_state_dict(found[belief])
+        model.train(learning)
     return dict(belief=belief, log_posterior=tops)

@@ -171,7 +171,8 @@ class PathObjective(Objective):
     def begin(self, train):
         "Where the record is likeliest, if the head can say how likely one is."
         likely = hasattr(getattr(self.model, "head", None), "beliefs")
-        return begin_likely(self.model, train, self.stride) if likely else {}
+        told = begin_likely(self.model, train, self.stride) if likely else {}
+        return told if told.get("belief") else {}
 
     def simulate(self, batch: dict[str, Tensor], n_paths: int, generator: torch.Generator) -> Tensor:
         "Paths (B, P, H) of the windows in a batch; every member counts alike."
