@@ -11,8 +11,10 @@ from scipy import stats
 from statsmodels.tsa.filters.hp_filter import hpfilter
 
 from synthlab.cli.main import main
+from synthlab.datasets.densities import SHAPES, Density
 from synthlab.datasets.world import StateSpace
 from synthlab.datasets.worlds import get_world
+from synthlab.datasets.written import written_world
 from synthlab.labs.macro import desk
 from synthlab.labs.macro.contest import fit_minnesota, lagged, make_targets, make_vintage, vintage_draws
 from synthlab.labs.macro.evidence import find_mode, log_evidence
@@ -20,7 +22,7 @@ from synthlab.labs.macro.history import decompose_history
 from synthlab.labs.macro.observations import from_world, simulate_data
 from synthlab.labs.macro.own_series import SeriesData, make_series, transformed, us_table
 from synthlab.labs.macro.posterior import Likelihood, Prior, log_posterior
-from synthlab.labs.macro.priors import SHAPES, Density
+from synthlab.models.registry import ConfigError
 
 NK = get_world("nk")
 FIXED = [f"fixed.{n}={v}" for n, v in zip(NK.parameters.names, NK.parameters.default) if n not in ("rho_r", "sigma_r")]
@@ -83,6 +85,36 @@ def test_a_prior_in_free_numbers_is_the_prior_of_the_parameter(shape, seed):
     assert abs(drawn.mean() - wanted) < 4*drawn.std()/200
     grid = torch.linspace(-25, 25, 20_001, dtype=torch.float64)
     assert abs(torch.trapezoid(prior.log_density(grid[:, None]).exp(), grid).item() - 1) < 1e-4
+
+def test_a_deviation_under_type_one_is_the_root_of_an_inverse_gamma():
+    "Dynare's inv_gamma by 200 000 draws whose squares are inverse gamma; its mean by the Gamma function."
+    one = Density("inv_gamma", .2, .08)
+    nu, scale = one.numbers()
+    drawn = 1/np.sqrt(stats.gamma(nu/2, scale=2/scale**2).rvs(200_000, random_state=np.random.default_rng(0)))
+    assert abs(drawn.mean() - .2) < 4*.08/447 and abs(drawn.std() - .08) < .002
+    assert abs(scale/2**.5*math.gamma((nu - 1)/2)/math.gamma(nu/2) - .2) < 1e-12
+    heights, edges = np.histogram(drawn, 30, (.1, .5), density=False)
+    at = torch.tensor((edges[1:] + edges[:-1])/2)
+    wanted = one.log_prob(at).exp().numpy()*np.diff(edges)*200_000
+    assert (abs(heights - wanted) < 5*np.sqrt(wanted) + .02*wanted).all()
+
+def test_priors_of_a_file_are_not_typed_again():
+    "Smets and Wouters' table as their file has it: whole laws, not the middle that an emulator is taught; walls of a file are walls."
+    world = get_world("smets_wouters")
+    prior = desk.make_prior(desk.estimate_config(["world=smets_wouters"]), world)
+    assert prior.densities == {n: world.economy.priors[n] for n in prior.free} and str(prior.densities["stderr_ea"]) == "inv_gamma(0.1, 2)"
+    at = lambda name: prior.free.index(name)
+    assert prior.lower[at("stderr_ea")] == 0 and prior.width[at("h")] == 1 and not any(map(any, map(prior.walled, prior.free)))
+    assert (prior.lower + prior.width)[at("Phi")] > 1.25 + 4*.125 > world.parameters.upper[world.parameters.names.index("Phi")]
+    cut = written_world(world.text.replace("r_pi, normal_pdf", "r_pi, 1.5, 1, 3, normal_pdf"), "cut")
+    prior = desk.make_prior(desk.estimate_config(["world=cut"]), cut)
+    assert (prior.lower[at("r_pi")], prior.walled("r_pi")) == (1, (True, True)) and prior.masses["r_pi"] < .98
+    u = torch.linspace(-30, 30, 40_001, dtype=torch.float64)[:, None]*torch.eye(len(prior.free), dtype=torch.float64)[at("r_pi")]
+    alone = (prior.log_density(u) - prior.log_density(u[20_000])).exp()
+    known = prior.densities["r_pi"].frozen()
+    mean = (prior.values(u)[:, at("r_pi")]*alone).sum()/alone.sum()
+    assert abs(mean.item() - known.expect(lambda x: x, lb=1, ub=3, conditional=True)) < 1e-6
+    with pytest.raises(ConfigError, match="take prior=usual"): desk.make_prior(desk.estimate_config(["prior=written"]), NK)
 
 def test_filters_are_their_definitions():
     y = 100*np.log(us_table()["realgdp"])

@@ -191,7 +191,7 @@ def test_smets_and_wouters_do_what_their_paper_shows():
     assert (state["c"][spending] < 0).all() and state["y"][spending][0] > .4             # spending crowds consumption out
     assert state["infl"][price][0] > .15 and state["y"][price].min() < -.2 and state["y"][wage].min() < -.5 and state["w"][wage].max() > .3
     priors = world.economy.priors
-    assert priors["h"].distribution().mean() == pytest.approx(.7) and priors["phi"].distribution().std() == pytest.approx(1.5) and len(priors) == 36
+    assert priors["h"].frozen().mean() == pytest.approx(.7) and priors["phi"].frozen().std() == pytest.approx(1.5) and len(priors) == 36
 
 def test_draws_of_smets_and_wouters_have_solutions():
     world = get_world("smets_wouters")

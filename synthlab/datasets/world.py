@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from .densities import Density
 from .named_arrays import Labels, Responses
 from ..metrics.wording import nearest
 
@@ -189,6 +190,8 @@ class World:
     form: MatrixForm | None = None      # where parameters stand in matrices, if they do
     scales: bool = True                 # whether twice the shock gives twice the answer
     text: str = ""                      # its equations, if it was read from a file
+    priors: Mapping[str, Density] = {}  # of parameters, where whoever wrote the world says more than a range
+    limits: Mapping[str, tuple[float, float]] = {}      # how far a prior of one's own may reach, if beyond the range
 
     # what a world gives
 

@@ -42,7 +42,7 @@ def written_range(
     ends = -math.inf, math.inf
     if prior is None: lower, upper = plain_range(value) if value else (-1., 1.)
     else:
-        known = prior.distribution()
+        known = prior.frozen()
         ends, (lower, upper) = known.support(), (float(known.ppf(q)) for q in (TAIL, 1 - TAIL))
         if prior.shape == "uniform": lower, upper = map(float, ends)
     ends = max(low, float(ends[0])), min(high, float(ends[1]))
@@ -111,6 +111,8 @@ class WrittenWorld(World):
         economy = self.economy
         self.parameters, self.shocks = written_parameters(economy), economy.shocks
         self.told, self.observables = three_variables(economy)
+        self.priors = {n: d for n, d in economy.priors.items() if d is not None and n in self.parameters.names}
+        self.limits = {n: economy.bounds.get(n, (-math.inf, math.inf))[-2:] for n in self.priors}
         kind, size = "linear " if economy.linear else "", counted(len(economy.equations), "equation")
         left = f"; {' and '.join(economy.passed)} left to Dynare" if economy.passed else ""
         self.description = f"A {kind}model of {size}, read from {name}{SUFFIX}{left}."

@@ -63,7 +63,8 @@ class EstimateConfig:
     "What is estimated on what."
     world: str = "nk"                   # a model with a law of motion; `synthlab macro worlds` lists them
     data: SeriesData = field(default_factory=SeriesData)
-    prior: str = "usual"                # usual | uniform, or a CSV file: parameter,shape,mean,sd
+    prior: str = "usual"                # usual (of an economy as text: those in its file) | uniform, or a CSV file:
+                                        # parameter,shape,mean,sd
     priors: dict[str, str] = field(default_factory=dict)    # parameter: shape(mean, deviation); come before `prior`
     fixed: dict[str, float] = field(default_factory=dict)   # parameter: value that is not estimated
     noise: float = .1                   # sd of the measurement error of each variable, percent
@@ -129,7 +130,8 @@ def make_prior(
     for name in config.fixed:
         if name not in names:
             raise ConfigError(f"fixed.{name}: {world.name} has no such parameter; {nearest(name, names)}")
-    densities = {k: d for k, d in named_densities(config.prior, config.priors, names).items() if k not in config.fixed}
+    given = named_densities(config.prior, config.priors, names, world.priors if world.text else None)
+    densities = {k: d for k, d in given.items() if k not in config.fixed}
     silent = [n for n in silent_parameters(world) if n not in config.fixed]
     free = [n for n in names if n not in config.fixed and n not in silent]
     if not free: raise ConfigError("every parameter is fixed; leave one free")
@@ -166,9 +168,12 @@ def parameter_table(
     checks, flat = check_chains(posterior.free, prior.free), posterior.free.flatten(0, -2)
     ends = [f"uniform({low:.4g} … {low + width:.4g})" for low, width in zip(prior.lower.tolist(), prior.width.tolist())]
     believed = prior.values(prior.sample((4000,), 0, "table"))
+    means, sds = believed.mean(0), believed.std(0)
+    for i, name in enumerate(prior.free):
+        if not any(prior.walled(name)): means[i], sds[i] = prior.densities[name].mean, prior.densities[name].sd
     low, high = flat.quantile(torch.tensor([.05, .95], dtype=flat.dtype), 0)
     spelt = [str(prior.densities.get(n, u)) for n, u in zip(prior.free, ends)]
-    table = pd.DataFrame({"prior": spelt, "prior mean": believed.mean(0), "prior sd": believed.std(0),
+    table = pd.DataFrame({"prior": spelt, "prior mean": means, "prior sd": sds,
                           "mode": prior.values(mode.u), "5%": low, "95%": high}, list(prior.free))
     return table.join(checks).join(learned(prior, posterior.free))
 
