@@ -18,7 +18,7 @@ from synthlab.datasets.written import written_world
 from synthlab.labs.macro import desk
 from synthlab.labs.macro.contest import fit_minnesota, lagged, make_targets, make_vintage, vintage_draws
 from synthlab.labs.macro.evidence import find_mode, log_evidence
-from synthlab.labs.macro.history import decompose_history
+from synthlab.labs.macro.history import as_smoother, decompose_history
 from synthlab.labs.macro.observations import from_world, simulate_data
 from synthlab.labs.macro.own_series import SeriesData, make_series, transformed, us_table
 from synthlab.labs.macro.posterior import Likelihood, Prior, log_posterior
@@ -67,6 +67,60 @@ def test_a_mistake_gets_one_sentence(own, typed, says, capsys):
     said = capsys.readouterr().err
     assert says in said and said.startswith("synthlab: ") and said.count("\n") == 1
     assert not (own/"runs").exists()
+
+# economies as text, with the variables that a table has
+
+SW = get_world("smets_wouters")
+FEW = ["sampling.starts=1", "sampling.steps=2", "sampling.chains=2", "sampling.draws=4", "sampling.warmup=2", "sampling.leaps=1", "bands=10", "horizon=8", "ahead=2"]
+KNOWN = [f"fixed.{n}={v}" for n, v in zip(SW.parameters.names, SW.parameters.default) if n not in ("rho_a", "pibar")]
+
+def test_an_economy_as_text_is_estimated_on_what_the_table_has_of_it(own, capsys):
+    "Five of seven series of the package's own table, with the file's constants; a file of one's own with one series."
+    assert main(["macro", "estimate", "data.source=us", "data.start=1984Q1", "world=smets_wouters", *KNOWN, *FEW]) == 0
+    said = capsys.readouterr()
+    assert "103 quarters of dy, dc, dinve, dinfl, drate, without hours and dw; 2 free parameters" in said.out + said.err
+    folder, = (own/"runs").iterdir()
+    table = pd.read_csv(folder/"parameters.csv", index_col="parameter")
+    assert table["prior"].to_dict() == dict(rho_a="beta(0.5, 0.2)", pibar="gamma(0.625, 0.1)")
+    assert .5 < table.loc["pibar", "mode"] < 1.1                            # quarterly inflation, by the file's own constant
+    ahead = pd.read_csv(folder/"forecast.csv").set_index(["quarter", "observable"])
+    assert len(ahead) == 10 and ahead.loc[("2009Q4", "dinfl"), "5%"] > -3
+    parts = pd.read_csv(folder/"history.csv").groupby("quarter")[["dy", "drate"]].sum()
+    off = pd.read_csv(folder/"series.csv", index_col="quarter")[["dy", "drate"]] - parts
+    assert np.allclose(off, off.iloc[0]) and abs(off.iloc[0, 0] - .43) < .01            # shocks add up to what is not the model's mean
+    (own/"ar.mod").write_text("var y x z; varexo e; parameters r; r = .5; model(linear); x = r*x(-1) + e; y = x; z = x; end; shocks; var e; stderr 1; end; estimated_params; r, beta_pdf, .5, .2; end; varobs y;")
+    rng = np.random.default_rng(0); y = [0.]
+    for e in rng.normal(size=300): y.append(.8*y[-1] + e)
+    pd.DataFrame(dict(date=pd.period_range("1930Q1", periods=301, freq="Q").astype(str), Y=y)).to_csv(own/"ar.csv", index=False)
+    found = desk.estimate_economy(["world=ar.mod", "data.source=ar.csv", *FEW[4:], "sampling.starts=2", "sampling.steps=40", "sampling.chains=4", "sampling.draws=40", "sampling.warmup=40"])
+    assert found.series.shape == (301, 1) and found.config.means == "sample" and abs(found.mode.theta.item() - sm.OLS(y[1:], y[:-1]).fit().params[0]) < .03
+
+@pytest.mark.parametrize("typed, says", [
+    (["data.columns.dyy=realgdp"], "the model tells no dyy; did you mean dy?"), (["data.columns.dw=wages"], "data.columns.dw: us has no column 'wages'"),
+    (["data.transform.hours=log"], "no column that is called as hours is"), (["means=file"], "there are no means 'file'"), (["world=nk", "means=model"], "take means=sample"),
+    (["prior=writen"], "did you mean written?"), (["priors.h=beta(.7,.1) from .9 to .5"], "in the wrong order"), (["data.source=my.csv", "data.columns.dy=realgdp"], "type data.transform.dy=log,difference"),
+    (["data.source=other.csv"], "no column that is called as any of dy, dc"), (["world=wild.mod"], "world: wild: explosive"), (["world=narrow.mod", "data.source=my.csv", "data.columns.b=infl", "data.columns.c=tbilrate"], "type noise=0.1")])
+def test_a_mistake_about_an_economy_as_text_gets_one_sentence(own, typed, says, capsys):
+    (own/"other.csv").write_text("date,m1,m2\n" + "\n".join(f"{1990 + i//4}Q{i%4 + 1},{i%3},{i%5}" for i in range(20)))
+    text = "var a b c; varexo e; parameters r; r = .5; model(linear); a = r*a(-1) + e; b = a; c = a; end; shocks; var e; stderr 1; end; varobs b;"
+    (own/"narrow.mod").write_text(text); (own/"wild.mod").write_text(text.replace("r = .5", "r = 1.5"))
+    assert main(["macro", "estimate", "world=smets_wouters", *typed]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("synthlab: ") and said.count("\n") == 1, said
+    assert not (own/"runs").exists()
+
+def test_the_likelihood_of_levels_is_that_of_statsmodels():
+    "Of draws of Smets and Wouters' prior: the filter with the file's constants taken off by hand, at the mode's numbers and elsewhere."
+    config, world, series = desk.on_data(desk.estimate_config(["world=smets_wouters", "data.start=1990Q1", "data.end=1999Q4"]))
+    likelihood, theta = Likelihood(series, config.noise, world=world, levels=True), torch.cat([world.parameters.tensor()[None], world.sample(2, 3)])
+    told = likelihood.under(from_world(world), theta)
+    at = lambda i, name: theta[i, world.parameters.names.index(name)].item()
+    for i in range(3):
+        gamma, beta = 1 + at(i, "gammabar")/100, 1/(1 + at(i, "betabar")/100)
+        rate = 100*((1 + at(i, "pibar")/100)*gamma**at(i, "sigma_c")/beta - 1)
+        less = series - [*[at(i, "gammabar")]*3, at(i, "pibar"), rate]
+        assert abs(as_smoother(world.law(theta[i]), less, 0.).filter().llf - told[i].item()) < 1e-6*abs(told[i].item())
+    with pytest.raises(ValueError, match="responses tell no means"): likelihood(world.impulse_responses(theta))
 
 # formulas
 

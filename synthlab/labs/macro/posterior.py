@@ -22,7 +22,7 @@ from ...datasets.densities import Density, log_densities
 from ...datasets.world import World
 from ...experiments.figures import MODEL, SHADES, TRUTH, WIDTH, new_figure
 from .observations import (TAIL, Model, as_series, check_frame, check_noise, named_rng,
-                                              series_covariance, solved_law, tail_share, with_tail)
+                                              series_covariance, tail_share, with_tail)
 from ...trainers.kalman import STARTS, kalman_filter
 from ...trainers.hmc import Chains, sample_hmc
 from ...trainers.output import Lines
@@ -83,8 +83,8 @@ class Prior:
                 raise ValueError(f"the noise ranges from {low!r} to {high!r}; give two numbers above 0, the lower one "
                                  "first")
             self.free = (*self.free, *(f"noise of {v}" for v in world.observables))
-            self.lower = torch.cat([self.lower, torch.full((3,), low, dtype=torch.float64)])
-            self.width = torch.cat([self.width, torch.full((3,), high - low, dtype=torch.float64)])
+            each = torch.ones(len(world.observables), dtype=torch.float64)
+            self.lower, self.width = torch.cat([self.lower, low*each]), torch.cat([self.width, (high - low)*each])
 
     def values(self, u: Tensor) -> Tensor:
         "The free parameters (…, F) in their own units, from free numbers (…, F)."
@@ -97,11 +97,11 @@ class Prior:
         return theta
 
     def noise(self, u: Tensor) -> Tensor | None:
-        "The sd of the measurement errors (…, 3), from free numbers (…, F); None where it is not estimated."
+        "The sd of the measurement errors (…, k), from free numbers (…, F); None where it is not estimated."
         return self.values(u)[..., len(self.columns):] if self.measured else None
 
     def numbers(self, theta: Tensor, noise: Tensor | None = None) -> Tensor:
-        "Free numbers (…, F), from all parameters (…, P) and, where it is estimated, the noise (…, 3)."
+        "Free numbers (…, F), from all parameters (…, P) and, where it is estimated, the noise (…, k)."
         own = theta[..., self.columns]
         if self.measured: own = torch.cat([own, noise], -1)
         place = (own - self.lower)/self.width                           # 0 at the lower end, 1 at the upper
@@ -149,29 +149,32 @@ class Prior:
 class Likelihood:
     "The Gaussian likelihood of data, of responses or of a law of motion."
     def __init__(self,
-        data,                       # (…, T, 3), percent, mean zero: tensor, array or frame; (D, 1, T, 3) for D sets
+        data,                       # (…, T, k), percent, mean zero: tensor, array or frame; (D, 1, T, k) for D sets
         noise: float = .1,          # sd of the measurement error, percent
         lags: int = 4,              # of responses: quarters that a quarter is told of; T-1 leaves nothing out
         tail: float = TAIL,         # of responses: share of its peak that one may have left at H; inf: no tail
         world: World | None = None, # whose observables a frame's columns are; default output, inflation, rate
         start: str = "stationary",  # of a law of motion: stationary | diffuse
+        levels: bool = False,       # of a law of motion: whether the data have its own means, rather than none
     ):
         if not isinstance(lags, Integral) or lags < 0: raise ValueError(f"lags is {lags!r}; use a whole number ≥ 0")
         if start not in STARTS: raise ValueError(f"there is no start {start!r}; use stationary or diffuse")
         self.frame = data if hasattr(data, "columns") else None
-        self.data = data = as_series(data, world, noise, gaps=True)
+        self.data = data = as_series(data, world, noise, gaps=True, centred=not levels)
+        self.levels = levels
         self.noise, self.lags, self.tail, self.start = check_noise(noise), min(lags, data.shape[-2] - 1), tail, start
-        self.windows = data.unfold(-2, self.lags + 1, 1).mT.flatten(-2)         # (…, T-lags, 3*(lags+1)), oldest first
+        self.windows = data.unfold(-2, self.lags + 1, 1).mT.flatten(-2)         # (…, T-lags, k*(lags+1)), oldest first
 
     def __call__(self,
-        responses: Tensor,          # (…, S, H+1, 3) percent; leading dimensions are broadcast with those of the data
-        noise: Tensor | None = None,    # sd of the measurement error, (…, 3); default the likelihood's own
+        responses: Tensor,          # (…, S, H+1, k) percent; leading dimensions are broadcast with those of the data
+        noise: Tensor | None = None,    # sd of the measurement error, (…, k); default the likelihood's own
     ) -> Tensor:                    # (…) float64
         "The log likelihood of responses."
+        if self.levels: raise ValueError("responses tell no means; give the solver of a world, or data less means")
         if not self.data.isfinite().all():
             raise ValueError("the data have gaps, which responses alone cannot bridge; give the solver of a world with "
                              "a law of motion")
-        noise, cut = self.noise if noise is None else noise, False
+        noise, cut, k = self.noise if noise is None else noise, False, self.data.shape[-1]
         lost = ~responses.detach().isfinite().flatten(-3).all(-1)       # no solution: any decaying response stands in
         if lost.any():
             usual = .5**torch.arange(responses.shape[-2]).to(responses)[:, None]
@@ -181,11 +184,11 @@ class Likelihood:
             responses = with_tail(responses)
         L, failed = torch.linalg.cholesky_ex(series_covariance(responses, self.lags + 1, noise))
         inverse = torch.linalg.solve_triangular(L, torch.eye(L.shape[-1]).to(L), upper=False)
-        new = self.windows @ inverse[..., -3:, :].mT                            # (…, T-lags, 3), white
-        first = (inverse[..., :-3, :] @ self.windows[..., :1, :].mT)[..., 0]    # (…, 3*lags)
+        new = self.windows @ inverse[..., -k:, :].mT                            # (…, T-lags, k), white
+        first = (inverse[..., :-k, :] @ self.windows[..., :1, :].mT)[..., 0]    # (…, k*lags)
         logs = L.diagonal(dim1=-2, dim2=-1).log() + math.log(2*math.pi)/2
         squares = new.square().sum((-1, -2)) + first.square().sum(-1)
-        value = -squares/2 - logs[..., :-3].sum(-1) - logs[..., -3:].sum(-1)*new.shape[-2]
+        value = -squares/2 - logs[..., :-k].sum(-1) - logs[..., -k:].sum(-1)*new.shape[-2]
         return value.masked_fill((failed > 0) | cut | lost, -torch.inf)
 
     def under(self,
@@ -195,8 +198,9 @@ class Likelihood:
     ) -> Tensor:                    # (…) float64; minus infinity for draws without a solution
         "The log likelihood of parameters."
         if not (isinstance(model, Model) and model.lawful): return self(model(theta), noise)
-        space, good = solved_law(model.world, theta)
-        value = kalman_filter(space, self.data, self.noise if noise is None else noise, self.start).log_likelihood
+        space, means, good = model.world.solved(theta)
+        data = self.data - means[..., None, :] if self.levels else self.data
+        value = kalman_filter(space, data, self.noise if noise is None else noise, self.start).log_likelihood
         return value.masked_fill(~good, -torch.inf)
 
     def check(self, world: World) -> None:
@@ -204,7 +208,7 @@ class Likelihood:
         if not world.linear:
             raise ValueError(f"{world.name} is not linear: a likelihood of its responses would be that of another "
                              "world; fit its responses, or estimate another world, such as nk")
-        if self.frame is not None: check_frame(self.frame, world.observables, world.measures)
+        if self.frame is not None: check_frame(self.frame, world.observables, world.measures, not self.levels)
 
 # %% ../../../nbs/labs/macro/32_posterior.ipynb #c41322bf
 def ascend(
