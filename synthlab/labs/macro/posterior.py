@@ -132,6 +132,14 @@ class Prior:
         "Whether a free parameter is stopped at its lower and its upper end, rather than unheard of beyond."
         return self.walls.get(name, (True, True))
 
+    def moments(self) -> tuple[Tensor, Tensor]:
+        "Means and standard deviations (F,): those that were written, or of draws where walls cut something off."
+        drawn = self.values(self.sample((4000,), 0, "table"))
+        means, sds = drawn.mean(0), drawn.std(0)
+        for i, name in enumerate(self.free):
+            if not any(self.walled(name)): means[i], sds[i] = self.densities[name].mean, self.densities[name].sd
+        return means, sds
+
     def sample(self,
         shape: tuple,           # leading dimensions
         seed: int = 0,
@@ -325,13 +333,17 @@ def sample_posterior(
     climb: int = 100,           # steps of Adam before the warm-up
     seed: int = 0,              # of all that is random here
     progress: bool = False,     # whether to show a bar, or lines
+    about: tuple[Tensor, Tensor] | None = None, # starts (C, F), factor of a covariance (F, F); default none
+    target: float = .8,         # share of flights to be accepted
 ) -> Posterior:
     "Draws from the posterior."
-    density = log_posterior(responses, likelihood, prior)
-    start = prior.sample((*likelihood.windows.shape[:-3], chains), seed, "chains")
-    start = possible_starts(density, prior, start, seed)
-    if climb: start, _ = ascend(density, start, climb, progress=progress)
-    found = sample_hmc(density, start, draws, warmup, leaps, seed=seed, progress=progress)
+    density, factor = log_posterior(responses, likelihood, prior), None
+    if about: start, factor = about
+    else:
+        start = prior.sample((*likelihood.windows.shape[:-3], chains), seed, "chains")
+        start = possible_starts(density, prior, start, seed)
+        if climb: start, _ = ascend(density, start, climb, progress=progress)
+    found = sample_hmc(density, start, draws, warmup, leaps, target, seed, progress, factor)
     return Posterior(prior.theta(found.draws), prior.values(found.draws), found)
 
 # %% ../../../nbs/labs/macro/32_posterior.ipynb #cb8efcc3
