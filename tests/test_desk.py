@@ -1,5 +1,6 @@
 "An estimation on data: what is refused at a terminal, what an interruption leaves, and formulas against other ways to the same numbers."
 import math
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -22,6 +23,7 @@ from synthlab.labs.macro.history import as_smoother, decompose_history
 from synthlab.labs.macro.observations import from_world, simulate_data
 from synthlab.labs.macro.own_series import SeriesData, make_series, transformed, us_table
 from synthlab.labs.macro.posterior import Likelihood, Prior, log_posterior
+from synthlab.labs.macro.published import SMETS_WOUTERS, missing_series
 from synthlab.models.registry import ConfigError
 
 NK = get_world("nk")
@@ -121,6 +123,18 @@ def test_the_likelihood_of_levels_is_that_of_statsmodels():
         less = series - [*[at(i, "gammabar")]*3, at(i, "pibar"), rate]
         assert abs(as_smoother(world.law(theta[i]), less, 0.).filter().llf - told[i].item()) < 1e-6*abs(told[i].item())
     with pytest.raises(ValueError, match="responses tell no means"): likelihood(world.impulse_responses(theta))
+
+@pytest.mark.slow
+def test_seven_series_would_tell_what_the_paper_says_that_they_tell():
+    "At the published mode the widths of a normal posterior of 156 made quarters, with all seven series, are those of the published bands."
+    config, world, series = desk.on_data(desk.estimate_config(["world=smets_wouters", "data.start=1966Q1", "data.end=2004Q4"]))
+    prior = desk.make_prior(config, world)
+    found = SimpleNamespace(world=world, config=config, prior=prior, series=series, mode=SimpleNamespace(theta=world.parameters.tensor()))
+    more = missing_series(found, ["hours", "dw"])
+    paper = pd.Series({n: (high - low)/3.29/prior.densities[n].sd for n, (_, low, high) in SMETS_WOUTERS.items() if n in prior.free})
+    paper = paper[(paper > .2) & (paper < .9)]
+    assert len(paper) > 18 and (np.log(more["7 series"][paper.index]/paper).abs() < .5).all()
+    assert (more.loc[["mu_w", "rho_p", "rho_a"], "5 series"] > 2*more.loc[["mu_w", "rho_p", "rho_a"], "7 series"]).all()
 
 # formulas
 

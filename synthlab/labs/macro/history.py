@@ -170,8 +170,11 @@ def draw_impulses(
     responses: Tensor,          # (K, S, H+1, k), at draws of a posterior, percent
     world: World,
     quarters: int = 20,         # shown
+    shocks: Sequence[str] = (), # which of them; default all
 ) -> Figure:
     "Responses of each variable to each shock, with bands of 90 % and 50 %."
+    shocks = tuple(shocks) or world.shocks
+    responses = responses[:, [world.shocks.index(shock) for shock in shocks]]
     K, S, H, k = responses.shape
     fig, axes = new_figure(WIDTH, 1.4*S + .6, S, k, squeeze=False, sharex=True, sharey="col")
     shown = np.arange(min(quarters + 1, H))
@@ -184,7 +187,7 @@ def draw_impulses(
             ax.fill_between(shown, quarter, more, color=BAND, alpha=.35, lw=0, label="50 %")
             ax.plot(shown, mid, color=MODEL, lw=1, label="median")
             if s == 0: ax.set_title(f"{world.observables[v]}, {world.measures[v]}", fontsize=9)
-        row[0].set_ylabel(world.shocks[s], fontsize=9)
+        row[0].set_ylabel(shocks[s], fontsize=9)
     for ax in axes[-1]: ax.set_xlabel("quarters after the shock", fontsize=9)
     legend_above(fig, axes.flat)
     return fig
