@@ -32,7 +32,7 @@ from ...experiments.reports import keep_figures, teller
 from ...experiments.settings import at_least, runs_folder
 from ...experiments.verdicts import write_number
 from .contest import Contest, contest_numbers, tell_contest
-from .evidence import Mode, about_top, find_mode, log_evidence
+from .evidence import Mode, about_top, find_mode, height_of, higher_mode, log_evidence
 from .history import (decompose_history, draw_forecasts, draw_history, draw_impulses,
                                          forecast_paths, variance_shares)
 from .learned import learned, tell_learned
@@ -292,6 +292,8 @@ def estimate_economy(
         seconds["chains"] = time.process_time() - began
         about = dict(created_by="synthlab", world=world.name, seconds=seconds)
         if kept is not None: keep_chains(kept, posterior, prior, series, about)
+    best = posterior.chains.draws.flatten(0, -2)[posterior.chains.log_density.flatten().argmax()]
+    mode = higher_mode(height_of(model, likelihood, prior), prior, mode, best)
     flat = posterior.theta.flatten(0, -2)
     chosen = torch.linspace(0, len(flat) - 1, min(config.bands, len(flat))).round().long()
     noise = posterior.free.flatten(0, -2)[chosen, len(prior.columns):].numpy() if prior.measured else config.noise
