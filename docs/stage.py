@@ -25,7 +25,7 @@ HOME = Path("index.ipynb")
 PICTURES = Path("docs/pictures")
 # The sidebar. A lab is its guide, below which its reports and rooms are folded; so is a floor, below a list of them.
 LABS = dict(market=("market", "train evaluate markets backtest tournament stylised_facts peers"),
-            macro=("macro", "emulate estimate"), signal=("price_action", "price_action"),
+            macro=("macro", "emulate estimate smets_wouters"), signal=("price_action", "price_action"),
             quant=("quant", "walk_forward"), events=("events", "autoencode compare extending"))
 FLOORS = dict(metrics="Scores, and tests of which the size and the power are measured.",
               datasets="What is learnt from: bars, panels, economies, collisions, and the one time contract.",

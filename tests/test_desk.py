@@ -1,5 +1,6 @@
 "An estimation on data: what is refused at a terminal, what an interruption leaves, and formulas against other ways to the same numbers."
 import math
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -11,16 +12,19 @@ from scipy import stats
 from statsmodels.tsa.filters.hp_filter import hpfilter
 
 from synthlab.cli.main import main
+from synthlab.datasets.densities import SHAPES, Density
 from synthlab.datasets.world import StateSpace
 from synthlab.datasets.worlds import get_world
+from synthlab.datasets.written import written_world
 from synthlab.labs.macro import desk
 from synthlab.labs.macro.contest import fit_minnesota, lagged, make_targets, make_vintage, vintage_draws
 from synthlab.labs.macro.evidence import find_mode, log_evidence
-from synthlab.labs.macro.history import decompose_history
+from synthlab.labs.macro.history import as_smoother, decompose_history
 from synthlab.labs.macro.observations import from_world, simulate_data
 from synthlab.labs.macro.own_series import SeriesData, make_series, transformed, us_table
 from synthlab.labs.macro.posterior import Likelihood, Prior, log_posterior
-from synthlab.labs.macro.priors import SHAPES, Density
+from synthlab.labs.macro.published import SMETS_WOUTERS, missing_series
+from synthlab.models.registry import ConfigError
 
 NK = get_world("nk")
 FIXED = [f"fixed.{n}={v}" for n, v in zip(NK.parameters.names, NK.parameters.default) if n not in ("rho_r", "sigma_r")]
@@ -66,6 +70,72 @@ def test_a_mistake_gets_one_sentence(own, typed, says, capsys):
     assert says in said and said.startswith("synthlab: ") and said.count("\n") == 1
     assert not (own/"runs").exists()
 
+# economies as text, with the variables that a table has
+
+SW = get_world("smets_wouters")
+FEW = ["sampling.starts=1", "sampling.steps=2", "sampling.chains=2", "sampling.draws=4", "sampling.warmup=2", "sampling.leaps=1", "bands=10", "horizon=8", "ahead=2"]
+KNOWN = [f"fixed.{n}={v}" for n, v in zip(SW.parameters.names, SW.parameters.default) if n not in ("rho_a", "pibar")]
+
+def test_an_economy_as_text_is_estimated_on_what_the_table_has_of_it(own, capsys):
+    "Five of seven series of the package's own table, with the file's constants; a file of one's own with one series."
+    assert main(["macro", "estimate", "data.source=us", "data.start=1984Q1", "world=smets_wouters", *KNOWN, *FEW]) == 0
+    said = capsys.readouterr()
+    assert "103 quarters of dy, dc, dinve, dinfl, drate, without hours and dw; 2 free parameters" in said.out + said.err
+    folder, = (own/"runs").iterdir()
+    table = pd.read_csv(folder/"parameters.csv", index_col="parameter")
+    assert table["prior"].to_dict() == dict(rho_a="beta(0.5, 0.2)", pibar="gamma(0.625, 0.1)")
+    assert .5 < table.loc["pibar", "mode"] < 1.1                            # quarterly inflation, by the file's own constant
+    ahead = pd.read_csv(folder/"forecast.csv").set_index(["quarter", "observable"])
+    assert len(ahead) == 10 and ahead.loc[("2009Q4", "dinfl"), "5%"] > -3
+    parts = pd.read_csv(folder/"history.csv").groupby("quarter")[["dy", "drate"]].sum()
+    off = pd.read_csv(folder/"series.csv", index_col="quarter")[["dy", "drate"]] - parts
+    assert np.allclose(off, off.iloc[0]) and abs(off.iloc[0, 0] - .43) < .01            # shocks add up to what is not the model's mean
+    (own/"ar.mod").write_text("var y x z; varexo e; parameters r; r = .5; model(linear); x = r*x(-1) + e; y = x; z = x; end; shocks; var e; stderr 1; end; estimated_params; r, beta_pdf, .5, .2; end; varobs y;")
+    rng = np.random.default_rng(0); y = [0.]
+    for e in rng.normal(size=300): y.append(.8*y[-1] + e)
+    pd.DataFrame(dict(date=pd.period_range("1930Q1", periods=301, freq="Q").astype(str), Y=y)).to_csv(own/"ar.csv", index=False)
+    found = desk.estimate_economy(["world=ar.mod", "data.source=ar.csv", *FEW[4:], "sampling.starts=2", "sampling.steps=40", "sampling.chains=4", "sampling.draws=40", "sampling.warmup=40"])
+    assert found.series.shape == (301, 1) and found.config.means == "sample" and abs(found.mode.theta.item() - sm.OLS(y[1:], y[:-1]).fit().params[0]) < .03
+
+@pytest.mark.parametrize("typed, says", [
+    (["data.columns.dyy=realgdp"], "the model tells no dyy; did you mean dy?"), (["data.columns.dw=wages"], "data.columns.dw: us has no column 'wages'"),
+    (["data.transform.hours=log"], "no column that is called as hours is"), (["means=file"], "there are no means 'file'"), (["world=nk", "means=model"], "take means=sample"),
+    (["prior=writen"], "did you mean written?"), (["priors.h=beta(.7,.1) from .9 to .5"], "in the wrong order"), (["data.source=my.csv", "data.columns.dy=realgdp"], "type data.transform.dy=log,difference"),
+    (["data.source=other.csv"], "no column that is called as any of dy, dc"), (["world=wild.mod"], "world: wild: explosive"), (["world=narrow.mod", "data.source=my.csv", "data.columns.b=infl", "data.columns.c=tbilrate"], "type noise=0.1")])
+def test_a_mistake_about_an_economy_as_text_gets_one_sentence(own, typed, says, capsys):
+    (own/"other.csv").write_text("date,m1,m2\n" + "\n".join(f"{1990 + i//4}Q{i%4 + 1},{i%3},{i%5}" for i in range(20)))
+    text = "var a b c; varexo e; parameters r; r = .5; model(linear); a = r*a(-1) + e; b = a; c = a; end; shocks; var e; stderr 1; end; varobs b;"
+    (own/"narrow.mod").write_text(text); (own/"wild.mod").write_text(text.replace("r = .5", "r = 1.5"))
+    assert main(["macro", "estimate", "world=smets_wouters", *typed]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("synthlab: ") and said.count("\n") == 1, said
+    assert not (own/"runs").exists()
+
+def test_the_likelihood_of_levels_is_that_of_statsmodels():
+    "Of draws of Smets and Wouters' prior: the filter with the file's constants taken off by hand, at the mode's numbers and elsewhere."
+    config, world, series = desk.on_data(desk.estimate_config(["world=smets_wouters", "data.start=1990Q1", "data.end=1999Q4"]))
+    likelihood, theta = Likelihood(series, config.noise, world=world, levels=True), torch.cat([world.parameters.tensor()[None], world.sample(2, 3)])
+    told = likelihood.under(from_world(world), theta)
+    at = lambda i, name: theta[i, world.parameters.names.index(name)].item()
+    for i in range(3):
+        gamma, beta = 1 + at(i, "gammabar")/100, 1/(1 + at(i, "betabar")/100)
+        rate = 100*((1 + at(i, "pibar")/100)*gamma**at(i, "sigma_c")/beta - 1)
+        less = series - [*[at(i, "gammabar")]*3, at(i, "pibar"), rate]
+        assert abs(as_smoother(world.law(theta[i]), less, 0.).filter().llf - told[i].item()) < 1e-6*abs(told[i].item())
+    with pytest.raises(ValueError, match="responses tell no means"): likelihood(world.impulse_responses(theta))
+
+@pytest.mark.slow
+def test_seven_series_would_tell_what_the_paper_says_that_they_tell():
+    "At the published mode the widths of a normal posterior of 156 made quarters, with all seven series, are those of the published bands."
+    config, world, series = desk.on_data(desk.estimate_config(["world=smets_wouters", "data.start=1966Q1", "data.end=2004Q4"]))
+    prior = desk.make_prior(config, world)
+    found = SimpleNamespace(world=world, config=config, prior=prior, series=series, mode=SimpleNamespace(theta=world.parameters.tensor()))
+    more = missing_series(found, ["hours", "dw"])
+    paper = pd.Series({n: (high - low)/3.29/prior.densities[n].sd for n, (_, low, high) in SMETS_WOUTERS.items() if n in prior.free})
+    paper = paper[(paper > .2) & (paper < .9)]
+    assert len(paper) > 18 and (np.log(more["7 series"][paper.index]/paper).abs() < .5).all()
+    assert (more.loc[["mu_w", "rho_p", "rho_a"], "5 series"] > 2*more.loc[["mu_w", "rho_p", "rho_a"], "7 series"]).all()
+
 # formulas
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -83,6 +153,36 @@ def test_a_prior_in_free_numbers_is_the_prior_of_the_parameter(shape, seed):
     assert abs(drawn.mean() - wanted) < 4*drawn.std()/200
     grid = torch.linspace(-25, 25, 20_001, dtype=torch.float64)
     assert abs(torch.trapezoid(prior.log_density(grid[:, None]).exp(), grid).item() - 1) < 1e-4
+
+def test_a_deviation_under_type_one_is_the_root_of_an_inverse_gamma():
+    "Dynare's inv_gamma by 200 000 draws whose squares are inverse gamma; its mean by the Gamma function."
+    one = Density("inv_gamma", .2, .08)
+    nu, scale = one.numbers()
+    drawn = 1/np.sqrt(stats.gamma(nu/2, scale=2/scale**2).rvs(200_000, random_state=np.random.default_rng(0)))
+    assert abs(drawn.mean() - .2) < 4*.08/447 and abs(drawn.std() - .08) < .002
+    assert abs(scale/2**.5*math.gamma((nu - 1)/2)/math.gamma(nu/2) - .2) < 1e-12
+    heights, edges = np.histogram(drawn, 30, (.1, .5), density=False)
+    at = torch.tensor((edges[1:] + edges[:-1])/2)
+    wanted = one.log_prob(at).exp().numpy()*np.diff(edges)*200_000
+    assert (abs(heights - wanted) < 5*np.sqrt(wanted) + .02*wanted).all()
+
+def test_priors_of_a_file_are_not_typed_again():
+    "Smets and Wouters' table as their file has it: whole laws, not the middle that an emulator is taught; walls of a file are walls."
+    world = get_world("smets_wouters")
+    prior = desk.make_prior(desk.estimate_config(["world=smets_wouters"]), world)
+    assert prior.densities == {n: world.economy.priors[n] for n in prior.free} and str(prior.densities["stderr_ea"]) == "inv_gamma(0.1, 2)"
+    at = lambda name: prior.free.index(name)
+    assert prior.lower[at("stderr_ea")] == 0 and prior.width[at("h")] == 1 and not any(map(any, map(prior.walled, prior.free)))
+    assert (prior.lower + prior.width)[at("Phi")] > 1.25 + 4*.125 > world.parameters.upper[world.parameters.names.index("Phi")]
+    cut = written_world(world.text.replace("r_pi, normal_pdf", "r_pi, 1.5, 1, 3, normal_pdf"), "cut")
+    prior = desk.make_prior(desk.estimate_config(["world=cut"]), cut)
+    assert (prior.lower[at("r_pi")], prior.walled("r_pi")) == (1, (True, True)) and prior.masses["r_pi"] < .98
+    u = torch.linspace(-30, 30, 40_001, dtype=torch.float64)[:, None]*torch.eye(len(prior.free), dtype=torch.float64)[at("r_pi")]
+    alone = (prior.log_density(u) - prior.log_density(u[20_000])).exp()
+    known = prior.densities["r_pi"].frozen()
+    mean = (prior.values(u)[:, at("r_pi")]*alone).sum()/alone.sum()
+    assert abs(mean.item() - known.expect(lambda x: x, lb=1, ub=3, conditional=True)) < 1e-6
+    with pytest.raises(ConfigError, match="take prior=usual"): desk.make_prior(desk.estimate_config(["prior=written"]), NK)
 
 def test_filters_are_their_definitions():
     y = 100*np.log(us_table()["realgdp"])

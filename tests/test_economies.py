@@ -166,7 +166,7 @@ def test_smets_and_wouters_have_the_solution_of_matrices_entered_by_hand():
     found = world.impulse_responses()
     theirs = paths(P, Q)[:, [SW.index(v) for v in ("dy", "dinfl", "drate")]].transpose(2, 0, 1)
     assert world.observables == ("output", "inflation", "rate") and world.shocks == tuple(SW_SHOCKS) and abs(found.numpy() - theirs).max() < 1e-8
-    law = world.law_for(tuple(SW), world.parameters.tensor())
+    law = world.telling(tuple(SW)).law(world.parameters.tensor())
     ours = paths(law.transition.numpy(), law.impact.numpy())
     assert abs(ours - paths(P, Q)[:, [SW.index(v) for v in world.economy.variables]]).max() < 1e-8
 
@@ -191,7 +191,7 @@ def test_smets_and_wouters_do_what_their_paper_shows():
     assert (state["c"][spending] < 0).all() and state["y"][spending][0] > .4             # spending crowds consumption out
     assert state["infl"][price][0] > .15 and state["y"][price].min() < -.2 and state["y"][wage].min() < -.5 and state["w"][wage].max() > .3
     priors = world.economy.priors
-    assert priors["h"].distribution().mean() == pytest.approx(.7) and priors["phi"].distribution().std() == pytest.approx(1.5) and len(priors) == 36
+    assert priors["h"].frozen().mean() == pytest.approx(.7) and priors["phi"].frozen().std() == pytest.approx(1.5) and len(priors) == 36
 
 def test_draws_of_smets_and_wouters_have_solutions():
     world = get_world("smets_wouters")
@@ -372,7 +372,7 @@ def us_growth():
 
 def test_the_exact_likelihood_of_five_us_series_has_a_gradient_and_prefers_the_published_mode():
     world, data = get_world("smets_wouters"), us_growth()
-    def likelihood(theta): return kalman_filter(world.law_for(SERIES, theta), data).log_likelihood
+    def likelihood(theta): return kalman_filter(world.telling(SERIES).law(theta), data).log_likelihood
     mode = world.parameters.tensor().requires_grad_()
     value = likelihood(mode)
     slope, = torch.autograd.grad(value, mode)
@@ -388,7 +388,7 @@ def test_moments_of_smets_and_wouters_are_those_of_the_hand_written_matrices_and
     "Covariances by SciPy's Lyapunov solver; figure 1 of the paper: in the long run supply moves output, mark-ups move inflation, and in the first quarter demand moves output."
     world = get_world("smets_wouters")
     P, Q, _ = solved(*smets_wouters())
-    A, B, C = world.law_for(tuple(SW), world.parameters.tensor())
+    A, B, C = world.telling(tuple(SW)).law(world.parameters.tensor())
     theirs, ours = solve_discrete_lyapunov(P, Q @ Q.T), C @ stationary_covariance(A, B @ B.mT) @ C.mT
     assert abs(ours.numpy() - theirs).max() < 1e-6*abs(theirs).max()
     sd = dict(zip(SW, np.sqrt(np.diag(theirs))))

@@ -94,6 +94,37 @@ def test_gradients_are_central_differences(start):
     difference = ((told(theta, noise + h) - told(theta, noise - h))/(2*h)).sum()
     torch.testing.assert_close(by_noise, difference, rtol=1e-6, atol=0)
 
+def unrolled(space, data, noise):
+    "The log likelihood of one draw by the textbook, all variables as states, for automatic differentiation."
+    (A, B, C), value = space, 0.
+    Q, x = B @ B.mT, torch.zeros(len(A)).double()
+    P = torch.linalg.solve(torch.eye(len(A)**2).double() - torch.kron(A, A), Q.flatten()).reshape(Q.shape)
+    for y in data:
+        seen = y.isfinite()
+        c = C[seen]
+        F, v = c @ P @ c.mT + noise**2*torch.eye(int(seen.sum())).double(), y[seen] - c @ x
+        value = value - (torch.logdet(F) + v @ torch.linalg.solve(F, v) + len(v)*np.log(2*np.pi))/2
+        K = A @ P @ c.mT @ torch.linalg.inv(F)
+        x, P = A @ x + K @ v, A @ P @ (A - K @ c).mT + Q
+    return value
+
+@pytest.mark.parametrize("quarters, gaps", [(45, False), (45, True), (200, False), (200, True)])
+def test_the_way_back_is_automatic_differentiation_of_the_textbook(quarters, gaps):
+    "By every entry of A, B and C, by data and noise; three draws and series at once, of variables of which one has no yesterday; settled or not."
+    theta, noise = draws(3), torch.tensor(.4).double().requires_grad_()
+    A, B, C = (m.clone() for m in large(theta))
+    A[..., 2] = 0.
+    space = StateSpace(A.requires_grad_(), B.requires_grad_(), C.requires_grad_())
+    y = torch.stack([series(large(theta[i]), quarters, .3, i) for i in range(3)])
+    if gaps: y[1] = holed(y[1]); y[2, 5, 1:] = torch.nan
+    y.requires_grad_()
+    weights = torch.tensor([1., -2., .5]).double()
+    ours = torch.autograd.grad((kalman_filter(space, y, noise).log_likelihood*weights).sum(), (*space, y, noise))
+    plain = sum(w*unrolled(StateSpace(*(m[i] for m in space)), y[i], noise) for i, w in enumerate(weights))
+    for mine, theirs, what in zip(ours, torch.autograd.grad(plain, (*space, y, noise)), "ABCyn"):
+        if what == "A": mine, theirs = (x.clone().index_fill(2, torch.tensor([2]), 0.) for x in (mine, theirs))       # structure, not a number
+        torch.testing.assert_close(mine.nan_to_num(0.), theirs.nan_to_num(0.), rtol=1e-7, atol=1e-7*theirs.nan_to_num(0.).abs().max().item())
+
 def test_a_batch_is_its_rows_whenever_each_settles():
     theta = draws(20); theta[::3, 0] = .999; theta[1::3, :8] = .1
     y = randn(3, 1, 90, 7)

@@ -269,6 +269,16 @@ def test_the_report_on_estimation(toy, tmp_path):
     assert (told := findings(out)) and all(then == now for then, now in told)
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 
+def test_the_report_on_smets_and_wouters(tmp_path):
+    "At toy size; typed again it goes on from the draws that were kept."
+    small = dict(draws=4, warmup=2, chains=2, leaps=1, starts=1, steps=2, start="1994Q1", end="2000Q4", overrides=["bands=10"])
+    out = execute(NBS/"smets_wouters.ipynb", tmp_path, **small)
+    assert "28 quarters" in str(out) and "of lbar they can tell nothing at all" in str(out) and "Minutes of one core" in str(out)
+    assert (told := findings(out)) and all(then == now for then, now in told)
+    assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
+    kept, = (tmp_path/"runs").glob("estimate_smets_wouters_*/draws.zarr")
+    assert findings(execute(NBS/"smets_wouters.ipynb", tmp_path, **small)) == told
+
 @pytest.mark.slow
 def test_the_report_on_a_table_of_ones_own(tmp_path):
     "No run, so no emulator; columns by their names, forecasts out of sample."

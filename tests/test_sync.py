@@ -71,7 +71,7 @@ def test_version_is_current():
     assert f"version: {synthlab.__version__}\n" in (ROOT/"CITATION.cff").read_text()
     assert f"## {synthlab.__version__}" in (ROOT/"CHANGELOG.md").read_text()
 
-REPORTS = ["train", "evaluate", "markets", "backtest", "tournament", "stylised_facts", "peers", "emulate", "estimate", "price_action", "walk_forward", "autoencode", "compare"]
+REPORTS = ["train", "evaluate", "markets", "backtest", "tournament", "stylised_facts", "peers", "emulate", "estimate", "smets_wouters", "price_action", "walk_forward", "autoencode", "compare"]
 
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report_has_a_verdict(report):

@@ -446,3 +446,10 @@ def test_every_world_names_its_variables_and_their_units():
         world = get_world(name)
         assert len(set(world.observables)) == len(world.measures) == 3 and variables_of(name) == world.observables
     assert "inflation" not in variables_of("rbc") and variables_of("nk") == ("output", "inflation", "rate") == variables_of("none such")
+
+@every
+def test_no_draw_has_no_answer(name):
+    "A sentence, not an index out of bounds."
+    world = get_world(name)
+    for ask in (lambda t: world.impulse_responses(t, 4), lambda t: world.simulate(t, torch.zeros(0, 5, len(world.shocks)))):
+        with pytest.raises(ValueError, match=r"theta has the shape \(0, \d+\): it holds no draw; give one or more"): ask(torch.zeros(0, len(world.parameters)))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['VARIABLES', 'PERCENT', 'UNITS', 'MEASURES', 'PURPOSES', 'WORLDS', 'as_numbers', 'Parameters', 'draw_rng',
-           'StateSpace', 'state_responses', 'MatrixForm', 'IndeterminateError', 'Trajectory', 'World', 'register_world']
+           'StateSpace', 'state_responses', 'MatrixForm', 'IndeterminateError', 'Trajectory', 'Solved', 'none_of',
+           'World', 'register_world']
 
 # %% ../../nbs/datasets/60_world.ipynb #c30b0030
 import math
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from .densities import Density
 from .named_arrays import Labels, Responses
 from ..metrics.wording import nearest
 
@@ -174,6 +176,17 @@ class Trajectory(NamedTuple):
     observables: Tensor         # (…, T, 3): as the world names them
     extra: dict[str, Tensor]    # whatever else the world tells, each (…, T) or (…, T, k)
 
+# %% ../../nbs/datasets/60_world.ipynb #38b72ccc
+class Solved(NamedTuple):
+    "What many draws say of a series."
+    space: StateSpace           # the law of motion, percent
+    means: Tensor               # (…, k), what the observables are at rest, percent
+    good: Tensor                # (…) bool: whether there is a solution
+
+def none_of(theta: Tensor) -> str:
+    "What is said of no draws."
+    return f"theta has the shape {tuple(theta.shape)}: it holds no draw; give one or more"
+
 # %% ../../nbs/datasets/60_world.ipynb #d5a6866e
 class World:
     "An economy with parameters, shocks and exact impulse responses."
@@ -189,6 +202,8 @@ class World:
     form: MatrixForm | None = None      # where parameters stand in matrices, if they do
     scales: bool = True                 # whether twice the shock gives twice the answer
     text: str = ""                      # its equations, if it was read from a file
+    priors: Mapping[str, Density] = {}  # of parameters, where whoever wrote the world says more than a range
+    limits: Mapping[str, tuple[float, float]] = {}      # how far a prior of one's own may reach, if beyond the range
 
     # what a world gives
 
@@ -244,6 +259,26 @@ class World:
     def __repr__(self):
         return f"<world {self.name}: {len(self.parameters)} parameters, shocks {', '.join(self.shocks)}>"
 
+    def means(self, theta: Tensor) -> Tensor:
+        "What the observables are at rest, in percent: (…, k) of draws (…, P)."
+        return theta.new_zeros(*theta.shape[:-1], len(self.observables))
+
+    def solved(self,
+        theta: Tensor,                          # (…, P)
+    ) -> Solved:                                # of the default where a draw has no solution
+        "Laws of motion and means of the draws that have a solution, and which those are."
+        flat = theta.reshape(-1, theta.shape[-1])
+        known, usual = flat.detach(), self.parameters.tensor().to(flat)
+        sure = self.solvable and known.isfinite().all() and not self.parameters.outside(known).any()
+        good = torch.ones(len(flat), dtype=torch.bool) if sure else self.valid(known)
+        for _ in range(len(flat) + 1):
+            try: space = self.law(torch.where(good[:, None], flat, usual))
+            except IndeterminateError as e: good[e.draws] = False
+            else: break
+        back = lambda x: x.reshape((*theta.shape[:-1], *x.shape[1:]))
+        means = self.means(torch.where(good[:, None], flat, usual))
+        return Solved(StateSpace(*(back(m) for m in space)), back(means), back(good))
+
     def impulse_responses(self,
         theta: Mapping | Tensor | None = None,  # names to values (missing ones take defaults), or (…, P)
         horizon: int = 40,              # H, quarters after the impact
@@ -257,6 +292,7 @@ class World:
         if not math.isfinite(shock_size): raise ValueError(f"shock_size is {shock_size!r}; use a finite number")
         theta = self.parameters.tensor(theta)
         flat = theta.reshape(-1, len(self.parameters))
+        if not len(flat): raise ValueError(none_of(theta))
         self.check(flat)
         size = self.shock_sd(flat) if units == "percent" else flat.new_ones(len(flat), len(self.shocks))
         found = self.responses(flat, shock_size*size, int(horizon))
@@ -282,6 +318,7 @@ class World:
             raise ValueError(f"there are {tuple(theta.shape[:-1])} draws and shocks for {tuple(shocks.shape[:-2])}; "
                              "give as many of both, or one") from None
         flat = theta.expand(*lead, -1).reshape(-1, len(self.parameters))
+        if not len(flat): raise ValueError(none_of(theta))
         self.check(flat)
         eps = shocks.expand(*lead, *shocks.shape[-2:]).reshape(-1, *shocks.shape[-2:])
         if units == "percent": eps = eps*self.shock_sd(flat)[:, None]

@@ -19,7 +19,7 @@ from .economies import SUFFIX, Economy, read_economy, shock_parameter
 from .perturbation import HELP, Linearised, SecondOrder, formula_values, linearise
 from .perturbation import root_count, second_order, verdict
 from .rational import Equations, determinacy, solve_rational
-from .world import VARIABLES, Parameters, StateSpace, Trajectory, World
+from .world import VARIABLES, IndeterminateError, Parameters, Solved, StateSpace, Trajectory, World
 from ..metrics.wording import counted, nearest
 
 # %% ../../nbs/datasets/65_written.ipynb #8cb934df
@@ -42,7 +42,7 @@ def written_range(
     ends = -math.inf, math.inf
     if prior is None: lower, upper = plain_range(value) if value else (-1., 1.)
     else:
-        known = prior.distribution()
+        known = prior.frozen()
         ends, (lower, upper) = known.support(), (float(known.ppf(q)) for q in (TAIL, 1 - TAIL))
         if prior.shape == "uniform": lower, upper = map(float, ends)
     ends = max(low, float(ends[0])), min(high, float(ends[1]))
@@ -101,21 +101,32 @@ def three_variables(
 # %% ../../nbs/datasets/65_written.ipynb #515314f5
 class WrittenWorld(World):
     "An economy that somebody wrote down."
-    percent, measures = (1., 1., 1.), ("as written",)*3
-
     def __init__(self,
         text: str,                  # of a .mod file
         name: str,                  # how it is known
+        told: tuple[str, ...] = (), # which variables it tells; default three
     ):
         self.name, self.text, self.economy = name, text, read_economy(text, name)
         economy = self.economy
         self.parameters, self.shocks = written_parameters(economy), economy.shocks
-        self.told, self.observables = three_variables(economy)
+        self.told, self.observables = (told, told) if told else three_variables(economy)
+        self.percent, self.measures = (1.,)*len(self.told), ("as written",)*len(self.told)
+        self.priors = {n: d for n, d in economy.priors.items() if d is not None and n in self.parameters.names}
+        self.limits = {n: economy.bounds.get(n, (-math.inf, math.inf))[-2:] for n in self.priors}
         kind, size = "linear " if economy.linear else "", counted(len(economy.equations), "equation")
         left = f"; {' and '.join(economy.passed)} left to Dynare" if economy.passed else ""
         self.description = f"A {kind}model of {size}, read from {name}{SUFFIX}{left}."
 
-    def __reduce__(self): return written_world, (self.text, self.name)
+    def __reduce__(self):
+        own = self.told if self.told == self.observables else ()        # without names of its own: what was asked for
+        return written_world, (self.text, self.name, own)
+
+    def telling(self,
+        names: tuple[str, ...],     # of k variables of the file, such as those of its varobs
+    ) -> "WrittenWorld":            # whose law, responses and means are of them
+        "The same economy, of which other variables are seen."
+        self.rows(names, torch.zeros(()))
+        return written_world(self.text, self.name, tuple(names))
 
     def given(self, theta: Tensor) -> dict[str, Tensor]:
         "Parameters (n, P) by name."
@@ -170,13 +181,26 @@ class WrittenWorld(World):
         P, Q = self.law_of(theta)
         return StateSpace(P, Q, self.rows(self.told, P).expand(len(P), -1, -1))
 
-    def law_for(self,
-        names: tuple[str, ...],     # of k variables of the file, such as those of its varobs
-        theta: Tensor,              # (…, P)
-    ) -> StateSpace:                # C is (…, k, N)
-        "The law of motion as `law` gives it, of as many variables as there are data."
-        A, B, C = self.law(theta)
-        return StateSpace(A, B, self.rows(names, C).expand(*C.shape[:-2], -1, -1))
+    def means(self, theta):
+        return self.solved(theta).means
+
+    def solved(self, theta):
+        flat, usual = theta.reshape(-1, theta.shape[-1]), self.parameters.tensor().to(theta)
+        known = flat.detach().isfinite().all(1)
+        equations, rest = self.linearised(torch.where(known[:, None], flat, usual))
+        finite = torch.cat([m.detach().flatten(1) for m in equations], 1).isfinite().all(1)
+        good = known & finite & rest.found & (rest.sd.detach() >= 0).all(0)
+        for _ in range(len(flat) + 1):
+            if not good.all():
+                known = linearise(self.economy).equations
+                equations = [torch.where(good[:, None, None], m, own) for m, own in zip(equations, known)]
+            try: P, Q = solve_rational(*equations)
+            except IndeterminateError as e: good = good.index_fill(0, torch.tensor(e.draws), False)
+            else: break
+        seen = self.rows(self.told, P)
+        found = P, Q*rest.sd.mT[:, None], seen.expand(len(P), -1, -1), rest.levels.mT @ seen.mT, good
+        *space, means, good = (x.reshape((*theta.shape[:-1], *x.shape[1:])) for x in found)
+        return Solved(StateSpace(*space), means, good)
 
     def trajectory(self, theta, eps):
         seen, extra = super().trajectory(theta, eps)
@@ -194,9 +218,10 @@ class WrittenWorld(World):
 def written_world(
     text: str,                  # of a .mod file
     name: str,                  # how it is known
+    told: tuple[str, ...] = (), # which variables it tells; default three
 ) -> WrittenWorld:
     "The world of a text; made once."
-    return WrittenWorld(text, name)
+    return WrittenWorld(text, name, told)
 
 # %% ../../nbs/datasets/65_written.ipynb #976c421f
 ECONOMIES = Path(economies.__file__).parent/"mod"

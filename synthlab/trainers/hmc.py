@@ -103,6 +103,7 @@ def sample_hmc(
     target: float = .8,         # share of flights to be accepted
     seed: int = 0,              # of all that is random here
     progress: bool = False,     # whether to show a bar, or lines
+    factor: Tensor | None = None,   # (P, P), F F' a first guess of the covariance; default none
 ) -> Chains:
     "Draws from a density by Hamiltonian Monte Carlo, all chains and posteriors at once."
     if start.ndim < 2: raise ValueError(f"start has the shape {tuple(start.shape)}; give one row a chain, (…, C, P)")
@@ -112,7 +113,7 @@ def sample_hmc(
     random = lambda kind, *shape: kind(*shape, generator=rng, dtype=torch.float64).to(start)
     x, (value, slope) = start.detach(), value_and_slope(log_density, start)
     lead, P = x.shape[:-2], x.shape[-1]
-    factor = torch.eye(P).to(x).expand(*lead, 1, P, P)
+    factor = (torch.eye(P) if factor is None else factor).to(x).expand(*lead, 1, P, P)
     average = DualAveraging(x.new_full(lead, .1), target)
     step, kept, values, seen = average.settled(), [], [], []
     accepted, divergent = torch.zeros_like(value), torch.zeros_like(value, dtype=torch.int64)

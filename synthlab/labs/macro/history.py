@@ -9,6 +9,7 @@ __all__ = ['BEFORE', 'MEASURED', 'as_smoother', 'decompose_history', 'draw_histo
 
 # %% ../../../nbs/labs/macro/35_history.ipynb #d9aa388a
 from collections.abc import Sequence
+from itertools import cycle
 import numpy as np
 import pandas as pd
 import torch
@@ -66,7 +67,7 @@ def draw_history(
 ) -> Figure:
     "What each shock did to each variable, stacked, and their sum."
     names = [*world.shocks, BEFORE, MEASURED]
-    shades = [MODEL, *SHADES[1:len(names) - 2], "0.8", "0.6"]
+    shades = [shade for shade, _ in zip(cycle((MODEL, *SHADES[1:])), world.shocks)] + ["0.8", "0.6"]
     fig, axes = new_figure(WIDTH, 1.5*parts.shape[2] + .6, rows=parts.shape[2], sharex=True, squeeze=False)
     times = pd.PeriodIndex(quarters).to_timestamp()
     for v, ax in enumerate(axes[:, 0]):
@@ -114,24 +115,27 @@ def next_states(
 def forecast_paths(
     world: World,
     theta: Tensor,              # (K, P), draws of a posterior
-    data,                       # (T, k), percent, mean zero; NaN: missing
+    data,                       # (T, k), percent, mean zero unless means are given; NaN: missing
     horizon: int = 12,          # H, quarters
     noise: float | Tensor = .1, # sd of the measurement error: a number, or (K, k)
     paths: int = 10,            # of each draw
     seed: int = 0,
-) -> np.ndarray:                # (K*paths, H, k), percent from the mean
+    means: np.ndarray | None = None,    # (K, k), of the data by each draw; default none
+) -> np.ndarray:                # (K*paths, H, k), percent from the mean, or with the means of the draws
     "What an estimated economy expects."
+    data = np.asarray(data, dtype=float)
+    means = np.zeros((len(theta), data.shape[1])) if means is None else means
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=named_rng(seed, "shocks"))))
     with torch.no_grad(): A, B, C = (m.numpy() for m in world.law(theta))
     noise = np.broadcast_to(np.asarray(noise, dtype=float), (len(theta), C.shape[1]))
     found = np.empty((len(theta), paths, horizon, C.shape[1]))
     for i in range(len(theta)):
-        mean, spread = next_states(StateSpace(*(torch.from_numpy(m[i]) for m in (A, B, C))), data, noise[i])
+        mean, spread = next_states(StateSpace(*(torch.from_numpy(m[i]) for m in (A, B, C))), data - means[i], noise[i])
         values, vectors = np.linalg.eigh((spread + spread.T)/2)
         root = vectors*np.sqrt(np.clip(values, 0, None))
         state = mean + rng.standard_normal((paths, len(mean))) @ root.T
         for h in range(horizon):
-            found[i, :, h] = state @ C[i].T + noise[i]*rng.standard_normal((paths, C.shape[1]))
+            found[i, :, h] = means[i] + state @ C[i].T + noise[i]*rng.standard_normal((paths, C.shape[1]))
             state = state @ A[i].T + rng.standard_normal((paths, B.shape[2])) @ B[i].T
     return found.reshape(-1, horizon, C.shape[1])
 
@@ -146,8 +150,11 @@ def draw_forecasts(
     "The past, and bands of 50 and 90 % for what comes."
     means = np.zeros(paths.shape[2]) if means is None else np.asarray(means)
     past, ahead = data.iloc[-back:], pd.period_range(data.index[-1] + 1, periods=paths.shape[1], freq="Q")
-    fig, axes = new_figure(WIDTH, 2.3, columns=paths.shape[2])
-    for v, ax in enumerate(np.ravel(axes)):
+    k = paths.shape[2]
+    rows = -(-k//3)
+    fig, axes = new_figure(WIDTH, 2.3 if rows == 1 else 1.9*rows + .3, rows, min(k, 3), squeeze=False)
+    for ax in axes.flat[k:]: ax.set_axis_off()
+    for v, ax in enumerate(axes.flat[:k]):
         low, quarter, mid, more, high = np.quantile(paths[:, :, v], (.05, .25, .5, .75, .95), axis=0) + means[v]
         ax.plot(past.index.to_timestamp(), past.iloc[:, v] + means[v], color=TRUTH, lw=1)
         times = ahead.to_timestamp()
@@ -156,15 +163,18 @@ def draw_forecasts(
         ax.plot(times, mid, color=MODEL, lw=1, label="median")
         ax.set_title(f"{world.observables[v]}, {world.measures[v]}", fontsize=9)
         date_axis(ax, 4)
-    legend_above(fig, np.ravel(axes))
+    legend_above(fig, axes.flat[:k])
     return fig
 
 def draw_impulses(
     responses: Tensor,          # (K, S, H+1, k), at draws of a posterior, percent
     world: World,
     quarters: int = 20,         # shown
+    shocks: Sequence[str] = (), # which of them; default all
 ) -> Figure:
     "Responses of each variable to each shock, with bands of 90 % and 50 %."
+    shocks = tuple(shocks) or world.shocks
+    responses = responses[:, [world.shocks.index(shock) for shock in shocks]]
     K, S, H, k = responses.shape
     fig, axes = new_figure(WIDTH, 1.4*S + .6, S, k, squeeze=False, sharex=True, sharey="col")
     shown = np.arange(min(quarters + 1, H))
@@ -177,7 +187,7 @@ def draw_impulses(
             ax.fill_between(shown, quarter, more, color=BAND, alpha=.35, lw=0, label="50 %")
             ax.plot(shown, mid, color=MODEL, lw=1, label="median")
             if s == 0: ax.set_title(f"{world.observables[v]}, {world.measures[v]}", fontsize=9)
-        row[0].set_ylabel(world.shocks[s], fontsize=9)
+        row[0].set_ylabel(shocks[s], fontsize=9)
     for ax in axes[-1]: ax.set_xlabel("quarters after the shock", fontsize=9)
     legend_above(fig, axes.flat)
     return fig

@@ -47,8 +47,9 @@ def tell_learned(
         names = ", ".join(f"{name} ({share:.0%})" for name, share in weak.items())
         said.append(f"The data say little about {names}: so much of the posterior is the prior again.")
     for i, name in enumerate(prior.free):
-        for end, value in (("lower", prior.lower[i]), ("upper", prior.lower[i] + prior.width[i])):
-            if (mass := table.loc[name, f"at {end} end"]) > LEANS:
+        walls = prior.walled(name)
+        for end, wall, value in zip(("lower", "upper"), walls, (prior.lower[i], prior.lower[i] + prior.width[i])):
+            if wall and (mass := table.loc[name, f"at {end} end"]) > LEANS:
                 said.append(f"{name} leans on the {end} end of its prior, {value.item():.4g}, with {mass:.0%} of its "
                             f"posterior in the last fiftieth of the range: the data would go further.")
     return said
