@@ -148,8 +148,8 @@ def higher_mode(
     top, height = to_the_top(value, u)
     if not height > mode.value + .01: return mode
     row = pd.DataFrame([[height, *prior.values(top).tolist()]], columns=mode.ends.columns)
-    said = (f"No climb found the mode: chains led to one that is higher by {height - mode.value:.1f}; give more starts, "
-            "and a warm-up that is long enough to get there.")
+    said = (f"No climb found the mode: chains led to one that is higher by {height - mode.value:.1f}; give more "
+            "starts, and a warm-up that is long enough to get there.")
     return Mode(top, prior.theta(top), height, pd.concat([row, mode.ends], ignore_index=True), [said])
 
 # %% ../../../nbs/labs/macro/33_evidence.ipynb #816bd54a

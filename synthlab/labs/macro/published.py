@@ -116,18 +116,20 @@ def published_numbers(
     overlap = t["overlap"].sort_values(ascending=False)
     weak = overlap[overlap > OVERLAP]
     silent = [n for n in found.world.parameters.names if n not in found.prior.free and n not in found.config.fixed]
+    sure = t[["r_hat", "ess_bulk", "ess_tail"]].notna().all(axis=1)
+    worst = t[sure].assign(ess=t[["ess_bulk", "ess_tail"]].min(axis=1)) if sure.all() else None
     told = dict(quarters=len(found.series), first=str(found.series.index[0]), last=str(found.series.index[-1]),
                 series=list(found.series), unseen=list(unseen), parameters=len(t), silent=silent,
                 inside=int(inside.sum()), compared=len(both), weak=weak.to_dict(),
                 far={n: [x, both.loc[n, "mean"], both.loc[n, "published"]] for n, x in
                      both["apart"][both["apart"].abs().sort_values(ascending=False).index].head(4).items()},
-                r_hat=float(t["r_hat"].max()), r_hat_of=str(t["r_hat"].idxmax()),
-                ess=float(t[["ess_bulk", "ess_tail"]].min(axis=1).min()),
-                ess_of=str(t[["ess_bulk", "ess_tail"]].min(axis=1).idxmin()),
+                still=list(t.index[~sure]),
                 draws=int(np.prod(found.posterior.chains.log_density.shape)),
                 chains=int(found.posterior.chains.log_density.shape[0]),
                 divergent=int(found.posterior.chains.divergent.sum()),
                 minutes={k: v/60 for k, v in found.seconds.items()}, words=list(found.mode.words))
+    if worst is not None: told |= dict(r_hat=worst["r_hat"].max(), r_hat_of=worst["r_hat"].idxmax(),
+                                       ess=worst["ess"].min(), ess_of=worst["ess"].idxmin())
     if more is None: return told
     few, many = (more[c] for c in more)
     gain = (many/few).sort_values()
@@ -155,10 +157,13 @@ def tell_published(
         waits = [f"{name} ({few:.0%} of the prior's deviation, {many:.0%} with them)"
                  for name, (few, many) in n["waits"].items()]
         said.append(f"On data that the model makes itself {listed(n['unseen'])} would tell most of {listed(waits)}.")
-    good = n["r_hat"] <= 1.05 and n["ess"] >= 200
-    said.append(f"{n['chains']} chains with {n['draws']} draws **{'agree' if good else 'do not agree well enough'}**: "
-                f"R-hat is {n['r_hat']:.3f} at most ({n['r_hat_of']}), and the least effective number of draws "
-                f"{n['ess']:.0f} ({n['ess_of']}); {counted(n['divergent'], 'flight')} diverged.")
+    head = f"{n['chains']} chains with {n['draws']} draws"
+    if n["still"]: said.append(f"{head} **say nothing**: of {listed(n['still'])} none of them has moved.")
+    else:
+        good = n["r_hat"] <= 1.05 and n["ess"] >= 200
+        said.append(f"{head} **{'agree' if good else 'do not agree well enough'}**: R-hat is {n['r_hat']:.3f} at most "
+                    f"({n['r_hat_of']}), and the least effective number of draws {n['ess']:.0f} ({n['ess_of']}); "
+                    f"{counted(n['divergent'], 'flight')} diverged.")
     said += n["words"]
     if n["minutes"]:
         spent = listed([f"{v:.1f} for the {k}" for k, v in n["minutes"].items()])
