@@ -87,7 +87,7 @@ def test_what_answers_name_exists(trainer):
     assert set(RENAMED.values()) <= fields and not fields & {*RENAMED, *SAID}
     for word, answer in [*TRAINING.items(), *TRAINER.items(), *FIT.items(), *HAS.items()]:
         for name, arguments in re.findall(r"(\w+)\(([^()]*(?:\([^()]*\))?[^()]*)\)", answer):
-            if name in made: assert set(re.findall(r"(\w+)=", re.sub(r"\([^()]*\)", "", arguments))) <= set(inspect.signature(made[name]).parameters), (word, answer)
+            if name in made: assert set(re.findall(r"(\w+)=", re.sub(r"\([^()]*\)", "", arguments))) <= set(inspect.signature(made[name].__init__).parameters), (word, answer)
             else: assert hasattr(trainer, name) or hasattr(trainer.model, name), (word, answer)
     for word, answer in TRAINER.items():
         if found := re.match(r"here (?:it is|they are) (\w+)$", answer): assert found[1] in inspect.signature(Trainer.__init__).parameters
