@@ -4257,6 +4257,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'synthlab/labs/macro/desk.py'),
                                           'synthlab.labs.macro.desk.Sampling.__post_init__': ( 'labs/macro/desk.html#sampling.__post_init__',
                                                                                                'synthlab/labs/macro/desk.py'),
+                                          'synthlab.labs.macro.desk.after_pilot': ( 'labs/macro/desk.html#after_pilot',
+                                                                                    'synthlab/labs/macro/desk.py'),
                                           'synthlab.labs.macro.desk.banded': ('labs/macro/desk.html#banded', 'synthlab/labs/macro/desk.py'),
                                           'synthlab.labs.macro.desk.desk_numbers': ( 'labs/macro/desk.html#desk_numbers',
                                                                                      'synthlab/labs/macro/desk.py'),

@@ -6,8 +6,8 @@ the paper and sentences about what not to believe, in a folder of plain files.""
 # %% auto #0
 __all__ = ['ABOUT', 'MEANS', 'AS_TEXT', 'BANDS', 'Sampling', 'EstimateConfig', 'estimate_config', 'silent_parameters',
            'estimated_world', 'settled', 'on_data', 'make_prior', 'Estimate', 'parameter_table', 'keep_chains',
-           'kept_chains', 'estimate_economy', 'latex_table', 'banded', 'estimate_tables', 'desk_numbers', 'tell_desk',
-           'draw_series', 'estimate_figures', 'write_estimate', 'estimate_folder', 'show_estimate']
+           'kept_chains', 'estimate_economy', 'after_pilot', 'latex_table', 'banded', 'estimate_tables', 'desk_numbers',
+           'tell_desk', 'draw_series', 'estimate_figures', 'write_estimate', 'estimate_folder', 'show_estimate']
 
 # %% ../../../nbs/labs/macro/38_desk.ipynb #b9cdb01b
 import math
@@ -44,7 +44,7 @@ from .priors import named_densities
 from ...metrics.wording import counted, nearest
 from ...models.registry import ConfigError
 from ...trainers.chain_checks import chain_words, check_chains, write_inference
-from ...trainers.hmc import Chains
+from ...trainers.hmc import Chains, shape_factor
 from ...trainers.output import Lines
 
 # %% ../../../nbs/labs/macro/38_desk.ipynb #cd81aa35
@@ -59,12 +59,13 @@ class Sampling:
     draws: int = 500                    # of each chain
     warmup: int = 500                   # before them, not kept
     leaps: int = 8                      # of a flight, on average
+    pilot: int = 0                      # draws of each chain that only show where to start, and how far to fly
     target: float = .8                  # share of flights to be accepted: more are shorter, and surer where much bends
     about: str = "usual"                # prior: chains start with its draws, sent uphill | mode: about the mode, as
                                         # wide as it is sharp | usual: about the mode of an economy as text
 
     def __post_init__(self):
-        at_least(self, "sampling", starts=1, steps=1, chains=1, draws=4, warmup=1, leaps=1)
+        at_least(self, "sampling", starts=1, steps=1, chains=1, draws=4, warmup=1, leaps=1, pilot=0)
         if not 0 < self.target < 1: raise ValueError(f"sampling.target is {self.target}; use a share such as 0.8")
         if self.about not in ABOUT:
             raise ValueError(f"sampling.about: there is no {self.about!r}; {nearest(self.about, ABOUT)}")
@@ -284,14 +285,24 @@ def estimate_economy(
     if kept is not None and kept.exists():
         posterior, seconds = kept_chains(kept, prior), dict(zarr.open_group(kept, mode="r").attrs.get("seconds", {}))
     else:
-        began = time.process_time()
         near = s.about == "mode" or s.about == "usual" and bool(world.text)
         about = about_top(log_posterior(model, likelihood, prior), mode.u, s.chains, config.seed) if near else None
-        posterior = sample_posterior(model, likelihood, prior, s.chains, s.draws, s.warmup, s.leaps,
-                                     min(s.steps, 100), config.seed, progress, about, s.target)
-        seconds["chains"] = time.process_time() - began
-        about = dict(created_by="synthlab", world=world.name, seconds=seconds)
-        if kept is not None: keep_chains(kept, posterior, prior, series, about)
+        def sampled(draws, warmup, about, seed, name):
+            before, path = time.process_time(), None if folder is None else Path(folder)/f"{name}.zarr"
+            if path is not None and path.exists():
+                seconds.update(zarr.open_group(path, mode="r").attrs.get("seconds", {}))
+                return kept_chains(path, prior)
+            found = sample_posterior(model, likelihood, prior, s.chains, draws, warmup, s.leaps, min(s.steps, 100),
+                                     seed, progress, about, s.target)
+            seconds["chains"] = seconds.get("chains", 0.) + time.process_time() - before
+            told = dict(created_by="synthlab", world=world.name, seconds=seconds)
+            if path is not None: keep_chains(path, found, prior, series, told)
+            return found
+        warmup = s.warmup
+        if s.pilot:
+            about = after_pilot(sampled(s.pilot, warmup, about, config.seed, "pilot").chains)
+            warmup = max(warmup//4, 1)
+        posterior = sampled(s.draws, warmup, about, config.seed + (s.pilot > 0), "draws")
     best = posterior.chains.draws.flatten(0, -2)[posterior.chains.log_density.flatten().argmax()]
     mode = higher_mode(height_of(model, likelihood, prior), prior, mode, best)
     flat = posterior.theta.flatten(0, -2)
@@ -311,6 +322,14 @@ def estimate_economy(
              *tell_learned(prior, table), *doubts]
     return Estimate(config, prior, series, means.to_numpy(), mode, posterior, table, words, evidence, responses,
                     variance_shares(responses, world), history, paths, seconds)
+
+# %% ../../../nbs/labs/macro/38_desk.ipynb #6f8712ef
+def after_pilot(
+    chains: Chains,             # of a pilot, (C, N, F)
+) -> tuple[Tensor, Tensor]:     # starts (C, F), and a factor of their covariance (F, F)
+    "Where a pilot ended, and the shape of its later half."
+    later = chains.draws[:, chains.draws.shape[1]//2:]
+    return chains.draws[:, -1], shape_factor(later.flatten(0, 1))
 
 # %% ../../../nbs/labs/macro/38_desk.ipynb #e3884588
 def latex_table(

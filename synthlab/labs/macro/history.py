@@ -188,6 +188,8 @@ def draw_impulses(
             ax.plot(shown, mid, color=MODEL, lw=1, label="median")
             if s == 0: ax.set_title(f"{world.observables[v]}, {world.measures[v]}", fontsize=9)
         row[0].set_ylabel(shocks[s], fontsize=9)
-    for ax in axes[-1]: ax.set_xlabel("quarters after the shock", fontsize=9)
+    if k > 3: fig.supxlabel("quarters after the shock", fontsize=9)
+    else:
+        for ax in axes[-1]: ax.set_xlabel("quarters after the shock", fontsize=9)
     legend_above(fig, axes.flat)
     return fig

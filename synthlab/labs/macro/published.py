@@ -158,7 +158,7 @@ def tell_published(
                  for name, (few, many) in n["waits"].items()]
         said.append(f"On data that the model makes itself {listed(n['unseen'])} would tell most of {listed(waits)}.")
     head = f"{n['chains']} chains with {n['draws']} draws"
-    if n["still"]: said.append(f"{head} **say nothing**: of {listed(n['still'])} none of them has moved.")
+    if n.get("still"): said.append(f"{head} **say nothing**: of {listed(n['still'])} none of them has moved.")
     else:
         good = n["r_hat"] <= 1.05 and n["ess"] >= 200
         said.append(f"{head} **{'agree' if good else 'do not agree well enough'}**: R-hat is {n['r_hat']:.3f} at most "
