@@ -9460,6 +9460,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                 'synthlab/models/volatility.py'),
                                             'synthlab.models.volatility.residual_quantiles': ( 'models/volatility.html#residual_quantiles',
                                                                                                'synthlab/models/volatility.py'),
+                                            'synthlab.models.volatility.roughness': ( 'models/volatility.html#roughness',
+                                                                                      'synthlab/models/volatility.py'),
                                             'synthlab.models.volatility.shock_log_density': ( 'models/volatility.html#shock_log_density',
                                                                                               'synthlab/models/volatility.py'),
                                             'synthlab.models.volatility.simulate_volatility_paths': ( 'models/volatility.html#simulate_volatility_paths',

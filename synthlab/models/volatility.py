@@ -6,7 +6,7 @@ itself draws."""
 # %% auto #0
 __all__ = ['LONGEST', 'ROUGHEST', 'EDGE', 'BINS', 'REACH', 'KNOTS', 'MEAN_SIZE', 'SPAN', 'LARGEST', 'NODES', 'LOG_WEIGHTS',
            'FARTHEST', 'START', 'BELIEFS', 'SURE', 'fading', 'fading_response', 'log_mean_power', 'mean_roughness',
-           'mixture_shocks', 'count_residuals', 'residual_quantiles', 'mean_of', 'look_up', 'Dynamics',
+           'roughness', 'mixture_shocks', 'count_residuals', 'residual_quantiles', 'mean_of', 'look_up', 'Dynamics',
            'living_log_volatility', 'bounced', 'unbounced', 'bounced_variance', 'simulate_volatility_paths',
            'shock_log_density', 'path_log_likelihood', 'FadingHead', 'StochasticVolatilityHead']
 
@@ -57,6 +57,15 @@ def mean_roughness(
     "How rough a shock is on average."
     return torch.exp(log_mean_power(1, tail, elongation) - log_mean_power(2, tail, elongation)/2)
 
+def roughness(
+    xi: Tensor,                 # standard normal, any shape
+    tail: Tensor, skew: Tensor | float, elongation: Tensor,     # ω, δ, h, of shapes that spread to that of `xi`
+) -> tuple[Tensor, Tensor, Tensor]:     # roughness with a mean square of 1, its mean, and the unit of shocks
+    "How rough shocks are, and what brings their variance to 1."
+    rough = torch.exp((tail + elongation*xi)*xi - log_mean_power(2, tail, elongation)/2)
+    mean = mean_roughness(tail, elongation)
+    return rough, mean, (1 + skew*skew*(1 - mean*mean)).rsqrt()
+
 def mixture_shocks(
     z: Tensor,                  # standard normal, any shape
     xi: Tensor,                 # standard normal, same shape: roughness
@@ -66,9 +75,7 @@ def mixture_shocks(
 ) -> Tensor:                    # mean 0, variance 1
     "Shocks with fat and lopsided tails."
     tail, skew, long = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (tail, skew, elongation))
-    rough = torch.exp((tail + long*xi)*xi - log_mean_power(2, tail, long)/2)
-    mean = mean_roughness(tail, long)
-    unit = (1 + skew*skew*(1 - mean*mean)).rsqrt()
+    rough, mean, unit = roughness(xi, tail, skew, long)
     return torch.addcmul(skew*mean*unit, rough, (z - skew)*unit)
 
 # %% ../../nbs/models/27_volatility.ipynb #9d108812
@@ -241,9 +248,7 @@ def shock_log_density(
     "Log density of the shocks that `mixture_shocks` makes."
     tail = torch.as_tensor(tail, dtype=x.dtype, device=x.device)[..., None]
     long, node, weight = torch.as_tensor(elongation).to(x), NODES.to(x), LOG_WEIGHTS.to(x)
-    mean = mean_roughness(tail, long)
-    unit = (1 + skew*skew*(1 - mean*mean)).rsqrt()
-    rough = torch.exp((tail + long*node)*node - log_mean_power(2, tail, long)/2)
+    rough, mean, unit = roughness(node, tail, skew, long)
     apart = (x[..., None] - skew*unit*(mean - rough))/(rough*unit)
     return torch.logsumexp(weight - apart*apart/2 - (rough*unit).log(), -1) - math.log(2*math.pi)/2
 
@@ -252,7 +257,7 @@ FARTHEST = 4.               # from the curve, of log volatility
 
 def path_log_likelihood(
     seen: Tensor,               # returns over the curve that was said, less its drift, (B,H)
-    dynamics: Dynamics,         # what volatility does; its table is left aside
+    dynamics: Dynamics,         # what volatility does, without a table
     lively: Tensor | None = None,   # how much each series answers, (B,), default 1
     traded: Tensor | None = None,   # which steps have a return at all, (B,H) bool, default all
 ) -> Tensor:                    # log density of each, given those before it, in those units, (B,H); 0 without a return
@@ -265,7 +270,7 @@ def path_log_likelihood(
     sign, size, noise, start = (part.sum(1) for part in answers)
     spread = sign + size*(1 - MEAN_SIZE**2) + noise + start                 # Var of log volatility, (H,)
     lively = seen.new_ones(len(seen), 1) if lively is None else lively[:, None]
-    own, mean_size = lively[:, 0], MEAN_SIZE*mean_roughness(dynamics.tail, long)
+    own, mean_size = lively[:, 0], dynamics.mean_size()
     fade, fresh = torch.outer(kept, kept), torch.outer(dynamics.noise, dynamics.noise)
     doubt, state = torch.outer(dynamics.start, dynamics.start), seen.new_zeros(len(seen), len(kept))
     shocks, moved, unknown = [], [], []
