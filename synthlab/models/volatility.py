@@ -249,8 +249,9 @@ def shock_log_density(
     tail = torch.as_tensor(tail, dtype=x.dtype, device=x.device)[..., None]
     long, node, weight = torch.as_tensor(elongation).to(x), NODES.to(x), LOG_WEIGHTS.to(x)
     rough, mean, unit = roughness(node, tail, skew, long)
-    apart = (x[..., None] - skew*unit*(mean - rough))/(rough*unit)
-    return torch.logsumexp(weight - apart*apart/2 - (rough*unit).log(), -1) - math.log(2*math.pi)/2
+    size = rough*unit
+    apart = (x[..., None] - skew*(mean*unit - size))/size
+    return torch.logsumexp((weight - size.log()) - apart*apart/2, -1) - math.log(2*math.pi)/2
 
 # %% ../../nbs/models/27_volatility.ipynb #113b13e4
 FARTHEST = 4.               # from the curve, of log volatility
@@ -269,7 +270,7 @@ def path_log_likelihood(
     answers = (dynamics.responses(H)**2).split([H, H, H, 1], 1)
     sign, size, noise, start = (part.sum(1) for part in answers)
     spread = sign + size*(1 - MEAN_SIZE**2) + noise + start                 # Var of log volatility, (H,)
-    lively = seen.new_ones(len(seen), 1) if lively is None else lively[:, None]
+    lively = seen.new_ones(1, 1) if lively is None else lively[:, None]
     own, mean_size = lively[:, 0], dynamics.mean_size()
     fade, fresh = torch.outer(kept, kept), torch.outer(dynamics.noise, dynamics.noise)
     doubt, state = torch.outer(dynamics.start, dynamics.start), seen.new_zeros(len(seen), len(kept))
@@ -331,7 +332,7 @@ START = 256                 # shocks of the family that are counted before any r
 BELIEFS = {                 # before training: multiples of what is given, 1 if not named; log odds beside the first
     "shares": ({}, 0.),
     "no leverage": (dict(sign=0.), -math.log(1e9))}             # falls and rises do the same
-SURE = dict(size=.2, elongation=1., bounce=1.)      # standard deviation of each multiple, before training; others .1
+SURE = dict(size=.2, skew=1., elongation=1., bounce=1.) # standard deviation of each multiple, before training; others .1
 
 @registry.register_head("stochastic_volatility",
     description="Volatility lives inside the path: memory on several scales, leverage, shocks of its own, fat tails.")
@@ -346,7 +347,7 @@ class StochasticVolatilityHead(FadingHead):
         noise: list[float] = (.02, .03, .02),               # to its roughness
         start: list[float] = (0., 0., .1),                  # what is unknown of each state at the decision
         tail: float = .2,                                   # how much shocks differ in roughness, 0 to 0.5
-        skew: float = .1,                                   # by how much the rough ones fall
+        skew: float = .8,                                   # by how much the rough ones fall
         elongation: float = .03,                            # how far out the roughest lie, 0 to 0.2
         bounce: float = -.05,                               # share of a move that the next one repeats, -1 to 1
         modulated: bool = False,                            # the state also says by how much volatility answers
