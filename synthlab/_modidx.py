@@ -9448,6 +9448,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'synthlab/models/volatility.py'),
                                             'synthlab.models.volatility.log_mean_power': ( 'models/volatility.html#log_mean_power',
                                                                                            'synthlab/models/volatility.py'),
+                                            'synthlab.models.volatility.log_variance': ( 'models/volatility.html#log_variance',
+                                                                                         'synthlab/models/volatility.py'),
                                             'synthlab.models.volatility.look_up': ( 'models/volatility.html#look_up',
                                                                                     'synthlab/models/volatility.py'),
                                             'synthlab.models.volatility.mean_of': ( 'models/volatility.html#mean_of',

@@ -7,8 +7,9 @@ itself draws."""
 __all__ = ['LONGEST', 'ROUGHEST', 'EDGE', 'BINS', 'REACH', 'KNOTS', 'MEAN_SIZE', 'SPAN', 'LARGEST', 'NODES', 'LOG_WEIGHTS',
            'FARTHEST', 'START', 'BELIEFS', 'SURE', 'fading', 'fading_response', 'log_mean_power', 'mean_roughness',
            'roughness', 'mixture_shocks', 'count_residuals', 'residual_quantiles', 'mean_of', 'look_up', 'Dynamics',
-           'living_log_volatility', 'bounced', 'unbounced', 'bounced_variance', 'simulate_volatility_paths',
-           'shock_log_density', 'path_log_likelihood', 'FadingHead', 'StochasticVolatilityHead']
+           'log_variance', 'living_log_volatility', 'bounced', 'unbounced', 'bounced_variance',
+           'simulate_volatility_paths', 'shock_log_density', 'path_log_likelihood', 'FadingHead',
+           'StochasticVolatilityHead']
 
 # %% ../../nbs/models/27_volatility.ipynb #e75cc4c7
 import math
@@ -164,6 +165,14 @@ class Dynamics(NamedTuple):
 SPAN = 2**19                # numbers that are worked on at a time where nothing is learnt
 LARGEST = 5.                # standard deviations, of a shock that volatility answers
 
+def log_variance(
+    answers: Tensor,            # how log volatility answers, as `Dynamics.responses` says, (H,3H+1)
+) -> Tensor:                    # of each step, (H,)
+    "Variance of log volatility as seen from the decision."
+    H = len(answers)
+    weights = torch.cat([answers.new_ones(H), answers.new_full((H,), 1 - MEAN_SIZE**2), answers.new_ones(H + 1)])
+    return answers**2 @ weights
+
 def living_log_volatility(
     shocks: Tensor,             # of each step, mean 0 and variance 1, (H,B,P)
     xi: Tensor,                 # their roughness, and before it what is unknown at the start, (H+1,B,P)
@@ -176,8 +185,7 @@ def living_log_volatility(
     felt = shocks.clamp(-LARGEST, LARGEST)
     size = felt.abs() - dynamics.mean_size()
     moved = (answers @ torch.cat([felt, size, xi[1:], xi[:1]]).view(3*H + 1, B*P)).view(H, B, P)
-    weights = torch.cat([shocks.new_ones(H), shocks.new_full((H,), 1 - MEAN_SIZE**2), shocks.new_ones(H + 1)])
-    spread = answers**2 @ weights                                       # Var of log volatility, (H,)
+    spread = log_variance(answers)
     if lively is None: return moved - spread[:, None, None]
     return moved*lively[:, None] - spread[:, None, None]*(lively*lively)[:, None]
 
@@ -267,9 +275,7 @@ def path_log_likelihood(
     long = dynamics.long()
     sure = torch.exp(log_mean_power(4, dynamics.tail, long.clamp(max=.1)) - 2*log_mean_power(2, dynamics.tail, long))
     error = (3*sure - 1)/4                                                  # of what a square says of log volatility
-    answers = (dynamics.responses(H)**2).split([H, H, H, 1], 1)
-    sign, size, noise, start = (part.sum(1) for part in answers)
-    spread = sign + size*(1 - MEAN_SIZE**2) + noise + start                 # Var of log volatility, (H,)
+    spread = log_variance(dynamics.responses(H))
     lively = seen.new_ones(1, 1) if lively is None else lively[:, None]
     own, mean_size = lively[:, 0], dynamics.mean_size()
     fade, fresh = torch.outer(kept, kept), torch.outer(dynamics.noise, dynamics.noise)
