@@ -338,7 +338,7 @@ START = 256                 # shocks of the family that are counted before any r
 BELIEFS = {                 # before training: multiples of what is given, 1 if not named; log odds beside the first
     "shares": ({}, 0.),
     "no leverage": (dict(sign=0.), -math.log(1e9))}             # falls and rises do the same
-SURE = dict(size=.2, skew=1., elongation=1., bounce=1.) # standard deviation of each multiple, before training; others .1
+SURE = dict(size=.2, skew=1., elongation=1., bounce=1.)     # standard deviation of a multiple, before; others .1
 
 @registry.register_head("stochastic_volatility",
     description="Volatility lives inside the path: memory on several scales, leverage, shocks of its own, fat tails.")

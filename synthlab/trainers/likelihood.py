@@ -12,7 +12,8 @@ from torch import Tensor
 from ..models.synth import SynthModel, covariates
 
 # %% ../../nbs/trainers/15_likelihood.ipynb #dbc3e2ae
-OFTEN, MOST = 4, 2**17  # times that a return is looked at, from as many decisions, and returns: more say no more in a second
+OFTEN = 4               # decisions that a return is looked at from: more say no more
+MOST = 2**17            # returns that are looked at: more take longer than a second
 
 def some_windows(
     train,                      # n, len, batch_size, batch(epoch, position, rank, world)
