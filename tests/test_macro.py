@@ -271,7 +271,7 @@ def test_the_report_on_estimation(toy, tmp_path):
 
 def test_the_report_on_smets_and_wouters(tmp_path):
     "At toy size; typed again it goes on from the draws that were kept."
-    small = dict(draws=4, warmup=2, chains=2, leaps=1, starts=1, steps=2, start="1994Q1", end="2000Q4", overrides=["bands=10"])
+    small = dict(draws=4, pilot=4, warmup=4, chains=2, leaps=1, starts=1, steps=2, start="1994Q1", end="2000Q4", overrides=["bands=10"])
     out = execute(NBS/"smets_wouters.ipynb", tmp_path, **small)
     assert "28 quarters" in str(out) and "of lbar they can tell nothing at all" in str(out) and "Minutes of one core" in str(out)
     assert (told := findings(out)) and all(then == now for then, now in told)
