@@ -1,5 +1,6 @@
 "An estimation on data: what is refused at a terminal, what an interruption leaves, and formulas against other ways to the same numbers."
 import math
+import signal
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 import torch
+import xarray
 from scipy import stats
 from statsmodels.tsa.filters.hp_filter import hpfilter
 
@@ -25,6 +27,8 @@ from synthlab.labs.macro.own_series import SeriesData, make_series, transformed,
 from synthlab.labs.macro.posterior import Likelihood, Prior, log_posterior
 from synthlab.labs.macro.published import SMETS_WOUTERS, missing_series
 from synthlab.models.registry import ConfigError
+from synthlab.trainers import hmc
+from synthlab.trainers.hmc import fly
 
 NK = get_world("nk")
 FIXED = [f"fixed.{n}={v}" for n, v in zip(NK.parameters.names, NK.parameters.default) if n not in ("rho_r", "sigma_r")]
@@ -55,6 +59,26 @@ def test_a_line_leaves_a_folder_and_goes_on_where_it_was(own, capsys):
     other = desk.estimate_folder(desk.estimate_config(line[2:]))             # another table is another folder
     assert other != folder.relative_to(own)
     assert main([*line, "--run-dir", str(folder)]) == 2 and "other data" in capsys.readouterr().err
+
+def test_ctrl_c_loses_no_draw(own, capsys):
+    "Told to stop while it draws, an estimate keeps what there is; the same line goes on from there, to the same draws."
+    line = ["macro", "estimate", "data.source=my.csv", "data.transform.output=log,linear", "data.transform.rate=linear", *TOY]
+    assert main([*line, "--run-dir", "whole"]) == 0
+    flights = []
+    def stopped(*args):
+        flights.append(0)
+        if len(flights) == 15: signal.raise_signal(signal.SIGINT)           # three draws after the warm-up
+        return fly(*args)
+    with patch.object(hmc, "fly", stopped): assert main(line) == 130
+    assert "after draw 15 of 20, which are kept" in capsys.readouterr().err
+    folder, = (own/"runs").iterdir()
+    kept = folder/"unfinished_draws.safetensors"
+    assert kept.exists() and not (folder/"draws.zarr").exists()
+    flights = [0]*100
+    with patch.object(hmc, "fly", stopped): assert main(line) == 0
+    assert len(flights) == 105 and not kept.exists() and "goes on after draw 15 of 20" in capsys.readouterr().out
+    drawn = [xarray.open_zarr(f, group="posterior", consolidated=False) for f in (own/"whole"/"draws.zarr", folder/"draws.zarr")]
+    assert drawn[0].equals(drawn[1])
 
 @pytest.mark.parametrize("typed, says", [
     (["data.source=none.csv"], "there is no file none.csv"), (["data.source=my.csv"], "type data.transform.output=log,hp"),

@@ -16,7 +16,9 @@ from synthlab.experiments.parts import TorchPart
 from synthlab.labs.macro.experiment import judge_emulators as judge_all, network_training, networks
 from synthlab.labs.macro.judging import INSIDE, answers, by_model
 from synthlab.labs.macro.own_series import us_table
+from synthlab.labs.macro.published import SMETS_WOUTERS
 from synthlab.labs.macro.settings import MACRO_KNOBS, macro_config, macro_store
+from synthlab.datasets.worlds import get_world
 from synthlab.experiments.reports import MIME, findings, linked_run
 from synthlab.experiments.runs import Run
 from synthlab.metrics.responses import nrmse, response_scale
@@ -270,8 +272,10 @@ def test_the_report_on_estimation(toy, tmp_path):
     assert not [o for c in out.cells for o in c.get("outputs", []) if o.get("name") == "stderr"]
 
 def test_the_report_on_smets_and_wouters(tmp_path):
-    "At toy size; typed again it goes on from the draws that were kept."
-    small = dict(draws=4, warmup=2, chains=2, leaps=1, starts=1, steps=2, start="1994Q1", end="2000Q4", overrides=["bands=10"])
+    "At toy size, seven parameters; typed again it goes on from the draws that were kept."
+    world, free = get_world("smets_wouters").parameters, {"lbar", "alpha", "rho_a", "stderr_ea", "r_pi", "iota_w", "psi"}
+    fixed = [f"fixed.{n}={v}" for n, v in zip(world.names, world.default) if n in SMETS_WOUTERS and n not in free]
+    small = dict(draws=4, pilot=4, warmup=4, chains=2, leaps=1, starts=1, steps=2, start="1994Q1", end="2000Q4", overrides=["bands=10", *fixed])
     out = execute(NBS/"smets_wouters.ipynb", tmp_path, **small)
     assert "28 quarters" in str(out) and "of lbar they can tell nothing at all" in str(out) and "Minutes of one core" in str(out)
     assert (told := findings(out)) and all(then == now for then, now in told)

@@ -292,11 +292,14 @@ def estimate_economy(
             if path is not None and path.exists():
                 seconds.update(zarr.open_group(path, mode="r").attrs.get("seconds", {}))
                 return kept_chains(path, prior)
+            unfinished = path and path.with_name(f"unfinished_{name}.safetensors")
             found = sample_posterior(model, likelihood, prior, s.chains, draws, warmup, s.leaps, min(s.steps, 100),
-                                     seed, progress, about, s.target)
+                                     seed, progress, about, s.target, unfinished)
             seconds["chains"] = seconds.get("chains", 0.) + time.process_time() - before
             told = dict(created_by="synthlab", world=world.name, seconds=seconds)
-            if path is not None: keep_chains(path, found, prior, series, told)
+            if path is not None:
+                keep_chains(path, found, prior, series, told)
+                unfinished.unlink(missing_ok=True)
             return found
         warmup = s.warmup
         if s.pilot:

@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import torch
@@ -335,6 +336,7 @@ def sample_posterior(
     progress: bool = False,     # whether to show a bar, or lines
     about: tuple[Tensor, Tensor] | None = None, # starts (C, F), factor of a covariance (F, F); default none
     target: float = .8,         # share of flights to be accepted
+    keep: Path | None = None,   # file of an unfinished sampling, as for `sample_hmc`
 ) -> Posterior:
     "Draws from the posterior."
     density, factor = log_posterior(responses, likelihood, prior), None
@@ -343,7 +345,7 @@ def sample_posterior(
         start = prior.sample((*likelihood.windows.shape[:-3], chains), seed, "chains")
         start = possible_starts(density, prior, start, seed)
         if climb: start, _ = ascend(density, start, climb, progress=progress)
-    found = sample_hmc(density, start, draws, warmup, leaps, target, seed, progress, factor)
+    found = sample_hmc(density, start, draws, warmup, leaps, target, seed, progress, factor, keep)
     return Posterior(prior.theta(found.draws), prior.values(found.draws), found)
 
 # %% ../../../nbs/labs/macro/32_posterior.ipynb #cb8efcc3
