@@ -144,7 +144,8 @@ def test_ctrl_c_loses_no_draw(own, capsys):
     (["prior=usul"], "did you mean usual?"), (["priors.kapa=gamma(.1,.1)"], "did you mean kappa?"), (["priors.rho_i=beta(.9,.4)"], "too large"),
     (["priors.rho_i=bta(.9,.1)"], "did you mean beta?"), (["fixed.betta=.99"], "did you mean beta?"), (["fixed.kappa=5"], "fixed.kappa=5 lies outside of 0.01 … 0.5"),
     (["fixed.kappa=.1", "priors.kappa=gamma(.1,.05)"], "leave one of them out"), (["fixed.phi_pi=.9"], "outside of 1.05 … 3.5"), (["priors.kappa=uniform(.5,.1)"], "give the lower end first"),
-    (["bands=4"], "synthlab: bands is 4"), (["sampling.drws=5"], "did you mean sampling.draws?"),
+    (["bands=4"], "synthlab: bands is 4"),
+    (["sampling.draws=ten"], "sampling.draws is ten; give a whole number"), (["estimate_noise=[outptu]"], "estimate_noise is outptu; give a number"), (["sampling.drws=5"], "did you mean sampling.draws?"),
     (["data.start=2020Q1"], "0 quarters"), (["data.date=when", "data.source=my.csv"], "has no column 'when'"), (["draws=5"], "there is no setting draws"),
     (["noise=-1"], "use 0 or more"), (["data.transform.output=log,hp", "data.source=my.csv", "data.end=soon"], "data.end")])
 def test_a_mistake_gets_one_sentence(own, typed, says, capsys):
