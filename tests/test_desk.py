@@ -18,13 +18,13 @@ from synthlab.datasets.densities import SHAPES, Density
 from synthlab.datasets.world import StateSpace
 from synthlab.datasets.worlds import get_world
 from synthlab.datasets.written import written_world
-from synthlab.labs.macro import desk
+from synthlab.labs.macro import desk, evidence
 from synthlab.labs.macro.contest import fit_minnesota, lagged, make_targets, make_vintage, vintage_draws
 from synthlab.labs.macro.evidence import find_mode, log_evidence
 from synthlab.labs.macro.history import as_smoother, decompose_history
 from synthlab.labs.macro.observations import from_world, simulate_data
 from synthlab.labs.macro.own_series import SeriesData, make_series, transformed, us_table
-from synthlab.labs.macro.posterior import Likelihood, Prior, log_posterior
+from synthlab.labs.macro.posterior import Likelihood, Posterior, Prior, log_posterior
 from synthlab.labs.macro.published import SMETS_WOUTERS, missing_series
 from synthlab.models.registry import ConfigError
 from synthlab.trainers import hmc
@@ -60,6 +60,63 @@ def test_a_line_leaves_a_folder_and_goes_on_where_it_was(own, capsys):
     assert other != folder.relative_to(own)
     assert main([*line, "--run-dir", str(folder)]) == 2 and "other data" in capsys.readouterr().err
 
+def test_the_mode_is_not_looked_for_twice(own, capsys):
+    "Told to stop after the climb, the same line goes on with its tops, and with the seconds that they took."
+    line = ["macro", "estimate", "data.source=my.csv", "data.transform.output=log,linear", "data.transform.rate=linear", *TOY]
+    with patch.object(desk, "about_top", side_effect=KeyboardInterrupt), patch.object(desk, "sample_posterior", side_effect=KeyboardInterrupt): assert main(line) == 130
+    kept, = (own/"runs").glob("*/mode.safetensors")
+    with patch.object(evidence, "ascend", side_effect=AssertionError("climbed twice")): assert main(line) == 0
+    capsys.readouterr()
+    ends = pd.read_csv(kept.with_name("mode.csv"), index_col="start")
+    assert list(ends.columns) == ["height", "rho_r", "sigma_r"] and len(ends) == 2 and ends.height.is_monotonic_decreasing
+
+def test_all_that_can_be_set_is_listed(capsys):
+    assert main(["macro", "estimate", "--settings"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{word}=" in said for word in ("world", "data.transform", "priors", "sampling.leaps", "bands", "estimate_noise")) and "uniform(low, high)" in said
+
+def test_a_prior_without_a_solution_is_refused_before_anything_is_done(own, capsys):
+    fails = lambda self, theta: {"the Taylor principle fails": torch.full((len(theta),), len(theta) in (64, 1))}      # of the prior that is typed
+    with patch.object(type(NK), "failures", fails):
+        assert main(["macro", "estimate"]) == 2
+    assert capsys.readouterr().err.startswith("synthlab: of 64 draws of this prior none has a solution: nk: the Taylor principle fails") and not (own/"runs").exists()
+
+def test_another_unit_is_noticed(own):
+    "A series a hundred times as large, or as small, as the model has it before it has seen any."
+    table = us_table().loc["1984Q1":"1993Q4", ["realgdp", "infl", "tbilrate"]]
+    table["realgdp"] = np.log(table.realgdp).diff().cumsum().fillna(0)*1e4
+    table.rename_axis("date").to_csv("large.csv")
+    config, world, series = desk.on_data(desk.estimate_config(["data.source=large.csv", "data.columns.output=realgdp", "data.transform.output=linear", "data.transform.rate=linear", *TOY]))
+    prior = desk.make_prior(config, world)
+    said, = desk.tell_scale(from_world(world, 40), prior, series - series.mean())
+    assert said.startswith("output deviates by ") and "in one unit?" in said
+    assert desk.tell_scale(from_world(world, 40), prior, (series - series.mean())/[1e2, 1, 1]) == []
+
+def test_too_few_quarters_are_said():
+    "Three a parameter are the least that is not remarked upon."
+    prior, series = Prior(NK, ("rho_r", "sigma_r")), pd.DataFrame(np.zeros((5, 3)))
+    assert desk.tell_few(series, prior) == ["There are 5 quarters for 2 parameters: what is found is mostly the prior."]
+    assert desk.tell_few(pd.DataFrame(np.zeros((6, 3))), prior) == []
+
+def test_a_prior_is_printed_with_its_walls(own):
+    "What the model cuts off is said behind the law, in the table and in the paper's; both ends of a uniform are typed as they are printed."
+    line = ["data.source=my.csv", "data.transform.output=log,linear", "data.transform.rate=linear", "priors.rho_r=beta(0.6,0.15)", "priors.sigma_r=uniform(0.006,0.015)", *TOY]
+    found = desk.estimate_economy(line)
+    assert found.table.prior.to_dict() == {"rho_r": "beta(0.6, 0.15) to 0.95", "sigma_r": "uniform(0.006, 0.015)"}
+    assert "beta to " in desk.latex_table(found)
+    assert found.prior.densities["sigma_r"].ends() == pytest.approx((.006, .015))
+
+def test_evidence_that_one_method_knows_is_that_of_the_other():
+    "Where too few draws have moved nothing is compared, and Laplace's number is the one that is told."
+    prior, y = Prior(NK, ("rho_r", "sigma_r")), simulate_data(NK, NK.parameters.tensor()[None], 40, seed=1)[0].numpy()
+    likelihood, model = Likelihood(y, world=NK), from_world(NK, 40)
+    mode = find_mode(model, likelihood, prior, 2, 20)
+    still = mode.u.expand(2, 8, -1)
+    stuck = Posterior(prior.theta(still), prior.values(still), hmc.Chains(still, torch.full((2, 8), mode.value, dtype=torch.double), torch.zeros(2), torch.zeros(2), torch.ones(())))
+    table, said = log_evidence(model, likelihood, prior, stuck)
+    assert table.loc["harmonic mean, 10%":, "log evidence"].isna().all() and np.isfinite(table.loc["Laplace", "log evidence"])
+    assert [s.partition(":")[0] for s in said] == ["The harmonic mean is not known"]
+
 def test_ctrl_c_loses_no_draw(own, capsys):
     "Told to stop while it draws, an estimate keeps what there is; the same line goes on from there, to the same draws."
     line = ["macro", "estimate", "data.source=my.csv", "data.transform.output=log,linear", "data.transform.rate=linear", *TOY]
@@ -85,7 +142,10 @@ def test_ctrl_c_loses_no_draw(own, capsys):
     (["data.source=my.csv", "data.transform.output=lgo"], "did you mean log?"), (["data.source=my.csv", "data.columns.output=gdp"], "did you mean realgdp?"),
     (["data.source=my.csv", "data.columns.outptu=cpi"], "did you mean output?"), (["world=zlb"], "take nk or rbc"), (["world=nkk"], "did you mean nk?"),
     (["prior=usul"], "did you mean usual?"), (["priors.kapa=gamma(.1,.1)"], "did you mean kappa?"), (["priors.rho_i=beta(.9,.4)"], "too large"),
-    (["priors.rho_i=bta(.9,.1)"], "did you mean beta?"), (["fixed.betta=.99"], "did you mean beta?"), (["sampling.drws=5"], "did you mean sampling.draws?"),
+    (["priors.rho_i=bta(.9,.1)"], "did you mean beta?"), (["fixed.betta=.99"], "did you mean beta?"), (["fixed.kappa=5"], "fixed.kappa=5 lies outside of 0.01 … 0.5"),
+    (["fixed.kappa=.1", "priors.kappa=gamma(.1,.05)"], "leave one of them out"), (["fixed.phi_pi=.9"], "outside of 1.05 … 3.5"), (["priors.kappa=uniform(.5,.1)"], "give the lower end first"),
+    (["bands=4"], "synthlab: bands is 4"),
+    (["sampling.draws=ten"], "sampling.draws is ten; give a whole number"), (["estimate_noise=[outptu]"], "estimate_noise is outptu; give a number"), (["sampling.drws=5"], "did you mean sampling.draws?"),
     (["data.start=2020Q1"], "0 quarters"), (["data.date=when", "data.source=my.csv"], "has no column 'when'"), (["draws=5"], "there is no setting draws"),
     (["noise=-1"], "use 0 or more"), (["data.transform.output=log,hp", "data.source=my.csv", "data.end=soon"], "data.end")])
 def test_a_mistake_gets_one_sentence(own, typed, says, capsys):

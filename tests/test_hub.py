@@ -120,6 +120,15 @@ def test_untrained_weights_are_not_published(tmp_path):
     r = bench.run("market", ["model=linear", *SMALL, "training.epochs=0", f"runs={tmp_path}/runs"])
     with pytest.raises(ConfigError, match="untrained"): HubManager(r, tmp_path)
 
+def test_where_a_record_put_it_is_worth_sharing(tmp_path):
+    "A run whose best epoch was none at all, but which began where its windows are likeliest: what it learnt there comes back."
+    r = bench.run("market", ["data=mock", *SMALL, "training.epochs=0", f"runs={tmp_path}/runs"])
+    begun, = (e for e in r["run"].facts.events() if e["event"] == "begun")
+    assert begun["belief"] == "no leverage"                                 # a random walk has none
+    model, about = load_published(HubManager(r, tmp_path/"outputs").save())
+    assert all(torch.equal(v, r["model"].state_dict()[k]) for k, v in model.state_dict().items())
+    assert model.head.dynamics().sign.abs().max() < .02 < .04 < model.head.sign.abs().max()
+
 @pytest.mark.parametrize("broken", range(len(FILES)))
 def test_whole_or_not_at_all(manager, broken, monkeypatch):
     "A disk that is full at any of the files leaves no folder, and an older one as it was."

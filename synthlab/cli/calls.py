@@ -256,6 +256,9 @@ def generate(args):
 # %% ../../nbs/cli/05_calls.ipynb #6e1b4892
 def estimate(args):
     "Estimate an economy on data; or, behind a run, through its emulator."
+    if args.settings:
+        from synthlab.labs.macro.desk import show_estimate_settings
+        return show_estimate_settings()
     if not args.overrides or "=" in args.overrides[0]:
         from synthlab.labs.macro.desk import show_estimate
         from synthlab.trainers.interruption import going_on

@@ -6,12 +6,12 @@
 __all__ = ['SETTINGS', 'VARIANTS', 'RUN', 'RUNS', 'SOURCE', 'NEW_DATA', 'ASSETS', 'TABLE', 'RUN_DIR', 'NAME', 'CONFIG',
            'NO_REPORT', 'CELL_SECONDS', 'QUIET', 'JOBS', 'CLUSTER', 'FOLDS', 'PLUGIN', 'MANY', 'SUBMIT', 'FIRST',
            'TRIALS', 'SEARCH_SEED', 'MODE', 'WHICH', 'LAB_VERBS', 'FEE', 'SLIPPAGE', 'START', 'FILES', 'KIND', 'RIVALS',
-           'ESTIMATED', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED', 'SHARES', 'FAMILY',
-           'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS', 'REPORTED', 'INTO', 'FORCE',
-           'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS', 'SEEN', 'LIVE', 'PAGE',
-           'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser', 'option', 'Verb',
-           'shares', 'told_by_labs', 'house_labs', 'verbs_of', 'called_names', 'example', 'add_verb', 'parser',
-           'split_plugins', 'homes_of', 'help_within', 'misplaced']
+           'ESTIMATE_SETTINGS', 'ESTIMATED', 'ECONOMIES', 'STORE', 'TARGET', 'VARIANT', 'ROWS', 'UNTIL', 'VARIED',
+           'SHARES', 'FAMILY', 'COLUMN', 'PHASE_OPTIONS', 'SELECTION_OPTIONS', 'SEARCH_OPTIONS', 'OWN_VERBS',
+           'REPORTED', 'INTO', 'FORCE', 'REPO', 'PRIVATE', 'PUBLISHED', 'FOLDER', 'LAB', 'SWEEP', 'ONLY', 'FACTS',
+           'SEEN', 'LIVE', 'PAGE', 'AS_TABLE', 'FREE_VERBS', 'QUESTIONS', 'EXAMPLES', 'OTHERS', 'MOVED', 'PlainParser',
+           'option', 'Verb', 'shares', 'told_by_labs', 'house_labs', 'verbs_of', 'called_names', 'example', 'add_verb',
+           'parser', 'split_plugins', 'homes_of', 'help_within', 'misplaced']
 
 # %% ../../nbs/cli/00_parsers.ipynb #324bcddc
 import argparse, pkgutil
@@ -131,6 +131,7 @@ FILES = option("--output", metavar="DIR", help="folder of the files (default: ex
 KIND = option("kind", nargs="?", metavar="KIND", help="block, head, component, hybrid or baseline (default: all)")
 RIVALS = option("names", nargs="+", metavar="NAME",
                 help="the champion, then its challengers; setting=value holds for all")
+ESTIMATE_SETTINGS = option("--settings", action="store_true", help="list what can be set, with types and meanings")
 ESTIMATED = option("overrides", nargs="*", default=[], metavar="[RUN] name=value",
                    help="data.source=FILE (default: us), data.columns.output=gdp, data.transform.output=log,hp, "
                         "data.start=1984Q1, world=nk, prior=usual or FILE.csv, priors.kappa=gamma(0.1,0.05), "
@@ -213,7 +214,7 @@ OWN_VERBS = dict(
              STORE),
         Verb("estimate", "estimate an economy on a table of quarters; or through a run's emulator, and report",
              "synthlab macro estimate data.source=my.csv world=nk prior=usual data.transform.output=log,hp",
-             (ESTIMATED, RUN_DIR), "overrides")),
+             (ESTIMATED, RUN_DIR, ESTIMATE_SETTINGS), "overrides")),
     signal=(
         Verb("paper", "trade a signal on paper, candle by candle",
              "synthlab signal paper runs/NAME --source newer.parquet --start 2024-01-01",

@@ -60,6 +60,14 @@ class Density:
     high: float = 1.            # of a beta: where it ends
     cut: tuple[float, float] = (-math.inf, math.inf)    # ends beyond which nothing is believed
 
+    @classmethod
+    def between(cls, low: float, high: float):
+        "All numbers from one end to the other alike."
+        if not low < high:
+            raise ValueError(f"uniform({low:g}, {high:g}) does not end above its beginning; give the lower end first: "
+                             "uniform(0, 1)")
+        return cls("uniform", (low + high)/2, (high - low)/math.sqrt(12))
+
     def __post_init__(self):
         m, s = self.mean, self.sd
         if self.shape not in SHAPES:
@@ -86,6 +94,7 @@ class Density:
 
     def __str__(self):
         ends = (self.low, self.high) if self.shape == "beta" and (self.low, self.high) != (0., 1.) else ()
+        if self.shape == "uniform": return f"uniform({', '.join(f'{x:g}' for x in self.numbers())})"
         cut = f" from {self.cut[0]:g} to {self.cut[1]:g}" if self.cut != (-math.inf, math.inf) else ""
         return f"{self.shape}({', '.join(f'{x:g}' for x in (self.mean, self.sd, *ends))}){cut}"
 

@@ -254,7 +254,7 @@ def override(
         parsed = _override(read_override(text, type(config), {}))
         try: OmegaConf.update(node, parsed.key_or_group, parsed.value())
         except OmegaConfBaseException as e:
-            raise ConfigError(f"{parsed.key_or_group}: {str(e).splitlines()[0]}") from None
+            raise ConfigError(complaint(parsed.key_or_group, str(e).splitlines()[0])) from None
     return to_schema(type(config), node)
 
 # %% ../../nbs/experiments/00_config.ipynb #e7628aa3

@@ -64,14 +64,14 @@ class ExperimentConfig:
 # %% ../../nbs/experiments/12_settings.ipynb #253b024e
 def at_least(
     group: Any,                         # settings, with their values
-    where: str,                         # its name in the configuration, such as evaluation
+    where: str,                         # its name in the configuration, such as evaluation; "": the whole
     **least: float,                     # setting -> its least value
 ) -> None:
     "Complain about a number that is too small, or, of what is made as often as it says, too large."
     for name, limit in least.items():
-        value, most = getattr(group, name), MOST.get(name, math.inf)
-        if value < limit: raise ValueError(f"{where}.{name} is {value}; use {limit} or more")
-        if value > most: raise ValueError(f"{where}.{name} is {value:,}; use {most:,} or fewer")
+        value, most, typed = getattr(group, name), MOST.get(name, math.inf), f"{where}.{name}".lstrip(".")
+        if value < limit: raise ValueError(f"{typed} is {value}; use {limit} or more")
+        if value > most: raise ValueError(f"{typed} is {value:,}; use {most:,} or fewer")
 
 def check_level(
     level: float,                       # of an interval

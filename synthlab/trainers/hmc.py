@@ -118,6 +118,7 @@ class Sampler:
         if not (start.isfinite().all() and value_and_slope(log_density, start)[0].isfinite().all()):
             raise ValueError("a chain starts where the density has no finite value; start it elsewhere")
         self.log_density, self.draws, self.warmup, self.leaps, self.target = log_density, draws, warmup, leaps, target
+        self.began, self.before = time.process_time(), 0.       # of an earlier process, CPU seconds
         self.asked = dict(draws=draws, warmup=warmup, leaps=leaps, target=target, seed=seed)
         self.rng = torch.Generator().manual_seed(seed)
         self.x, (self.value, self.slope) = start.detach(), value_and_slope(log_density, start)
@@ -176,7 +177,8 @@ def save_sampler(
     s = sampler
     tensors = s.first | {k: getattr(s, k) for k in MOVED} | {f"average.{k}": getattr(s.average, k) for k in s.learns}
     tensors |= {k: torch.stack(getattr(s, k)) for k in GROWS if getattr(s, k)}
-    counts = dict(asked=s.asked, count=s.count, averaged=s.average.count)
+    spent = s.before + time.process_time() - s.began
+    counts = dict(asked=s.asked, count=s.count, averaged=s.average.count, seconds=spent)
     save_checkpoint(path, tensors | dict(rng=s.rng.get_state()), counts)
 
 def take_up(
@@ -192,7 +194,7 @@ def take_up(
     for k in s.learns: setattr(s.average, k, tensors[f"average.{k}"])
     for k in GROWS: setattr(s, k, list(tensors.get(k, ())))
     s.rng.set_state(tensors["rng"])
-    s.count, s.average.count = state["count"], state["averaged"]
+    s.count, s.average.count, s.before = state["count"], state["averaged"], state["seconds"]
 
 # %% ../../nbs/trainers/60_hmc.ipynb #9249a752
 EVERY = 60.                     # seconds from one saving to the next

@@ -24,9 +24,9 @@ from ...experiments.runs import RunFolder
 from ...experiments.sweeps import Sweep, seconds_of
 from ...experiments.verdicts import percent, with_interval, write_p_value
 from .comparison_figures import common_threshold, pareto_front, run_names, time_to
-from .conclusion import lead_of, listed, verdict_of
+from .conclusion import lead_of, verdict_of
 from .figures import FEATURES
-from ...metrics.wording import counted, nearest
+from ...metrics.wording import counted, listed, nearest
 from ...models.registry import ConfigError
 
 # %% ../../../nbs/labs/events/27_comparison.ipynb #2c9bfce7

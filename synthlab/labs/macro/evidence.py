@@ -9,7 +9,9 @@ __all__ = ['LOWER', 'ELSEWHERE', 'FLAT', 'to_the_top', 'Mode', 'tell_ends', 'hei
 
 # %% ../../../nbs/labs/macro/33_evidence.ipynb #3dfa84cc
 import math
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from .observations import named_rng
 from .posterior import Likelihood, Posterior, Prior, ascend, log_posterior, possible_starts
 from ...metrics.wording import counted
 from ...trainers.chain_checks import mcse
+from ...trainers.checkpoints import load_checkpoint, save_checkpoint
 from ...trainers.hmc import value_and_slope
 
 # %% ../../../nbs/labs/macro/33_evidence.ipynb #071c99b0
@@ -83,17 +86,24 @@ def find_mode(
     steps: int = 150,           # of Adam, before the last ones
     seed: int = 0,              # of the starts
     progress: bool = False,     # whether to say how far it is
+    keep: Path | None = None,   # file of the tops, which are not looked for again
 ) -> Mode:
     "The mode of a posterior, from several starts."
     likelihood.check(prior.world)
     value = height_of(model, likelihood, prior)
-    start = possible_starts(value, prior, prior.sample((starts,), seed, "starts"), seed)
-    near, _ = ascend(value, start, steps, progress=progress)
-    tops = sorted((to_the_top(value, u) for u in near), key=lambda top: -top[1])
-    u = torch.stack([top[0] for top in tops])
+    if keep is not None and Path(keep).exists(): kept, _ = load_checkpoint(keep)
+    else:
+        began = time.process_time()
+        start = possible_starts(value, prior, prior.sample((starts,), seed, "starts"), seed)
+        near, _ = ascend(value, start, steps, progress=progress)
+        tops = sorted((to_the_top(value, u) for u in near), key=lambda top: -top[1])
+        u, height = torch.stack([top[0] for top in tops]), torch.tensor([top[1] for top in tops], dtype=torch.double)
+        kept = dict(u=u, height=height)
+        if keep is not None: save_checkpoint(keep, kept, dict(seconds=time.process_time() - began))
+    u, height = kept["u"], kept["height"].tolist()
     ends = pd.DataFrame(prior.values(u).numpy(), columns=list(prior.free))
-    ends.insert(0, "height", [top[1] for top in tops])
-    return Mode(u[0], prior.theta(u[0]), tops[0][1], ends, tell_ends(ends, prior.cdf(prior.values(u)).numpy()))
+    ends.insert(0, "height", height)
+    return Mode(u[0], prior.theta(u[0]), height[0], ends, tell_ends(ends, prior.cdf(prior.values(u)).numpy()))
 
 # %% ../../../nbs/labs/macro/33_evidence.ipynb #072958f1
 def curvature(
@@ -184,17 +194,19 @@ def log_evidence(
     top = chains.draws.flatten(0, 1)[chains.log_density.flatten().argmax()]
     table = harmonic_evidence(chains.draws, chains.log_density)
     laplace, middle = laplace_evidence(value, top), table.loc[.5]
-    rows = {"Laplace": {"log evidence": laplace, "mcse": math.nan},
-            **{f"harmonic mean, {share:.0%}": row for share, row in table.T.items()}}
     said = []
     spread = table["log evidence"].max() - table["log evidence"].min()
-    if table["log evidence"].isna().any():
+    known = not table["log evidence"].isna().any()
+    if not known:
         said.append("The harmonic mean is not known: too few draws have moved; give more draws.")
     elif spread > 4*table["mcse"].max() + .2:
         said.append(f"The harmonic mean moves by {spread:.1f} with the share that counts: the chains have not told the "
                     "tails; give more draws.")
     if math.isnan(laplace): said.append("Laplace's method has no top to start from: the posterior lies at an end.")
-    elif abs(laplace - middle["log evidence"]) > 1 + 4*middle["mcse"]:
+    elif known and abs(laplace - middle["log evidence"]) > 1 + 4*middle["mcse"]:
         said.append("Laplace's method and the harmonic mean differ by "
                     f"{abs(laplace - middle['log evidence']):.1f}: the posterior is not normal; believe the second.")
+    if not known: table[["log evidence", "mcse"]] = math.nan              # of one share it may be a number by chance
+    rows = {"Laplace": {"log evidence": laplace, "mcse": math.nan},
+            **{f"harmonic mean, {share:.0%}": row for share, row in table.T.items()}}
     return pd.DataFrame(rows).T, said

@@ -21,7 +21,7 @@ from .evidence import FLAT, curvature, to_the_top
 from .learned import OVERLAP
 from .observations import from_world, simulate_data
 from .posterior import Likelihood, Prior, log_posterior
-from ...metrics.wording import counted
+from ...metrics.wording import counted, listed
 
 # %% ../../../nbs/labs/macro/39_published.ipynb #193c9eaf
 SMETS_WOUTERS: dict[str, tuple[float, float, float]] = dict(        # mean, 5 %, 95 %
@@ -142,7 +142,6 @@ def tell_published(
 ) -> str:                       # Markdown
     "What was found, beside what was published, and what nobody can know from these series."
     n = numbers
-    listed = lambda names: ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
     said = [f"From {n['quarters']} quarters, {n['first']} to {n['last']}, of {listed(n['series'])}: "
             f"{counted(n['parameters'], 'parameter')}. Of {n['compared']} published posterior means, which are of "
             f"seven series and of other sources, **{n['inside']} lie within the bands of 90 %** that are found here."]
