@@ -331,7 +331,12 @@ class Estimated(Valued):
         "Priors and ends."
         for word in self.block():
             if word.text == "corr": raise self.wrong("corr is not read: shocks are independent here", word)
-            if word.text == "stderr": name = shock_parameter(self.known(self.take(), "shock"))
+            if word.text == "stderr":
+                whose = self.take()
+                if self.kinds.get(whose.text) == "variable":
+                    raise self.wrong(f"{whose.text!r} is a variable, and an error of measurement is not read here; say "
+                                     "it to the estimate: noise=0.1, or estimate_noise=[0.05,1]", whose)
+                name = shock_parameter(self.known(whose, "shock"))
             else: name = self.known(word, "parameter")
             if name in self.priors: raise self.wrong(f"{name!r} is here already; give it once", word)
             before, shape, behind, where = self.fields()
