@@ -23,7 +23,7 @@ from synthlab.labs.macro.contest import fit_minnesota, lagged, make_targets, mak
 from synthlab.labs.macro.evidence import find_mode, log_evidence
 from synthlab.labs.macro.history import as_smoother, decompose_history
 from synthlab.labs.macro.observations import from_world, simulate_data
-from synthlab.labs.macro.own_series import SeriesData, make_series, transformed, us_table
+from synthlab.labs.macro.own_series import SeriesData, load_table, make_series, transformed, us_table
 from synthlab.labs.macro.posterior import Likelihood, Posterior, Prior, log_posterior
 from synthlab.labs.macro.published import SMETS_WOUTERS, missing_series
 from synthlab.models.registry import ConfigError
@@ -340,3 +340,76 @@ def test_an_observable_with_a_blank_is_set_with_an_underscore():
 def test_series_of_another_table_are_the_same_whatever_they_are_called(tmp_path):
     asked = SeriesData("x", columns={"rate": "tbilrate", "output": "realgdp", "inflation": "infl"}, transform={"output": "log,hp"})
     assert np.allclose(make_series(us_table(), asked, NK), make_series(us_table(), SeriesData(), NK), equal_nan=True)
+
+# a table of one's own
+
+TEN = us_table().loc["1984Q1":"1993Q4", ["realgdp", "infl", "tbilrate", "cpi"]]
+CYCLE = ["data.transform.output=log,linear", "data.transform.rate=linear"]
+
+def as_csv(written=str, rows=slice(None), cell=None, **options):
+    "Ten years as a file says them: how a quarter is written, which rows there are, one cell of the rate in 1985Q1."
+    table = TEN.astype({"tbilrate": object}).rename_axis("date")
+    if cell is not None: table.loc["1985Q1", "tbilrate"] = cell
+    return table.set_axis([written(q) for q in table.index]).rename_axis("date").iloc[rows].to_csv(**options)
+
+def as_years(written): return as_csv(lambda q: written.format(1900 + (q - TEN.index[0]).n))
+
+@pytest.mark.parametrize("text, typed, says", [
+    (as_csv(cell="inf"), CYCLE, "my.csv, column tbilrate: 'inf' in 1985Q1 is no number"),
+    (as_csv(cell="-inf"), ["data.transform.output=log,hp", "data.transform.rate=hp"], "my.csv, column tbilrate: '-inf' in 1985Q1 is no number"),
+    (as_csv(cell="n/k"), CYCLE, "my.csv, column tbilrate: 'n/k' in 1985Q1 is no number"),
+    (as_years("{}-12-31"), CYCLE, "my.csv has a row a year, and this model takes quarters; give a row a quarter"),
+    (as_years("{}"), CYCLE, "my.csv has a row a year, and this model takes quarters"),
+    (as_years("{}.0"), CYCLE, "my.csv has a row a year, and this model takes quarters"),
+    (as_years("{}").replace("date", "Year"), CYCLE, "my.csv has a row a year, and this model takes quarters"),
+    (as_csv(rows=slice(None, None, 2)), CYCLE, "my.csv has a row every 2 quarters, and this model takes quarters"),
+    (as_csv(rows=slice(0, 0)), CYCLE, "my.csv has a header and no rows; give a row a quarter"),
+    ("", CYCLE, "the file is empty; give a header and rows"),
+    *((as_csv(), [f"data.transform.output={steps}"], "type data.transform.output=log,hp")
+      for steps in ("hp", "hamilton", "difference", "demean", "linear", "quarterly,hp", "difference,annualise")),
+    (as_csv(), ["data.transform.output=log,hp", "data.columns.inflation=cpi", "data.transform.inflation=difference"], "type data.transform.inflation=log,difference,annualise"),
+    (as_csv(), ["world=rbc", "data.columns.consumption_growth=cpi", "data.columns.return_on_capital=tbilrate", "data.transform.output=log,hp",
+                "data.transform.consumption_growth=difference"], "type data.transform.consumption_growth=log,difference,annualise"),
+    (as_csv(), ["world=smets_wouters", "data.columns.dy=realgdp", "data.transform.dy=difference"], "type data.transform.dy=log,difference"),
+    (as_csv("{0.year}Q5".format), CYCLE, "row 0: '1984Q5' is not a time; write quarters as 1984Q1\n"),
+    (as_csv("{0.year}.{0.quarter}".format), CYCLE, "write quarters as 1984Q1\n"),
+    (as_csv("{0.quarter}Q84".format), CYCLE, "write quarters as 1984Q1\n"),
+    (as_csv("{0.year}:{0.quarter}".format).replace("1984:2", "1984Q2"), CYCLE, "write quarters as 1984Q1\n"),
+    (as_csv(), [*CYCLE, "data.start=soon"], "'soon' is not a time; write quarters as 1984Q1\n"),
+    (as_csv(), [*CYCLE, "data.start=2006Q1", "data.end=1984Q1"], "data.start=2006Q1 lies after data.end=1984Q1"),
+])
+def test_a_table_that_is_no_table_of_quarters_gets_one_sentence(own, text, typed, says, capsys):
+    (own/"my.csv").write_text(text)
+    with patch.object(desk, "sample_posterior", side_effect=AssertionError("taken for quarters")):
+        assert main(["macro", "estimate", "data.source=my.csv", *typed]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("synthlab: ") and said.count("\n") == 1 and "T09:30" not in said
+    assert not (own/"runs").exists()
+
+def decimal_year(quarter): return f"{quarter.year + (quarter.quarter - 1)/4}"
+
+@pytest.mark.parametrize("text", [
+    *(as_csv(form.format) for form in ("Q{0.quarter} {0.year}", "Q{0.quarter}-{0.year}", "q{0.quarter}/{0.year}", "{0.quarter}Q{0.year}", "{0.year}:{0.quarter}",
+                                       "{0.year}:Q{0.quarter}", "{0.year}.Q{0.quarter}", "{0.year}q{0.quarter}", "{0.year} Q{0.quarter}", "{0.end_time:%Y-%m-%d}")),
+    as_csv(decimal_year), as_csv(decimal_year).replace("date", "year"), as_csv(lambda q: f"{float(decimal_year(q)):.2f}"),
+    as_csv(sep=";"), as_csv(sep="\t"), as_csv(decimal_year, sep=";").replace(".", ",")])
+def test_quarters_are_read_as_people_write_them(own, text):
+    (own/"my.csv").write_text(text)
+    found = load_table(SeriesData("my.csv"))
+    assert found.index.equals(TEN.index) and np.allclose(found.astype(float), TEN)
+
+def test_single_quarters_may_be_missing(own):
+    (own/"my.csv").write_text(as_csv(rows=[i for i in range(40) if i not in (3, 9, 10)]))
+    found = load_table(SeriesData("my.csv"))
+    assert found.index.equals(TEN.index) and found["cpi"].isna().sum() == 3
+
+def test_a_logarithm_and_a_rate_are_no_levels_without_log(own):
+    "A column that is in percent already says so; what falls is in percent as it stands."
+    falls = np.linspace(9, 3, 40) + .3*np.sin(np.arange(40))
+    table = TEN.assign(realgdp=100*np.log(TEN["realgdp"]), tbilrate=falls, infl=falls - 1)
+    asked = SeriesData("x", transform={"output": "percent,hp", "rate": "hp", "inflation": "hp"})
+    same = SeriesData("x", transform={"output": "log,hp", "rate": "hp", "inflation": "hp"})
+    series = make_series(table, asked, NK)
+    assert np.allclose(series, make_series(table.assign(realgdp=TEN["realgdp"]), same, NK))
+    with pytest.raises(ConfigError, match="or percent,hp if it is 100 times a logarithm"):
+        make_series(table, SeriesData("x", transform={"output": "hp", "rate": "hp", "inflation": "hp"}), NK)

@@ -74,7 +74,7 @@ def file_text(
     except (OSError, EOFError, zlib.error) as e:
         raise BarError(f"the file cannot be read ({e}); write it again", str(path)) from e
     if "\0" in text: raise BarError("zero bytes are no text; give CSV or Parquet", str(path))
-    if not text.strip(): raise BarError("the file is empty; give bars", str(path))
+    if not text.strip(): raise BarError("the file is empty; give a header and rows", str(path))
     return text
 
 def line_of(
@@ -315,15 +315,19 @@ def read_table(
 def read_plain_table(
     path: Path,         # .csv, .csv.gz, .tsv, .txt, .parquet or .pq
 ) -> pd.DataFrame:
-    "A table of anything, its header in the first line."
+    "A table of anything, its header in the first line, whose separator is the commonest outside of quotes."
     path = Path(path)
     if not path.name.lower().endswith(CSV): return read_table(path)
-    try: table = pd.read_csv(io.StringIO(file_text(path)), sep="\t" if path.suffix.lower() == ".tsv" else ",")
+    text = file_text(path)
+    head = re.sub(r'"[^"]*"', "", next(line for line in text.splitlines() if line.strip()))
+    sep = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=head.count)
+    comma = _decimal_comma(text, sep)
+    try: table = pd.read_csv(io.StringIO(text), sep=sep, decimal=COMMA if comma else POINT)
     except ValueError as e:
         if isinstance(e, BarError): raise
         raise BarError(f"this is no CSV ({_first(e)}); write it again", str(path)) from e
     check_width(table.shape[1], str(path))
-    return table
+    return _without_points(table, ()) if comma else table
 
 # %% ../../nbs/datasets/05_tables.ipynb #f340bddd
 def split_table(
