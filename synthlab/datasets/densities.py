@@ -61,12 +61,12 @@ class Density:
     cut: tuple[float, float] = (-math.inf, math.inf)    # ends beyond which nothing is believed
 
     @classmethod
-    def between(cls, low: float, high: float):
+    def between(cls, low: float, high: float, cut: tuple[float, float] = (-math.inf, math.inf)):
         "All numbers from one end to the other alike."
         if not low < high:
             raise ValueError(f"uniform({low:g}, {high:g}) does not end above its beginning; give the lower end first: "
                              "uniform(0, 1)")
-        return cls("uniform", (low + high)/2, (high - low)/math.sqrt(12))
+        return cls("uniform", (low + high)/2, (high - low)/math.sqrt(12), cut=cut)
 
     def __post_init__(self):
         m, s = self.mean, self.sd
@@ -94,9 +94,9 @@ class Density:
 
     def __str__(self):
         ends = (self.low, self.high) if self.shape == "beta" and (self.low, self.high) != (0., 1.) else ()
-        if self.shape == "uniform": return f"uniform({', '.join(f'{x:g}' for x in self.numbers())})"
         cut = f" from {self.cut[0]:g} to {self.cut[1]:g}" if self.cut != (-math.inf, math.inf) else ""
-        return f"{self.shape}({', '.join(f'{x:g}' for x in (self.mean, self.sd, *ends))}){cut}"
+        numbers = self.numbers() if self.shape == "uniform" else (self.mean, self.sd, *ends)
+        return f"{self.shape}({', '.join(f'{x:g}' for x in numbers)}){cut}"
 
     def numbers(self) -> tuple[float, float]:
         "The two numbers that the shape has in textbooks: a and b, shape and rate or scale, or the ends."

@@ -115,13 +115,13 @@ class Sampler:
     ):
         if start.ndim < 2:
             raise ValueError(f"start has the shape {tuple(start.shape)}; give one row a chain, (…, C, P)")
-        if not (start.isfinite().all() and value_and_slope(log_density, start)[0].isfinite().all()):
+        self.x, (self.value, self.slope) = start.detach(), value_and_slope(log_density, start)
+        if not (start.isfinite().all() and self.value.isfinite().all()):
             raise ValueError("a chain starts where the density has no finite value; start it elsewhere")
         self.log_density, self.draws, self.warmup, self.leaps, self.target = log_density, draws, warmup, leaps, target
         self.began, self.before = time.process_time(), 0.       # of an earlier process, CPU seconds
         self.asked = dict(draws=draws, warmup=warmup, leaps=leaps, target=target, seed=seed)
         self.rng = torch.Generator().manual_seed(seed)
-        self.x, (self.value, self.slope) = start.detach(), value_and_slope(log_density, start)
         self.first, lead, P = dict(start=self.x, began=self.value), start.shape[:-2], start.shape[-1]
         self.factor = (torch.eye(P) if factor is None else factor).to(self.x).expand(*lead, 1, P, P)
         self.average = DualAveraging(self.x.new_full(lead, .1), target)

@@ -36,7 +36,7 @@ def read_density(
         inside = dict(uniform="both ends", beta="the mean and the deviation, and perhaps both ends")
         stand = inside.get(shape, "the mean and the deviation")
         raise ConfigError(f"{name} is {text!r}; in the brackets stand {stand}")
-    try: return Density.between(*values) if shape == "uniform" else Density(shape, *values, cut=cut)
+    try: return Density.between(*values, cut) if shape == "uniform" else Density(shape, *values, cut=cut)
     except ValueError as e: raise ConfigError(f"{name}: {e}") from None
 
 # %% ../../../nbs/labs/macro/31_priors.ipynb #90b68d6d
