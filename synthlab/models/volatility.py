@@ -257,9 +257,9 @@ def shock_log_density(
     tail = torch.as_tensor(tail, dtype=x.dtype, device=x.device)[..., None]
     long, node, weight = torch.as_tensor(elongation).to(x), NODES.to(x), LOG_WEIGHTS.to(x)
     rough, mean, unit = roughness(node, tail, skew, long)
-    size = rough*unit
-    apart = (x[..., None] - skew*(mean*unit - size))/size
-    return torch.logsumexp((weight - size.log()) - apart*apart/2, -1) - math.log(2*math.pi)/2
+    per = 1/(rough*unit)
+    apart = torch.addcmul(skew*(1 - mean*unit*per), x[..., None], per)
+    return torch.logsumexp(torch.addcmul(weight + per.log(), apart, apart, value=-.5), -1) - math.log(2*math.pi)/2
 
 # %% ../../nbs/models/27_volatility.ipynb #113b13e4
 FARTHEST = 4.               # from the curve, of log volatility
@@ -277,21 +277,23 @@ def path_log_likelihood(
     error = (3*sure - 1)/4                                                  # of what a square says of log volatility
     spread = log_variance(dynamics.responses(H))
     lively = seen.new_ones(1, 1) if lively is None else lively[:, None]
-    own, mean_size = lively[:, 0], dynamics.mean_size()
+    own, there = lively[:, 0], torch.ones_like(seen) if traded is None else traded.to(seen)
     fade, fresh = torch.outer(kept, kept), torch.outer(dynamics.noise, dynamics.noise)
-    doubt, state = torch.outer(dynamics.start, dynamics.start), seen.new_zeros(len(seen), len(kept))
-    shocks, moved, unknown = [], [], []
-    there = torch.ones_like(seen) if traded is None else traded.to(seen)
-    for t in range(H):
+    doubt, unknown, gain = torch.outer(dynamics.start, dynamics.start), [], []
+    for _ in range(H):
         unknown.append(doubt.sum())
-        moved.append((own*state.sum(1) - own*own*(spread[t] - unknown[-1])).clamp(-FARTHEST, FARTHEST))
-        shocks.append(seen[:, t]*torch.exp(-moved[-1]))
-        felt, is_there = shocks[-1].clamp(-LARGEST, LARGEST)[:, None], there[:, t, None]
-        gain = doubt.sum(1)/(unknown[-1] + error)
-        told = kept*gain*(felt*felt - 1)/2 + dynamics.sign*felt + dynamics.size*(felt.abs() - mean_size)
-        state = kept*state + is_there*told
-        doubt = fade*(doubt - torch.outer(gain, doubt.sum(0))) + fresh
-    tail = (dynamics.tail**2 + lively*lively*torch.stack(unknown)).clamp(min=1e-12).sqrt()
+        gain.append(doubt.sum(1)/(unknown[-1] + error))
+        doubt = fade*(doubt - torch.outer(gain[-1], doubt.sum(0))) + fresh
+    unknown, told = torch.stack(unknown), torch.stack(gain)*kept/2          # of a square less one, (H,K)
+    answers = torch.stack([-told - dynamics.size*dynamics.mean_size(),      # to 1, a shock, its size and its square
+                           dynamics.sign.expand_as(told), dynamics.size.expand_as(told), told], 1)
+    state, one, shocks, moved = seen.new_zeros(len(seen), len(kept)), seen.new_ones(len(seen)), [], []
+    for x, there_now, known, answer in zip(seen.T, there.T[..., None], spread - unknown, answers):
+        moved.append((own*state.sum(1) - own*own*known).clamp(-FARTHEST, FARTHEST))
+        shocks.append(x*torch.exp(-moved[-1]))
+        felt = shocks[-1].clamp(-LARGEST, LARGEST)
+        state = torch.addmm(kept*state, there_now*torch.stack([one, felt, felt.abs(), felt*felt], 1), answer)
+    tail = (dynamics.tail**2 + lively*lively*unknown).clamp(min=1e-12).sqrt()
     return there*(shock_log_density(torch.stack(shocks, 1), tail, dynamics.skew, long) - torch.stack(moved, 1))
 
 # %% ../../nbs/models/27_volatility.ipynb #9eb248f0

@@ -30,7 +30,7 @@ def some_windows(
 
 # %% ../../nbs/trainers/15_likelihood.ipynb #3b50500b
 STEPS = 100             # of L-BFGS, at most
-NEAR = .01              # log likelihood of all windows: steps that gain less are the last
+NEAR = .03              # of log likelihood, all returns together: a step that gains less is the last
 STEADY = 1e-5           # price of a squared change of a weight
 
 def climb(
@@ -38,19 +38,19 @@ def climb(
     batch: dict[str, Tensor],   # windows
     returns: int,               # that the windows hold and share with no other
     belief: str,                # of the head
+    start: dict[str, Tensor],   # weights that a change is counted from
 ) -> float:                     # log posterior a return, up to a constant; NaN where there is none
     "To the nearest top of likelihood and belief."
     head, given = model.head, covariates(batch)
     head.believe(belief)
     seen = model.returns(batch["initial_price"], batch["target"])
-    moved = [p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("backbone.")]
-    began = [p.detach().clone() for p in moved]
+    moved = {name: p for name, p in model.named_parameters() if p.requires_grad and not name.startswith("backbone.")}
     with torch.no_grad(): states = model.backbone.forward_sequence(batch["history"], **given)
-    search = torch.optim.LBFGS(moved, max_iter=STEPS, tolerance_change=NEAR/returns, history_size=20,
+    search = torch.optim.LBFGS(list(moved.values()), max_iter=STEPS, tolerance_change=NEAR/returns, history_size=20,
                                line_search_fn="strong_wolfe")
     def height():
         said = model.say(states, given.get("future"))
-        steady = sum((p - p0).square().sum() for p, p0 in zip(moved, began))
+        steady = sum((p - start[name]).square().sum() for name, p in moved.items())
         return head.log_likelihood(said, seen, batch["scale"]).mean() + head.log_prior(belief)/returns - STEADY*steady
     def down():
         search.zero_grad()
@@ -78,8 +78,8 @@ def begin_likely(
     torch.set_num_threads(1)            # many small steps: threads would mostly wait for each other
     try:
         for tried in model.head.beliefs:
-            model.load_state_dict(start)
-            top = climb(model, batch, returns, tried)
+            model.load_state_dict(found[next(reversed(found))])     # what a network says hardly depends on a belief
+            top = climb(model, batch, returns, tried, start)
             if not math.isfinite(top): continue
             tops[tried], found[tried] = top, {name: value.clone() for name, value in model.state_dict().items()}
         belief = max(tops, key=tops.get, default=None)
