@@ -264,7 +264,9 @@ def test_a_run_is_shown_listed_and_tested_again(lab, figure, runs, capsys):
 def test_what_was_typed_wrong_for_a_run_is_refused(runs, capsys):
     for line, why in {"evaluate RUN/macro --source sp500": "no bars", "evaluate RUN/market training.lr=1": "train again with it",
                       "predict RUN/market --source mock --n-pahts 5": "did you mean --n-paths?", "predict RUN/market --source mock --seed x": "like its default, 0",
-                      "predict RUN/signal --source mock --seed 1": "it takes none", "macro estimate RUN/market": "is a run of the market lab",
+                      "predict RUN/signal --source mock --seed 1": "it takes none", "predict RUN/market --source mock --levels 5,50,95": "levels is 5,50,95; give numbers between 0 and 1, such as 0.05,0.5,0.95",
+                      "predict RUN/market --source mock --paths all.txt": "paths is all.txt; what is written is a CSV file or, as .parquet, Parquet", "predict RUN/market --source mock --paths 3": "--paths is 3; give text",
+                      "predict RUN/market --source mock --paths": "--paths needs a value\n", "macro estimate RUN/market": "is a run of the market lab",
                       "macro estimate RUN/macro drws=5": "did you mean draws?"}.items():
         assert main(line.replace("RUN", str(runs)).split()) == 2
         assert why in capsys.readouterr().err, line
@@ -278,6 +280,11 @@ def test_predict_for_each_lab(runs, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "decided at the close of the bar of 20" in said, "and the close itself"
     assert "written: paths" in said and said.splitlines()[-3:] == [f"  {column:<16} {says}" for column, says in get_lab("market").answered.items()]
+    assert main(["predict", str(runs/"market"), "--source", "mock", "--output", "said.csv", "--n-paths", "50", "--levels=0.1,0.9", "--paths", "every.parquet"]) == 0
+    every, said = pd.read_parquet("every.parquet"), pd.read_csv(next(Path().glob("said*.csv")))
+    assert "all 50 simulated paths: every.parquet" in capsys.readouterr().out and list(every) == ["asset", "member", "time", "close"]
+    one = every[every.asset == every.asset.iloc[0]].groupby("time")["close"]
+    assert np.allclose(one.mean(), said["mean"]) and np.allclose(one.quantile(.9), said["q90"])
     assert main(["predict", str(runs/"signal"), "--source", "sp500", "--output", "signal.csv"]) == 0
     assert list(pd.read_csv("signal.csv")) == ["time", "close", "probability", "signal"]
     newest = pd.read_csv("signal.csv").iloc[-1]

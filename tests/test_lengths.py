@@ -13,7 +13,7 @@ from synthlab.datasets.regime_folds import generate_walk_forward_folds
 from synthlab.datasets.remote import CcxtSource
 from synthlab.datasets.sources import MockDataSource
 from synthlab.datasets.splits import SplitError, find_windows, static_holdout, to_stamp, walk_forward
-from synthlab.datasets.times import to_length, to_times
+from synthlab.datasets.times import length_words, to_length, to_times
 from synthlab.experiments.settings import SplitConfig
 from synthlab.experiments.setup import split_by
 from synthlab.models.registry import ConfigError
@@ -102,3 +102,8 @@ def test_prices_between_dates():
     assert loader.get_price_series("bars", "2018-02-01", "2018-02-03").tolist() == [32., 33., 34.]
     assert loader.get_price_series("bars", end="01.02.2018").tolist()[-1] == 32.
     with pytest.raises(ValueError, match="may be day/month"): loader.get_price_series("bars", "01/02/2018")
+
+def test_lengths_are_said_as_people_say_them():
+    for length, words in ("1D", "1 day"), ("5min", "5 minutes"), ("1h", "1 hour"), ("7D", "7 days"), ("90min", "90 minutes"), ("36h", "36 hours"), ("1500ms", "1.5 seconds"), ("1s", "1 second"), ("0s", "0 seconds"):
+        assert length_words(pd.Timedelta(length)) == words
+        if not length.endswith("ms"): assert to_length(words) == pd.Timedelta(length), "and can be typed again"

@@ -122,6 +122,60 @@ def test_a_simulator_answers_as_it_would_in_training(typed, files):
     said = lab.predict(model, about, config.data.source, list(config.data.assets) or None, n_paths=50, seed=3)
     for i, name in enumerate(market.loader.names): assert np.allclose(said[name]["mean"], paths[i].mean(0), rtol=1e-6), name
 
+@pytest.fixture(scope="module")
+def simulator(files):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return deployed("market", [f"data.source={HOURS}"], files)
+
+def later(n, start="2024"):
+    return {name: bars.set_axis(pd.date_range(start, periods=n, freq="1h", tz="UTC", name="time")) for name, bars in MockDataSource(n, "1h", seed=8).load(["A", "B"]).items()}
+
+def test_the_paths_are_those_of_the_quantiles(simulator, tmp_path):
+    "In Python as frames, in a file as a row an asset, member and step; the same draws for a seed."
+    lab, _, _, model, about = simulator
+    bars, asked = later(200), dict(n_paths=40, seed=5)
+    said, paths = lab.predict(model, about, bars, **asked), lab.predict(model, about, bars, **asked, paths=True)
+    for name, frame in paths.items():
+        assert frame.shape == (4, 40) and (frame.index.name, frame.columns.name) == ("time", "member") and frame.attrs["note"] == said[name].attrs["note"]
+        assert frame.index.equals(said[name].index) and np.allclose(frame.mean(axis=1), said[name]["mean"], rtol=1e-12)
+        for q in 5, 50, 95: assert np.allclose(frame.quantile(q/100, axis=1), said[name][f"q{q}"], rtol=1e-12)
+        assert (frame.nunique(axis=1) == 40).all()
+    assert list(paths) == list(said) == ["A", "B"] and not np.allclose(paths["A"], lab.predict(model, about, bars, n_paths=40, seed=6, paths=True)["A"])
+    for file, read in (tmp_path/"all.parquet", pd.read_parquet), (str(tmp_path/"all.csv"), lambda f: pd.read_csv(f, parse_dates=["time"])):
+        told = lab.predict(model, about, bars, **asked, paths=file)
+        assert all(told[name].equals(said[name]) and str(file) in told[name].attrs["note"] for name in said)
+        table = read(file)
+        assert list(table) == ["asset", "member", "time", "close"] and len(table) == 2*40*4
+        for name, rows in table.groupby("asset"):
+            wide = rows.pivot(index="time", columns="member", values="close")
+            assert np.allclose(wide, paths[name], rtol=1e-14) and (wide.index == paths[name].index).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all.csv", "all.parquet"]
+
+def test_paths_are_refused_before_anything_is_simulated(tmp_path):
+    for file, source, why in (tmp_path/"all.txt", None, "paths is .*Parquet"), (tmp_path/"no"/"all.csv", None, "make it first"), ("bars.csv", "./bars.csv", "the very file"):
+        with pytest.raises(ConfigError, match=why): get_lab("market").predict(None, {}, source, paths=file)
+
+@pytest.mark.parametrize("levels", [[5, 50, 95], [-.1], [float("nan")], ["half"], "0.5", 50, [True, None]])
+def test_levels_lie_between_0_and_1(levels):
+    with pytest.raises(ConfigError, match="levels is .*; give numbers between 0 and 1, such as 0.05,0.5,0.95"): get_lab("market").predict(None, {}, None, levels=levels)
+
+def test_an_answer_takes_the_history_alone(simulator):
+    "As many bars as warm-up and history; longer pasts say the same, and one bar less is refused with what can be done about it."
+    lab, config, market, model, about = simulator
+    need, bars = market.fold.engineer.warmup + config.training.lookback, later(300)
+    tail = {name: b.iloc[-need:] for name, b in bars.items()}
+    want = lab.predict(model, about, bars, n_paths=20)
+    for name, said in lab.predict(model, about, tail, n_paths=20).items(): pd.testing.assert_frame_equal(said, want[name])
+    ended, moved = ({name: b.iloc[:250] for name, b in bars.items()} for bars in (bars, {n: pd.concat([b.iloc[:250], 3*b.iloc[250:]]) for n, b in bars.items()}))
+    for name, said in lab.predict(model, about, ended, n_paths=20).items():
+        assert said.index[0] == bars[name].index[250] and said.equals(lab.predict(model, about, moved, n_paths=20)[name])
+    short = tail | {"B": tail["B"].iloc[1:]}
+    with pytest.raises(ConfigError, match=rf"asset B has {need - 1} bars, a window needs .* = {need} \(warm-up, history\); give more bars, or ask about other assets"): lab.predict(model, about, short)
+    torn = {"A": bars["A"].drop(bars["A"].index[-9])}
+    with pytest.raises(ConfigError, match=r"asset A has 8 bars since its last gap, .*; wait for more, fill the gap in the data, or ask about other assets") as e: lab.predict(model, about, torn)
+    assert "ffill" not in str(e.value)
+
 def test_training_refuses_what_cannot_be_served(files):
     for typed, words in (["data.gaps=nan"], "nobody can trade on an empty row"), (["data.gaps=spam"], "segment"):
         with pytest.raises(ConfigError, match=words): get_lab("signal").configure(typed)
@@ -190,7 +244,7 @@ def test_a_drift_belongs_to_its_bars_at_every_door(files):
     lab, config, market, model, about = deployed("market", [f"data.source={HOURS}", "model=default"], files)
     model.drift = .01
     days = {"A": MockDataSource(400, "1D").load(["A"])["A"].set_axis(pd.date_range("2024", periods=400, tz="UTC", name="time"))}
-    with pytest.warns(UserWarning, match="drift of 0.01 a bar belongs to bars of 0 days 01:00:00"): said = lab.predict(model, about, days, n_paths=20)["A"]
+    with pytest.warns(UserWarning, match="drift of 0.01 a bar belongs to bars of 1 hour; these are of 1 day, so it is left out"): said = lab.predict(model, about, days, n_paths=20)["A"]
     still = dict(about); model.drift = 0.
     pd.testing.assert_frame_equal(said, lab.predict(model, still, days, n_paths=20)["A"])
     assert (said.index[1] - said.index[0]) == pd.Timedelta("1D")

@@ -5,7 +5,7 @@ but train rows."""
 
 # %% auto #0
 __all__ = ['Fold', 'Folds', 'static_table', 'LoadedAssets', 'FeatureRows', 'SplitInTime', 'day_or_moment', 'AskedLater',
-           'MarketDataLoader']
+           'MarketDataLoader', 'LatestBars']
 
 # %% ../../nbs/datasets/50_market.ipynb #2b3e9948
 import copy
@@ -312,6 +312,7 @@ def day_or_moment(
 # %% ../../nbs/datasets/50_market.ipynb #041676a2
 class AskedLater:
     "What is asked of a loader when there is a model: prices, the windows of a span, the window of now."
+    remedies = "wait, set gaps to ffill, or leave the asset out", "give more bars, or leave the asset out"
     def fitted(self, engineer) -> FeatureEngineer:
         "The engineer to use."
         if engineer is None and self.engineer is None:
@@ -352,9 +353,9 @@ class AskedLater:
             whole = self.priced[a] & (self.segments[name] == self.segments[name][-1])
             held = len(whole) if whole.all() else int(whole[::-1].argmin())         # bars since the last gap
             if held < need:
-                raise ValueError(f"asset {name} has {held} bars since its last gap, a window needs "
-                                 f"{engineer.warmup}+{self.lookback} = {need} (warm-up, history); wait, set gaps to "
-                                 "ffill, or leave the asset out")
+                where, remedy = ("", self.remedies[1]) if held == len(whole) else (" since its last gap", self.remedies[0])
+                raise ValueError(f"asset {name} has {held} bars{where}, a window needs {engineer.warmup}+"
+                                 f"{self.lookback} = {need} (warm-up, history); {remedy}")
             tail = bars.iloc[-(held if engineer.recursive else min(held, engineer.context + self.lookback)):]
             parts.append((engineer.transform(tail)[-self.lookback:], bars["close"].iloc[-1], engineer.scale(tail)[-1],
                           self.times[a][-1]))
@@ -373,3 +374,10 @@ class AskedLater:
 # %% ../../nbs/datasets/50_market.ipynb #e455a53a
 class MarketDataLoader(AskedLater, SplitInTime, FeatureRows, LoadedAssets):
     "Bars of one or several assets as windows, split in time, with features fitted on train rows."
+
+# %% ../../nbs/datasets/50_market.ipynb #acb3cf24
+class LatestBars(MarketDataLoader):
+    "Bars that are asked for the window of now alone."
+    remedies = ("wait for more, fill the gap in the data, or ask about other assets",
+                "give more bars, or ask about other assets")
+    def check_lengths(self): "None has to hold a window with a target."

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['WRITE', 'SIZES', 'NANOSECONDS', 'ZONE', 'MONTHS', 'PARTS', 'EARLIEST', 'LATEST', 'FAR', 'ZONES', 'OFFSET',
-           'TimeError', 'to_times', 'to_time', 'to_length', 'wall_clock', 'from_wall', 'zone_of']
+           'TimeError', 'to_times', 'to_time', 'to_length', 'length_words', 'wall_clock', 'from_wall', 'zone_of']
 
 # %% ../../nbs/datasets/02_times.ipynb #ddb59807
 import re
 from datetime import date, timedelta
 import numpy as np
 import pandas as pd
+from ..metrics.wording import counted
 
 # %% ../../nbs/datasets/02_times.ipynb #a4f1cbfa
 class TimeError(ValueError):
@@ -171,6 +172,17 @@ def to_length(
         raise ValueError(f"{name} is {given!r}, which is no length of time; write one with its unit, such as 5D or 2h")
     if length < pd.Timedelta(0): raise ValueError(f"{name} is negative: {given!r}; write a length such as 5D or 2h")
     return length
+
+# %% ../../nbs/datasets/02_times.ipynb #03acfb24
+def length_words(
+    length: pd.Timedelta,   # 0 or more
+) -> str:                   # `to_length` reads it
+    "A length of time as people say it."
+    for unit in ("day", "hour", "minute"):
+        count, rest = divmod(length, pd.Timedelta(1, unit))
+        if count and rest == pd.Timedelta(0): return counted(count, unit)
+    seconds = f"{length.total_seconds():.9f}".rstrip("0").rstrip(".")
+    return f"{seconds} second{'' if seconds == '1' else 's'}"
 
 # %% ../../nbs/datasets/02_times.ipynb #1b27989a
 ZONES = ("Europe/London", "Europe/Paris", "Europe/Athens", "America/New_York", "America/Chicago", "America/Los_Angeles",

@@ -142,8 +142,9 @@ def asked_and_answered(
     "The options and the columns of `synthlab predict`, lab by lab."
     kinds, parts = {int: "N", float: "X", tuple: "A,B"}, []
     spelt = lambda value: ",".join(map(str, value)) if isinstance(value, tuple) else value
+    without = lambda value: "" if value == "" else f" (default: {spelt(value)})"
     for lab in labs:
-        options = [f"  {name + ' ' + kinds.get(type(default), 'WORD'):<16} {says} (default: {spelt(default)})"
+        options = [f"  {name + ' ' + kinds.get(type(default), 'WORD'):<16} {says}{without(default)}"
                    for name, (default, says) in predict_options(lab).items()]
         parts.append("\n".join([f"{lab}, further options:" if options else f"{lab}: no further options", *options,
                                 f"{lab}, columns of the answer:", *column_lines(answered_by(lab))]))

@@ -6,13 +6,14 @@ resumed and tested again."""
 # %% auto #0
 __all__ = ['RAW', 'LEVELS', 'COLUMNS', 'run_experiment', 'make_objective', 'tested_simulator', 'bare_variants', 'take_out',
            'caveats_of', 'noise_note', 'drop_drifts', 'judge_model', 'empty_model', 'MarketComparing', 'drift_note',
-           'latest_bars', 'quantile_table', 'simulate_on', 'MarketFitting', 'MarketLab']
+           'latest_bars', 'simulate_on', 'check_levels', 'quantile_table', 'path_table', 'MarketFitting', 'MarketLab']
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #7257ff7d
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import partial
+from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
@@ -21,7 +22,8 @@ from ...datasets.bars import SPIKE
 from ...datasets.calendar import future_times
 from ...datasets.features import restore_engineer
 from ...datasets.gaps import bar_step
-from ...datasets.market import MarketDataLoader
+from ...datasets.market import LatestBars
+from ...datasets.times import length_words
 from ...experiments.plugins import register_own
 from ...experiments.bar_lab import BarLab, decision_note, say_changed
 from ...experiments.config import as_override
@@ -30,6 +32,7 @@ from ...experiments.lab import Headline, LabComparing, register_lab, spell_own
 from ...experiments.parts import Column, TorchPart, Training
 from ...experiments.settings import MOST
 from ...experiments.setup import Market, learnt_note, not_learnt
+from ...experiments.terminal import check_output, write_table
 from ...experiments.verdicts import overlap
 from .figures import market_figures
 from .hub import COVARIATES, MarketSharing, best_baseline
@@ -41,6 +44,7 @@ from .settings import ELSEWHERE, KNOBS, MarketConfig, expand_sources
 from .setup import asset_columns, build_market_model, load_market, market_model
 from .steps import market_steps
 from ...metrics.ranking import mean_test
+from ...metrics.wording import counted
 from ...models.registry import ConfigError, create
 from ...models.simulators import is_network, is_own
 from ...models.synth import SynthModel, covariates, recipe_hash
@@ -189,32 +193,23 @@ def drift_note(
 ) -> str:                               # "" where there is nothing to say
     "That a drift does not belong to these bars."
     if not drift or taught == here: return ""
-    return f"The drift of {drift:g} a bar belongs to bars of {taught}; these have {here}, so it is left out."
+    taught, here = map(length_words, (taught, here))
+    return f"The drift of {drift:g} a bar belongs to bars of {taught}; these are of {here}, so it is left out."
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #c3b7d7b5
 def latest_bars(
     about: Mapping[str, Any],           # what a checkpoint says
     source: Any,                        # a frame, a file, or frames by asset
     assets: Sequence[str] | None = None,    # which of them
-) -> MarketDataLoader:
+) -> tuple[LatestBars, dict]:         # and the window of now of each asset, as a batch
     "Bars as the model of a checkpoint was taught to read them."
-    pattern, training = restore_engineer(about["engineer"]), about["training"]
+    engineer, training = restore_engineer(about["engineer"]), about["training"]
     known = dict(future=about["future"], static=asset_columns(about["static"], about["assets"]))
-    try: return MarketDataLoader(source, pattern, assets, training["lookback"], training["horizon"],
-                                 gaps=about["gaps"], gap_limit=about["gap_limit"],
-                                 jump_limit=float(about.get("jump_limit", SPIKE)), **known)
+    try:
+        loader = LatestBars(source, engineer, assets, training["lookback"], training["horizon"], gaps=about["gaps"],
+                            gap_limit=about["gap_limit"], jump_limit=float(about.get("jump_limit", SPIKE)), **known)
+        return loader, loader.latest_window(engineer)
     except ValueError as e: raise ConfigError(f"source: {e}") from e
-
-# %% ../../../nbs/labs/market/20_experiment.ipynb #dc8893d7
-LEVELS = .05, .25, .5, .75, .95
-
-def quantile_table(
-    paths: np.ndarray,                  # simulated prices of one asset, (P, H)
-    ends: pd.DatetimeIndex,             # time of each step, (H,)
-    levels: Sequence[float] = LEVELS,   # between 0 and 1
-) -> pd.DataFrame:                      # a row a step; columns mean, q5, q25, …
-    "What an ensemble says at each step."
-    return pd.DataFrame({"mean": paths.mean(0)} | {f"q{100*q:g}": np.quantile(paths, q, axis=0) for q in levels}, ends)
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #0599bddd
 def simulate_on(
@@ -224,13 +219,12 @@ def simulate_on(
     assets: Sequence[str] | None = None,    # which of them
     n_paths: int = 1000,                # members
     seed: int = 0,                      # of the draws
-    levels: Sequence[float] = LEVELS,   # quantiles
-) -> dict[str, pd.DataFrame]:           # by asset; index time of each step, mean and quantiles, in quote currency
-    "The distribution of the next closes."
+) -> dict[str, pd.DataFrame]:           # by asset, (H, P); index time of each step, a column a member; quote currency
+    "The next closes, member by member."
     if not 1 <= n_paths <= MOST["n_paths"]: raise ConfigError(f"n_paths is {n_paths:,}; use 1 to {MOST['n_paths']:,}")
-    loader, horizon = latest_bars(about, source, assets), about["training"]["horizon"]
+    (loader, batch), horizon = latest_bars(about, source, assets), about["training"]["horizon"]
     say_changed(about, source, loader.given_bars())
-    step, batch = bar_step(next(iter(loader.bars.values()))), loader.latest_window(restore_engineer(about["engineer"]))
+    step, members = bar_step(next(iter(loader.bars.values()))), pd.RangeIndex(n_paths, name="member")
     until = pd.to_datetime(about["learnt_until"], utc=True) if "learnt_until" in about else None
     fresh = not_learnt(batch["decided_at"].numpy(), until, "last bar")
     if note := learnt_note(int((~fresh).sum()), until, "assets with bars"): warnings.warn(note, stacklevel=2)
@@ -241,9 +235,38 @@ def simulate_on(
     with torch.inference_mode():
         paths = model(batch["history"], batch["initial_price"], horizon, n_paths, **given)[0].double().numpy()
     ends = {name: future_times(bars.index, horizon, step, bars.attrs["zone"]) for name, bars in loader.bars.items()}
-    found = {name: quantile_table(paths[i], ends[name], levels) for i, name in enumerate(loader.names) if fresh[i]}
+    asked = [(i, name) for i, name in enumerate(loader.names) if fresh[i]]
+    found = {name: pd.DataFrame(paths[i].T, ends[name], members) for i, name in asked}
     for name, table in found.items(): table.attrs["note"] = decision_note(loader.bars[name])
     return found
+
+# %% ../../../nbs/labs/market/20_experiment.ipynb #dc8893d7
+LEVELS = .05, .25, .5, .75, .95
+
+def check_levels(
+    levels: Any,                        # of quantiles, as given
+) -> list[float]:                       # between 0 and 1
+    "The levels of some quantiles, or what to type instead."
+    given = np.atleast_1d(levels)
+    if np.issubdtype(given.dtype, np.number) and ((given >= 0) & (given <= 1)).all(): return given.tolist()
+    raise ConfigError(f"levels is {','.join(map(str, given))}; give numbers between 0 and 1, such as 0.05,0.5,0.95")
+
+def quantile_table(
+    paths: pd.DataFrame,                # simulated closes of one asset, (H, P), as `simulate_on` gives them
+    levels: Sequence[float] = LEVELS,   # between 0 and 1
+) -> pd.DataFrame:                      # a row a step; columns mean, q5, q25, …
+    "What an ensemble says at each step."
+    said = {f"q{100*q:g}": np.quantile(paths, q, axis=1) for q in check_levels(levels)}
+    table = pd.DataFrame({"mean": paths.mean(axis=1)} | said, paths.index)
+    table.attrs.update(paths.attrs)
+    return table
+
+# %% ../../../nbs/labs/market/20_experiment.ipynb #d4aeb320
+def path_table(
+    ahead: Mapping[str, pd.DataFrame],  # by asset, as `simulate_on` gives them
+) -> pd.DataFrame:                      # index asset, member, time; column close
+    "The paths of all assets, a row a close."
+    return pd.concat({name: paths.unstack() for name, paths in ahead.items()}, names=["asset"]).to_frame("close")
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #1351d2f0
 COLUMNS = Column("val_score", "validation"), Column("val_crps", "crps×10⁴", "10.2f", 1/UNIT)
@@ -336,8 +359,17 @@ class MarketLab(MarketFitting):
         n_paths: int = 1000,                # simulated paths, up to 100,000
         seed: int = 0,                      # of the draws
         levels: Sequence[float] = LEVELS,   # of the quantiles, between 0 and 1
+        paths: str | bool = "",             # file for every simulated path, .parquet or .csv (in Python True: give them)
     ):
-        return simulate_on(model, about, source, assets, n_paths, seed, levels)
+        levels, file = check_levels(levels), None if paths is True else paths
+        check_output(file, source if isinstance(source, str | Path) else None, (".csv", ".parquet"), "paths")
+        ahead = simulate_on(model, about, source, assets, n_paths, seed)
+        if paths is True: return ahead
+        found = {name: quantile_table(members, levels) for name, members in ahead.items()}
+        if not file: return found
+        write_table(path_table(ahead), file)
+        for table in found.values(): table.attrs["note"] += f"; all {counted(n_paths, 'simulated path')}: {file}"
+        return found
 
 # %% ../../../nbs/labs/market/20_experiment.ipynb #73e450ad
 run_experiment = partial(run, "market")
