@@ -353,9 +353,9 @@ class AskedLater:
             whole = self.priced[a] & (self.segments[name] == self.segments[name][-1])
             held = len(whole) if whole.all() else int(whole[::-1].argmin())         # bars since the last gap
             if held < need:
-                where, remedy = ("", self.remedies[1]) if held == len(whole) else (" since its last gap", self.remedies[0])
-                raise ValueError(f"asset {name} has {held} bars{where}, a window needs {engineer.warmup}+"
-                                 f"{self.lookback} = {need} (warm-up, history); {remedy}")
+                gap, remedy = held < len(whole), self.remedies[held == len(whole)]
+                raise ValueError(f"asset {name} has {held} bars{' since its last gap'*gap}, a window needs "
+                                 f"{engineer.warmup}+{self.lookback} = {need} (warm-up, history); {remedy}")
             tail = bars.iloc[-(held if engineer.recursive else min(held, engineer.context + self.lookback)):]
             parts.append((engineer.transform(tail)[-self.lookback:], bars["close"].iloc[-1], engineer.scale(tail)[-1],
                           self.times[a][-1]))

@@ -210,7 +210,8 @@ def read_options(
         if name not in own or not word.startswith("--"):
             hint = nearest(name, [f"--{k.replace('_', '-')}" for k in own]) if own else "it takes none"
             raise ConfigError(f"predict of the {lab.name} lab has no option {word}; {hint}")
-        if not value and not rest: raise ConfigError(f"{word} needs a value{own[name] != '' and f', such as {own[name]}' or ''}")
+        such = f", such as {own[name]}" if own[name] != "" else ""
+        if not value and not rest: raise ConfigError(f"{word} needs a value{such}")
         value, default = value or rest.pop(0), own[name]
         several = isinstance(default, list | tuple)
         found[name] = [read_value(v) for v in read_words(value)] if several else read_value(value)

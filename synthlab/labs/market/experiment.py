@@ -359,7 +359,7 @@ class MarketLab(MarketFitting):
         n_paths: int = 1000,                # simulated paths, up to 100,000
         seed: int = 0,                      # of the draws
         levels: Sequence[float] = LEVELS,   # of the quantiles, between 0 and 1
-        paths: str | bool = "",             # file for every simulated path, .parquet or .csv (in Python True: give them)
+        paths: str | bool = "",             # file for all simulated paths, .parquet or .csv (in Python True: give them)
     ):
         levels, file = check_levels(levels), None if paths is True else paths
         check_output(file, source if isinstance(source, str | Path) else None, (".csv", ".parquet"), "paths")
