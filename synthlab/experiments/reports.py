@@ -89,12 +89,14 @@ def typed_by(
 # %% ../../nbs/experiments/25_reports.ipynb #83000e91
 def keep_figures(
     figures: dict[str, Figure],     # name -> figure
-    folder: Path,                   # a run's `figures/`, or a sweep's; made if it is missing
+    folder: Path | None,            # a run's `figures/`, or a sweep's; made if it is missing; None: nothing is written
 ) -> dict[str, Figure]:             # the same figures, closed: a notebook shows them where it names them
     "Write each figure as a PNG file."
-    lasting_folder(folder)
+    if folder: lasting_folder(folder)
     words = file_words(figures)
     for name, fig in figures.items():
+        plt.close(fig)
+        if not folder: continue
         keep_dollars(fig)
         data, canvas, dpi = io.BytesIO(), fig.canvas, fig.dpi
         fig.set_dpi(120)
@@ -102,7 +104,6 @@ def keep_figures(
         fig.set_canvas(canvas)
         fig.set_dpi(dpi)
         atomic_write(Path(folder)/f"{words[name]}.png", data.getvalue())
-        plt.close(fig)
     return figures
 
 # %% ../../nbs/experiments/25_reports.ipynb #b7fb012c

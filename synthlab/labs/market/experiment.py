@@ -30,7 +30,7 @@ from ...experiments.lab import Headline, LabComparing, register_lab, spell_own
 from ...experiments.parts import Column, TorchPart, Training
 from ...experiments.settings import MOST
 from ...experiments.setup import Market, learnt_note, not_learnt
-from ...experiments.verdicts import overlap
+from ...experiments.verdicts import overlap, untrained_note
 from .figures import market_figures
 from .hub import COVARIATES, MarketSharing, best_baseline
 from .conclusion import EVIDENCE, beside_baselines, conclude, result_numbers
@@ -307,6 +307,8 @@ class MarketLab(MarketFitting):
         config, market, model = experiment.config, experiment.data, experiment.main.model
         metrics, table, evaluation = judge_model(model, market, config, experiment.say)
         metrics["recipe"] = recipe_hash(config.model)
+        best = experiment.main.known.get("best_epoch", experiment.run.result.get("best_epoch", 1))
+        metrics["notes"] += untrained_note(best, "that training began with")
         return dict(metrics=metrics, table=table, assets=pd.DataFrame.from_dict(metrics["assets"], orient="index"),
                     evaluation=evaluation, market=market, recipe=config.model, block_hash=metrics["recipe"])
 
