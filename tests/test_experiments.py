@@ -2,7 +2,7 @@
 import json, signal, subprocess, sys, time
 from pathlib import Path
 
-import matplotlib.pyplot as plt, nbformat, numpy as np, pandas as pd, papermill, pytest
+import nbformat, numpy as np, pandas as pd, papermill, pytest
 from papermill.exceptions import PapermillExecutionError
 
 import in_process
@@ -65,12 +65,6 @@ def test_evaluate_report(tmp_path, mock_run):
     out = execute("evaluate", tmp_path, run_dir=str(mock_run["run"].folder))
     assert linked_run(out, tmp_path) == mock_run["run"].folder.resolve()
     assert f"{mock_run['metrics']['crps']:.1f}" in str(out)
-
-def test_a_report_on_other_bars_shows_each_figure_once_and_below_its_heading(tmp_path, mock_run):
-    "Pictures that were not kept with the run stayed open, and the notebook drew all of them at once, above all headings."
-    open_before = plt.get_fignums()
-    out = execute("evaluate", tmp_path, run_dir=str(mock_run["run"].folder), overrides=["evaluation.n_boot=150", "evaluation.baselines=[ewma]"])
-    assert plt.get_fignums() == open_before and "Conclusion" in str(out)
 
 CONTEST = ["training.n_paths=8", "training.batch_size=512", "evaluation.n_boot=100", "evaluation.baselines=[constant,ewma]"]
 
