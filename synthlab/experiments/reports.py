@@ -8,7 +8,7 @@ __all__ = ['BEGUN', 'MIME', 'declared', 'made', 'read_parameters', 'typed_by', '
            'parse_parameters', 'report_failure', 'execute_report', 'report_run']
 
 # %% ../../nbs/experiments/25_reports.ipynb #e98c5495
-import ast, io, json, re, time
+import ast, io, json, re, time, warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -35,6 +35,7 @@ from ..metrics.wording import file_words
 from ..models.registry import ConfigError
 from ..datasets.disk import atomic_write, lasting_folder
 from ..trainers.facts import Facts, json_text
+from ..trainers.output import say_warning
 
 # %% ../../nbs/experiments/25_reports.ipynb #e90084fb
 def declared(
@@ -66,6 +67,7 @@ def read_parameters(
 ) -> dict[str, Any]:                # what was given; empty when the notebook is run by hand
     "Refuse what the notebook does not know, and read lists however they were written."
     BEGUN["report"] = time.monotonic()
+    warnings.showwarning = say_warning
     load_told()
     given = check_parameters(cells)
     for name, kind in declared(cells).items():
