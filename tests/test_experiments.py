@@ -114,16 +114,16 @@ def test_one_and_two_processes_agree(tmp_path):
     a, b = (r["history"]["val_score"].to_numpy() for r in (one, two))
     assert len(a) == len(b) == 3 and abs(a/b - 1).max() < .01
 
-def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, capsys):
     "R5 at the command line: SIGINT in training, exit 130, and `synthlab resume` ends where an undisturbed run does."
     typed = ["data=mock", *SMALL, "training.epochs=5", "training.patience=0", "training.batch_size=32"]
     whole = bench.run("market", [*typed, f"runs={tmp_path}/whole"])["run"].folder
-    run = tmp_path/"cut"
+    told, run = [l for l in capsys.readouterr().out.splitlines() if l.strip()[:1].isdigit()], tmp_path/"cut"
     process = subprocess.Popen([sys.executable, "-m", "synthlab", "train", *typed, "--run-dir", str(run), "--no-report"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (run/"checkpoints/best.safetensors").exists() and time.monotonic() < deadline and process.poll() is None: time.sleep(.02)
     time.sleep(.3); process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert f"go on with: synthlab resume {run}" in err and Run(run).status == "interrupted"
     assert not (run/"result.json").exists()
@@ -131,6 +131,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     for name in "best", "last":
         assert (run/f"checkpoints/{name}.safetensors").read_bytes() == (whole/f"checkpoints/{name}.safetensors").read_bytes()
     assert (run/"facts/scalars.csv").read_text() == (whole/"facts/scalars.csv").read_text()
+    lines = lambda text: [l for l in text.splitlines() if l.strip()[:1].isdigit() and "training" not in l]
+    before, after = lines(out), lines(capsys.readouterr().out)
+    assert after and set(after) <= set(told) and set(before) <= set(told)           # what is best is known across the interruption
     assert json.loads((run/"result.json").read_text()) == json.loads((whole/"result.json").read_text())
 
 @pytest.mark.parametrize("typed, why", [
@@ -139,6 +142,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path):
     (["train", "model.head={name: students_t}"], "student_t"),
     (["train", "model.backbone.blocks=[{name: lstmblock, layers: 2}]"], "layers"),
     (["train", "data=nowhere.parquet"], "nowhere.parquet"),
+    (["train", "data=crypto_5m"], "data.source has to be given: data.source=VALUE"),
+    (["train", "data.source=???"], "data.source has to be given"),
     (["train", "data.assets=[DAX]"], "DAX"),
     (["train", "data.split.test_start=1950-01-01"], "test_start"),
     (["train", "device=gpu"], "device"),
@@ -236,6 +241,14 @@ def test_five_minute_bars_across_a_hole(tmp_path, monkeypatch):
     hole = next(i for i, step in enumerate(time_of[1:] - time_of[:-1]) if step.total_seconds() > 3600)
     assert ((w.row + result["config"].training.horizon <= hole) | (w.row - result["config"].training.lookback >= hole)).all()
     assert result["metrics"]["crps"] > 0 and "drift" not in result["config"].model
+
+def test_weights_that_no_epoch_made_better_are_said_to_be_those(tmp_path, capsys):
+    "In the conclusion of the run, and where it is tested again."
+    found = bench.run("market", ["data=mock", *SMALL, "training.epochs=1", "training.lr=0.5", f"runs={tmp_path}"])
+    said = "**The weights are those that training began with**: no epoch made validation better."
+    assert found["metrics"]["best_epoch"] == 0 and said in found["metrics"]["conclusion"]
+    again = bench.evaluate(found["run"].folder)
+    assert said in again["metrics"]["conclusion"]
 
 def test_several_assets(tmp_path):
     "Two assets with different volatility share a model and are scored together."

@@ -12,7 +12,7 @@ from pathlib import Path
 from .calls import CALLS
 from .parsers import FREE_VERBS, help_within, house_labs, misplaced, parser, split_plugins, verbs_of
 from ..trainers.interruption import Interrupted
-from ..trainers.output import fill_places, lasting_output
+from ..trainers.output import fill_places, lasting_output, say_warning
 
 # %% ../../nbs/cli/10_main.ipynb #53ddf6cb
 def take_rest(
@@ -42,7 +42,7 @@ def call(
         from synthlab.experiments.plugins import load_plugin
         for path in plugins: load_plugin(path)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *where: print(f"synthlab: {message}", file=sys.stderr)
+        warnings.showwarning = say_warning
         if CALLS[args.call](args) is False: raise SystemExit(1)
 
 # %% ../../nbs/cli/10_main.ipynb #89f333b5

@@ -188,6 +188,7 @@ def to_schema(
     try:
         node = OmegaConf.merge(_structure(schema), values)
         given = values if OmegaConf.is_config(values) else OmegaConf.create(values)
+        for name in sorted(OmegaConf.missing_keys(given)): raise ConfigError(f"{name} has to be given: {name}=VALUE")
         for name, kind in settings(schema).items():     # what names another thing brings none of the default's options
             said = OmegaConf.select(given, name) if is_open(kind) else None
             if said is not None and "name" in said: OmegaConf.update(node, name, said, merge=False)

@@ -237,7 +237,7 @@ def draw_skill(
         ax.plot([100*row["low"], 100*row["high"]], [y, y], color=MODEL, alpha=1 if sure else .45, lw=2)
         ax.plot(100*row["skill"], y, "o", color=MODEL, mfc=MODEL if sure else "white")
     ax.set_yticks(at, table.index); ax.set_ylim(-.6, len(table) - .4)
-    ax.set_xlabel(f"skill of the model over the baseline, % ({100*level:g} % interval; open: not clear of zero)")
+    ax.set_xlabel(f"skill of the model over the baseline, % ({100*level:g} % interval; open: not told apart)")
     return fig
 
 # %% ../../nbs/experiments/15_figures.ipynb #28b34e51

@@ -134,7 +134,9 @@ class TorchPart:
     def train(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> tuple[Trainer, list]:
         "Train in a folder, or go on there; what several processes do together."
         trainer = self.trainer(folder, tracker, quiet)
-        if resume: trainer.resume()
+        if resume:
+            trainer.resume()
+            for lines in trainer.readers[:1]: lines.best = trainer.best["score"] if trainer.best else lines.best
         return trainer, trainer.fit(self.training.train, self.training.val)
 
     def fit(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> Fitted:

@@ -8,7 +8,7 @@ __all__ = ['BEGUN', 'MIME', 'declared', 'made', 'read_parameters', 'typed_by', '
            'parse_parameters', 'report_failure', 'execute_report', 'report_run']
 
 # %% ../../nbs/experiments/25_reports.ipynb #e98c5495
-import ast, io, json, re, time
+import ast, io, json, re, time, warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -35,6 +35,7 @@ from ..metrics.wording import file_words
 from ..models.registry import ConfigError
 from ..datasets.disk import atomic_write, lasting_folder
 from ..trainers.facts import Facts, json_text
+from ..trainers.output import say_warning
 
 # %% ../../nbs/experiments/25_reports.ipynb #e90084fb
 def declared(
@@ -66,6 +67,7 @@ def read_parameters(
 ) -> dict[str, Any]:                # what was given; empty when the notebook is run by hand
     "Refuse what the notebook does not know, and read lists however they were written."
     BEGUN["report"] = time.monotonic()
+    warnings.showwarning = say_warning
     load_told()
     given = check_parameters(cells)
     for name, kind in declared(cells).items():
@@ -89,12 +91,14 @@ def typed_by(
 # %% ../../nbs/experiments/25_reports.ipynb #83000e91
 def keep_figures(
     figures: dict[str, Figure],     # name -> figure
-    folder: Path,                   # a run's `figures/`, or a sweep's; made if it is missing
+    folder: Path | None,            # a run's `figures/`, or a sweep's; made if it is missing; None: nothing is written
 ) -> dict[str, Figure]:             # the same figures, closed: a notebook shows them where it names them
     "Write each figure as a PNG file."
-    lasting_folder(folder)
+    if folder: lasting_folder(folder)
     words = file_words(figures)
     for name, fig in figures.items():
+        plt.close(fig)
+        if not folder: continue
         keep_dollars(fig)
         data, canvas, dpi = io.BytesIO(), fig.canvas, fig.dpi
         fig.set_dpi(120)
@@ -102,7 +106,6 @@ def keep_figures(
         fig.set_canvas(canvas)
         fig.set_dpi(dpi)
         atomic_write(Path(folder)/f"{words[name]}.png", data.getvalue())
-        plt.close(fig)
     return figures
 
 # %% ../../nbs/experiments/25_reports.ipynb #b7fb012c

@@ -66,7 +66,8 @@ def effective_size(
     if not covariance[0] > 0: return float("nan" if np.isnan(covariance[0]) else n)
     pairs = (covariance[0::2] + covariance[1::2])/covariance[0]
     ends = np.flatnonzero(pairs <= 0)
-    return float(np.clip(n/(2*pairs[:ends[0] if len(ends) else None].sum() - 1), 1, n))
+    times = 2*pairs[:ends[0] if len(ends) else None].sum() - 1         # as many values say what one would
+    return float(np.clip(n/max(times, 1/n), 1, n))
 
 # %% ../../nbs/metrics/20_calibration.ipynb #7655798b
 def _by_time(values, times):

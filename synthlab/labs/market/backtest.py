@@ -28,7 +28,7 @@ from ...experiments.reports import Finding, teller
 from ...experiments.runs import Run, find_runs, folder_name
 from ...experiments.setup import Market, fold_dates
 from ...experiments.tasks import Task, run_tasks
-from ...experiments.verdicts import overlap, percent
+from ...experiments.verdicts import overlap, percent, write_interval
 from .contest import BacktestRunner, standings
 from .judging import Simulator, baseline_simulators, model_simulator
 from .settings import MarketConfig, market_config
@@ -142,7 +142,7 @@ def tell_margins(
     "Each with its margin and the interval of it."
     def one(name, r):
         low, high = sorted((sign*r.low, sign*r.high))
-        return f"{name} by {percent(sign*r.skill)} ({100*level:.0f} % interval {percent(low)} to {percent(high)})"
+        return f"{name} by {percent(sign*r.skill)} ({write_interval(low, high, level)})"
     return "; ".join(one(name, r) for name, r in rivals.iterrows())
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #c16e405e
@@ -165,9 +165,8 @@ def tell_contest(
     if len(behind): said.append(f"Worse: {tell_margins(behind, -1, level)}.")
     if len(level_): said.append(f"Not told apart from it: {', '.join(level_.index)}.")
     if best := numbers["best"]:
-        low, high = percent(best["low"]), percent(best["high"])
         said.append(f"The best model, {best['name']}, has a skill of **{percent(best['skill'])}** over the best "
-                    f"baseline, {best['baseline']} ({100*level:.0f} % interval {low} to {high}).")
+                    f"baseline, {best['baseline']} ({write_interval(best['low'], best['high'], level)}).")
     return " ".join([*said, *(f"{name} could not be trained: {why}" for name, why in numbers["failed"])])
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #9ec2f134

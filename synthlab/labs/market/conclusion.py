@@ -10,7 +10,7 @@ __all__ = ['EVIDENCE', 'window_scores', 'beside_baselines', 'result_numbers', 'b
 from collections.abc import Mapping
 from typing import Any
 import pandas as pd
-from ...experiments.verdicts import enough, percent, say_too_few, write_p_value
+from ...experiments.verdicts import enough, percent, say_too_few, write_interval, write_p_value
 from .judging import Evaluation, calibration, overlapping_windows
 from .settings import MarketConfig
 
@@ -76,8 +76,7 @@ def tell_skill(
     for name, r in rows.iterrows():
         low, high = sorted((sign*r.low, sign*r.high))
         p = write_p_value(r.p_value, sign=True)
-        interval = f"{100*level:.0f} % interval {percent(low)} to {percent(high)}"
-        told.append(f"{name} by {percent(sign*r.skill)} ({interval}, p {p})")
+        told.append(f"{name} by {percent(sign*r.skill)} ({write_interval(low, high, level)}, p {p})")
     return "; ".join(told)
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #5edc91a4
@@ -94,8 +93,7 @@ def tell_verdicts(
         told.append(f"It is better than {tell_skill(better, level)}: the interval is clear of zero, the test agrees.")
     if len(worse): told.append(f"**It is worse than** {tell_skill(worse, level, -1)}.")
     if len(open_):
-        each = (f"{n} (skill {percent(r.skill)}, {100*level:.0f} % interval {percent(r.low)} to {percent(r.high)})"
-                for n, r in open_.iterrows())
+        each = (f"{n} (skill {percent(r.skill)}, {write_interval(r.low, r.high, level)})" for n, r in open_.iterrows())
         told.append(f"These windows do not tell it apart from {'; '.join(each)}.")
     return told
 
@@ -137,9 +135,8 @@ def tell_drift(
     if without is None: return []
     told = [f"A drift of {drift:g} a bar was given to the model, not learnt."]
     if other is None: return [*told, f"Without it the CRPS is {without:.1f}."]
-    low, high = other["skill_interval"]
     return [*told, f"With no drift on either side the CRPS is {without:.1f} and that of {best} {other['crps']:.1f}, "
-                   f"{percent(other['skill'])} skill ({100*level:.0f} % interval {percent(low)} to {percent(high)})."]
+                   f"{percent(other['skill'])} skill ({write_interval(*other['skill_interval'], level)})."]
 
 # %% ../../../nbs/labs/market/16_conclusion.ipynb #e4cb3be3
 EVIDENCE = ("crps", "baselines", "level", "windows", "independent", "horizon", "test_from", "test_to", "drift",

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from ...datasets.windows import Batches
-from ...experiments.verdicts import percent
+from ...experiments.verdicts import percent, write_interval
 from .judging import (UNIT, Simulator, compare_scores, model_simulator, prepend_start,
                                           simulated)
 from ...metrics.calibration import pit
@@ -160,8 +160,8 @@ def tell_duel(
 ) -> str:
     "What came of a challenge, in a sentence."
     word = "is better than" if row.low > 0 else "is worse than" if row.high < 0 else "cannot be told from"
-    return (f"The challenger {word} the champion: skill {percent(row.skill)}, "
-            f"{100*level:.0f} % interval {percent(row.low)} to {percent(row.high)}.")
+    interval = write_interval(row.low, row.high, level)
+    return f"The challenger {word} the champion: skill {percent(row.skill)}, {interval}."
 
 # %% ../../../nbs/labs/market/30_contest.ipynb #9a203ff3
 @dataclass

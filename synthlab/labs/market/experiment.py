@@ -33,7 +33,7 @@ from ...experiments.parts import Column, TorchPart, Training
 from ...experiments.settings import MOST
 from ...experiments.setup import Market, learnt_note, not_learnt
 from ...experiments.terminal import check_output, write_table
-from ...experiments.verdicts import overlap
+from ...experiments.verdicts import overlap, untrained_note
 from .figures import market_figures
 from .hub import COVARIATES, MarketSharing, best_baseline
 from .conclusion import EVIDENCE, beside_baselines, conclude, result_numbers
@@ -330,6 +330,8 @@ class MarketLab(MarketFitting):
         config, market, model = experiment.config, experiment.data, experiment.main.model
         metrics, table, evaluation = judge_model(model, market, config, experiment.say)
         metrics["recipe"] = recipe_hash(config.model)
+        best = experiment.main.known.get("best_epoch", experiment.run.result.get("best_epoch", 1))
+        metrics["notes"] += untrained_note(best, "that training began with")
         return dict(metrics=metrics, table=table, assets=pd.DataFrame.from_dict(metrics["assets"], orient="index"),
                     evaluation=evaluation, market=market, recipe=config.model, block_hash=metrics["recipe"])
 

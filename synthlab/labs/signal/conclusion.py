@@ -7,7 +7,7 @@ is unwelcome: too few windows, no purchase, worse than logistic regression, no e
 __all__ = ['SCORE_WORDS', 'BESIDE', 'EVIDENCE', 'NO_REGRESSION', 'with_interval', 'say_ranking', 'say_gains', 'say_waiting',
            'say_purchases', 'say_trades', 'beside_luck', 'say_luck', 'say_days', 'say_calibration', 'payoffs_of',
            'windows_overlap', 'learn_decision', 'classify_logistic', 'held_out', 'plain_rows', 'signal_numbers',
-           'score_rows', 'conclude_signal', 'judge_signal', 'gap_note', 'untrained_note']
+           'score_rows', 'conclude_signal', 'judge_signal', 'gap_note']
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #a1eda853
 import math
@@ -22,7 +22,7 @@ from ...datasets.signals import SignalLoader
 from ...datasets.splits import show_stamp
 from ...datasets.windows import Batches, Windows
 from ...experiments.runs import Run
-from ...experiments.verdicts import ENOUGH, enough, overlap, percent, say_too_few
+from ...experiments.verdicts import ENOUGH, enough, overlap, percent, say_too_few, write_interval
 from .judging import (Classified, Decision, decide, decision_state, gain_table, labels_of,
                                           logistic_logits, network_logits, score_table)
 from .settings import SignalConfig
@@ -37,8 +37,7 @@ def with_interval(
     show: Callable[[float], str] = "{:.3f}".format,     # writes a number
 ) -> str:
     "A score and its interval, as a sentence says them."
-    if not math.isfinite(score.low): return f"{show(score.value)} (too few for an interval)"
-    return f"{show(score.value)} ({100*level:.0f} % interval {show(score.low)} to {show(score.high)})"
+    return f"{show(score.value)} ({write_interval(score.low, score.high, level, show)})"
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #b38a8212
 def say_ranking(
@@ -103,8 +102,8 @@ def say_purchases(
     earned, luck = 10_000*model.loc["utility"], 10_000*chance.loc["utility"].value
     return [f"At the threshold of {threshold:.2f}, {where}, it acts in {percent(bought)} of the windows; "
             f"{right} of its purchases were buys, at random {by_luck} would be.",
-            f"A window earned {earned.value:.1f} ten-thousandths ({100*level:.0f} % interval {earned.low:.1f} to "
-            f"{earned.high:.1f}), at random {luck:.1f}."]
+            f"A window earned {earned.value:.1f} ten-thousandths "
+            f"({write_interval(earned.low, earned.high, level, '{:.1f}'.format)}), at random {luck:.1f}."]
 
 # %% ../../../nbs/labs/signal/17_conclusion.ipynb #49cf4e72
 def say_trades(
@@ -317,10 +316,3 @@ def gap_note(
     who = f"{gaps} gaps in the candles leave" if gaps > 1 else f"{gaps} gap in the candles leaves"
     return [f"{who} out {percent(lost, 0)} of the windows: after each the indicators begin anew "
             "(data.gap_limit says which pause is a gap, data.gaps=ffill fills them)."]
-
-# %% ../../../nbs/labs/signal/17_conclusion.ipynb #5cff4ca1
-def untrained_note(
-    best_epoch: int,                    # of the kept weights; 0 is before the first step
-) -> list[str]:                         # no or one sentence
-    "A sentence if the kept weights have learnt nothing."
-    return [] if best_epoch else ["**The weights are those before any training**: no epoch made validation better."]

@@ -25,9 +25,9 @@ from ...experiments.lab import Experiment, Headline, LabComparing, register_lab,
 from ...experiments.parts import Column, TorchPart, Training, amend_checkpoint
 from ...experiments.plugins import register_own
 from ...experiments.setup import Market
-from ...experiments.verdicts import overlap, percent
+from ...experiments.verdicts import overlap, percent, untrained_note
 from .card import SignalSharing
-from .conclusion import EVIDENCE, conclude_signal, gap_note, judge_signal, untrained_note
+from .conclusion import EVIDENCE, conclude_signal, gap_note, judge_signal
 from .figures import signal_figures
 from .judging import SHOWN, Decision, decision_state, labels_of, restore_decision
 from .settings import OTHER_NAMES, SIGNAL_KNOBS, SignalConfig, load_signals
