@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
+from .crps import as_array
 from .skill import _block_length, block_bootstrap, percentile_interval
 from .wording import nearest
 
@@ -24,7 +25,7 @@ def _returns(returns):
     "Returns as float64, time last, checked."
     if hasattr(returns, "columns"):
         raise ValueError("returns is a frame, whose time runs downwards; give frame.to_numpy().T, time last")
-    r = np.asarray(returns.detach().cpu() if hasattr(returns, "detach") else returns, dtype=float)
+    r = as_array(returns, "returns")
     if r.ndim == 0: raise ValueError(f"returns is the single number {r}; give a series, (n,) or (…, n)")
     with np.errstate(invalid="ignore", over="ignore"): whole = np.isfinite(r.sum())     # quicker than to look at each
     if not whole and not np.isfinite(r).all():
