@@ -1,4 +1,6 @@
 "What may be given to the scores: every holder of the same numbers gives the same score, and what is no score's business is refused."
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,12 @@ from synthlab.metrics import closed_form, counts, densities, ends, families, joi
 from synthlab.metrics.calibration import (brier, central_interval, coverage, interval_score, pinball, pit, ranks, spread_skill)
 from synthlab.metrics.crps import (afcrps_ensemble, as_array, as_values, crps_ensemble, crps_influence, fair_crps_ensemble, log_likelihood,
     sharpness, threshold_weighted_crps)
-from synthlab.metrics.performance import sharpe, total_return
+from synthlab.metrics.contests import model_confidence_set, superior_predictive_ability
+from synthlab.metrics.performance import (average_drawdown, cagr, calmar, conditional_drawdown, cumulative_return, downside_risk, drawdown,
+    max_drawdown, performance_metrics, sharpe, sharpe_interval, sortino, stability, total_return, ulcer_index, volatility)
+from synthlab.metrics.relative import aggregate_returns, alpha, down_capture, information_ratio, rolling, tracking_error, up_capture
+from synthlab.metrics.responses import nrmse
+from synthlab.metrics.risk import drawdown_at_risk, semi_deviation
 
 ROWS, SEEN = [[100000001, 100000003, 100000009], [16777217, 16777219, 16777223]], [100000005, 16777221]
 PATHS, CAME = [[[100000001, 7], [100000003, 5], [100000009, 6]]], [[100000005, 6]]
@@ -92,12 +99,75 @@ MASKED = np.ma.array([[1., 2., 1e6]], mask=[[0, 0, 1]])
 
 @pytest.mark.parametrize("call", [lambda x: crps_ensemble(x, [1.5]), lambda x: crps_ensemble([x[0]], [1.5]), lambda x: pinball(x, x, .5),
     lambda x: crps_ensemble(np.ones((1, 2)), x[0, 2:]), lambda x: pinball(x[0, 2], 1., .5), as_array, sharpe, total_return,
-    (lambda x: joint.energy_score(x[None], x))])
+    lambda x: joint.energy_score(x[None], x), lambda x: nrmse(x, x, 1.)])
 def test_masked_values_are_refused(call):
     with pytest.raises(ValueError, match=r"holds \d masked value.*np\.ma\.filled\(.*nan_policy=\"omit\""): call(MASKED)
+
+def test_broadcast_arrays_are_arrays():
+    "Without NumPy's warning of writing to what is shared."
+    x, y = np.broadcast_arrays(np.arange(3.), np.ones((2, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert crps_ensemble(x, y[:, 0]).tolist() == crps_ensemble(x.copy(), y[:, 0].copy()).tolist() and sharpe(x).shape == (2,)
 
 def test_masked_arrays_without_a_masked_value_are_arrays():
     whole = np.ma.array([[1., 2.]], mask=False)
     assert float(crps_ensemble(whole, [1.5])) == float(crps_ensemble(whole.data, [1.5]))
     filled = np.ma.filled(MASKED.astype(float), np.nan)
     assert float(crps_ensemble(filled, [1.5], nan_policy="omit")) == .25
+
+# ---- intervals, contests
+
+def test_a_median_lies_inside_its_intervals_and_intervals_inside_each_other():
+    score = thresholds.weighted_interval_score
+    with pytest.raises(ValueError, match="^median lies outside .*1 of 1 interval"): score(0., [.5], [1.], .2, [.5])
+    with pytest.raises(ValueError, match="^median lies outside"): score(torch.tensor([0., 2.]), torch.tensor([[-1.], [0.]]), torch.tensor([[1.], [1.]]), torch.zeros(2), .5)
+    for level in ([.5, .9], torch.tensor([.5, .9])):
+        with pytest.raises(ValueError, match="^intervals of a higher level must contain.*1 of 1"): score(0., [-2., -1.], [1., 2.], .2, level)
+        assert float(score(0., [-1., -2.], [1., 2.], .2, level)) == pytest.approx(float(score(0., [-2., -1.], [2., 1.], .2, [.9, .5])))
+    assert float(score(0., [0., 0.], [0., 0.], .2, [.9, .5])) > 0 and score(np.zeros(()), [0.], [1.], .2, [.5]).dtype == torch.float64
+    assert score(torch.zeros(3), [[-1.]]*3, [[1.]]*3, [0., 0., 0.], [.5]).dtype == torch.float32
+    assert np.isnan(float(score(np.nan, [0.], [1.], .2, [.5])))
+    assert score(torch.zeros(3), torch.zeros(3, 0), torch.zeros(3, 0), torch.ones(3), torch.zeros(0)).tolist() == [1, 1, 1]
+
+@pytest.mark.parametrize("contest", [model_confidence_set, lambda x, overlap: superior_predictive_ability(x, "a", overlap)])
+@pytest.mark.parametrize("overlap", [0, 41, 300, np.inf, np.nan, 1.5])
+def test_no_more_times_overlap_than_there_are(contest, overlap):
+    scores = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3)), columns=list("abc"))
+    with pytest.raises(ValueError, match=r"^overlap must be 1, 2, ... up to the 40 times"): contest(scores, overlap=overlap)
+
+# ---- returns
+
+COMPOUND = dict(total_return=total_return, cagr=cagr, cumulative_return=cumulative_return, drawdown=drawdown, max_drawdown=max_drawdown, calmar=calmar,
+    average_drawdown=average_drawdown, conditional_drawdown=conditional_drawdown, ulcer_index=ulcer_index, stability=stability, table=performance_metrics,
+    drawdown_at_risk=drawdown_at_risk, capture=lambda r: up_capture(r, r), own_capture=lambda r: down_capture(np.zeros(np.shape(r)), r),
+    months=lambda r: aggregate_returns(np.asarray(r), pd.date_range("2024-01-01", periods=np.shape(r)[-1])))
+
+@pytest.mark.parametrize("name", COMPOUND)
+def test_no_return_that_compounds_loses_more_than_all(name):
+    with pytest.raises(ValueError, match=r"holds -2\.5 at \(1,\), which loses more than all.*fractions, -0\.025 for -2\.5 percent"): COMPOUND[name]([1.2, -2.5, .3])
+    COMPOUND[name]([.1, -1., .2])
+
+def test_ratios_of_returns_have_no_unit():
+    "What does not compound is right in percent too, and of differences of returns, which may be below -1."
+    assert sharpe([1.2, -2.5, .3]) == pytest.approx(sharpe([.012, -.025, .003]))
+    assert np.isfinite(information_ratio([-.9, .1, .2], [.5, .3, .1]))
+
+@pytest.mark.parametrize("name", [name for name in COMPOUND if name != "months"])
+def test_returns_that_compound_come_in_the_order_of_their_times(name):
+    if name == "own_capture": pytest.skip("its other series has no times")
+    for days in (pd.date_range("2024-01-01", periods=4), pd.period_range("2024-01", periods=4, freq="M")):
+        r = pd.Series([.1, -.2, .05, .03], days)
+        with pytest.raises(ValueError, match=r"not in the order of its times; give returns\.sort_index\(\)"): COMPOUND[name](r[::-1])
+        COMPOUND[name](r), COMPOUND[name](pd.Series(r.to_numpy(), [3, 2, 1, 0])), sharpe(r[::-1])
+        with pytest.raises(ValueError, match=r"returns\.sort_index\(\)"): rolling(sharpe, r[::-1], 2)
+
+@pytest.mark.parametrize("metric", [cagr, volatility, downside_risk, sharpe, sortino, calmar, performance_metrics, semi_deviation, sharpe_interval,
+    lambda r, periods: alpha(r, r, periods), lambda r, periods: up_capture(r, r, periods), lambda r, periods: tracking_error(r, [.1, .1, .2], periods)])
+@pytest.mark.parametrize("periods", ["daily", None, 0, -252, np.nan, [252, 365]])
+def test_periods_is_a_number_of_bars(metric, periods):
+    with pytest.raises(ValueError, match="^periods is .*; give the number of bars a year, 252 days or 12 months"): metric([.1, -.2, .3], periods=periods)
+
+@pytest.mark.parametrize("time", ["monthly", None, 7, ["up", "down"], ["2024-01-01", "2024-13-01"]])
+def test_times_of_returns_are_times(time):
+    with pytest.raises(ValueError, match="^time .*give the time of each bar, such as returns.index"): aggregate_returns(pd.Series([.1, .2]), time)

@@ -150,7 +150,8 @@ def as_values(
         if values.dtype.kind == "O": values = _numbers(values, name)
         if values.dtype.kind not in "biufc": raise TypeError(f"{name} holds {values.dtype}: give numbers")
         if not values.dtype.isnative: values = values.astype(values.dtype.newbyteorder("="))
-        if not values.flags.writeable or any(step < 0 for step in values.strides): values = values.copy()
+        fixed = values.__array_interface__["data"][1]           # read only, or a broadcast that warns of writing
+        if fixed or any(step < 0 for step in values.strides): values = values.copy()
     try: return torch.as_tensor(values, dtype=dtype, device=device)
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f"{name} is no array of numbers: {e}".splitlines()[0]) from None
