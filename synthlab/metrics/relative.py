@@ -149,8 +149,8 @@ def _times(time):
         if np.ndim(time) == 1 and not pd.api.types.is_numeric_dtype(np.asarray(time)): return pd.DatetimeIndex(time)
         raise ValueError(f"it is {time!r}")
     except (TypeError, ValueError) as e:
-        raise ValueError(f"time holds no times, {e}; give the time of each bar, such as returns.index".replace("\n", " ")
-                         ) from None
+        told = " ".join(str(e).split())
+        raise ValueError(f"time holds no times, {told}; give the time of each bar, such as returns.index") from None
 
 def aggregate_returns(
     returns,                # a bar, (n,), or (k, n) of k strategies
