@@ -224,7 +224,7 @@ def test_gradients_of_ensembles():
     for score in (lambda x, y: outcome_weighted_crps(x, y, smooth), lambda x, y: vertically_rescaled_crps(x, y, smooth), log_score_ensemble,
                   dawid_sebastiani_ensemble, error_spread_score, lambda x, y: threshold_weighted_crps(x, y, -.5, fair=True)): checked((x, y), score)
     checked(normal(16, (2, 6, 3), (2, 3)), dawid_sebastiani_score)
-    checked(([0., 1.], [[-1., -2.]]*2, [[1., 2.5]]*2, [3., .5]), lambda m, a, b, y: weighted_interval_score(m, a, b, y, [.5, .9]))
+    checked(([0., .9], [[-1., -2.]]*2, [[1., 2.5]]*2, [3., .5]), lambda m, a, b, y: weighted_interval_score(m, a, b, y, [.5, .9]))
 
 @pytest.mark.parametrize("score", [log_score_ensemble, dawid_sebastiani_ensemble, error_spread_score, lambda x, y: threshold_brier(x, y, .5),
     lambda x, y: outcome_weighted_crps(x, y, lambda z: z > -9), lambda x, y: vertically_rescaled_crps(x, y, lambda z: z > -9),

@@ -26,7 +26,8 @@ def _contest(scores, overlap):
     if len(set(names)) < len(names): raise ValueError(f"two forecasters have one name, of {', '.join(map(str, names))}")
     bad = ~np.isfinite(x).all(0)
     if bad.any(): raise ValueError(f"the scores of {names[bad.argmax()]} are not all numbers: leave those times out")
-    if not overlap >= 1: raise ValueError(f"overlap must be 1, 2, ..., got {overlap}")
+    if overlap not in range(1, len(x) + 1):
+        raise ValueError(f"overlap must be 1, 2, ... up to the {len(x)} times of the table, got {overlap}")
     block = max(4*overlap if overlap > 1 else 1, _block_length(None, len(x)))
     block = int(min(block, len(x)//8))
     sums = np.lib.stride_tricks.sliding_window_view(np.concatenate([x, x[:block - 1]]), block, 0).sum(-1)

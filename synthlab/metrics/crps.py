@@ -122,24 +122,36 @@ class _EnsembleScore(torch.autograd.Function):
                 -grad*slope.sum(-1) if of_target else None,
                 grad[..., None]*share_slope if of_share else None, None)
 
+# %% ../../nbs/metrics/00_crps.ipynb #764f22fb
+def _common_type(
+    *tensors: Tensor,       # scored beside each other
+) -> torch.dtype:           # float32 or float64
+    "The floating type that several tensors share; a single number beside others does not widen it."
+    for t in tensors:
+        if t.is_complex(): raise TypeError(f"scores are of real numbers, not {t.dtype}")
+    floating = [t for t in tensors if t.is_floating_point()]
+    leading = [t.dtype for t in floating if t.ndim] or [t.dtype for t in floating] or [torch.float64]
+    dtype = reduce(torch.promote_types, leading)
+    return torch.float32 if torch.finfo(dtype).bits < 32 else dtype
+
 # %% ../../nbs/metrics/00_crps.ipynb #04249177
 def as_values(
     values,                 # tensor, array, Series, frame, list or number
     name: str = "values",   # what it is called when it is refused
     like: Tensor|None = None, # what is no tensor goes to its device; plain numbers and lists take its floating type
-) -> Tensor:                # the same numbers by position, same shape and type
+) -> Tensor:                # the same numbers by position, same shape and type; of plain numbers and lists float64
     "Numbers as a tensor, whatever holds them."
     if isinstance(values, Tensor): return values
-    device, dtype = (None, None) if like is None else (like.device, like.dtype)
-    if dtype is not None and (not dtype.is_floating_point or torch.finfo(dtype).bits < 32): dtype = None
-    inside = values if isinstance(values, (list, tuple)) else [values]
-    if any(hasattr(v, "__array__") and not isinstance(v, Tensor) for v in inside):
+    device, dtype = None if like is None else like.device, None
+    if not _typed(values): dtype = torch.float64 if like is None else _common_type(like)
+    else:
+        _refuse_masked(values, name)
         values = np.asarray(values)
         if values.dtype.kind == "O": values = _numbers(values, name)
         if values.dtype.kind not in "biufc": raise TypeError(f"{name} holds {values.dtype}: give numbers")
         if not values.dtype.isnative: values = values.astype(values.dtype.newbyteorder("="))
-        if not values.flags.writeable or any(step < 0 for step in values.strides): values = values.copy()
-        dtype = None
+        fixed = values.__array_interface__["data"][1]           # read only, or a broadcast that warns of writing
+        if fixed or any(step < 0 for step in values.strides): values = values.copy()
     try: return torch.as_tensor(values, dtype=dtype, device=device)
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(f"{name} is no array of numbers: {e}".splitlines()[0]) from None
@@ -151,40 +163,49 @@ def as_array(
     "Numbers as an array, for what is computed in NumPy."
     return as_values(values, name, torch.empty(0, dtype=torch.float64)).detach().cpu().double().numpy()
 
+def _inside_of(values): return values if isinstance(values, (list, tuple)) else [values]
+
+def _typed(values):
+    "Whether it has a type of its own: a tensor, an array, or a list of arrays."
+    if isinstance(values, Tensor): return True
+    return any(hasattr(v, "__array__") and not isinstance(v, Tensor) for v in _inside_of(values))
+
+def _refuse_masked(values, name):
+    "Complain of a masked array's values that are masked."
+    masked = sum(int(np.ma.getmaskarray(v).sum()) for v in _inside_of(values) if np.ma.isMaskedArray(v))
+    if masked:
+        raise ValueError(f"{name} holds {counted(masked, 'masked value')}: give np.ma.filled({name}.astype(float), "
+                         'np.nan), and to a score that takes it nan_policy="omit"')
+
 def _numbers(values, name):
     "An array of objects as numbers."
     try: return values.astype(np.float64)
     except (TypeError, ValueError): raise TypeError(f"{name} holds objects that are no numbers: give numbers") from None
 
 # %% ../../nbs/metrics/00_crps.ipynb #cd2735fa
-def _common_type(
-    *tensors: Tensor,       # scored beside each other
-) -> torch.dtype:           # float32 or float64
-    "The floating type that several tensors share; a single number beside others does not widen it."
-    for t in tensors:
-        if t.is_complex(): raise TypeError(f"scores are of real numbers, not {t.dtype}")
-    floating = [t for t in tensors if t.is_floating_point()]
-    leading = [t.dtype for t in floating if t.ndim] or [t.dtype for t in floating] or [torch.get_default_dtype()]
-    dtype = reduce(torch.promote_types, leading)
-    return torch.float32 if torch.finfo(dtype).bits < 32 else dtype
+def _of_one_type(
+    **values,               # by name, each of any shape
+) -> list:                  # tensors on one device, of one floating type
+    "Values that are scored beside each other, as tensors."
+    first = next((v for v in values.values() if isinstance(v, Tensor)), None)
+    typed = {name: as_values(v, name, first) for name, v in values.items() if _typed(v)}
+    like = torch.empty(0, dtype=_common_type(*typed.values()), device=None if first is None else first.device)
+    return [(typed[name] if name in typed else as_values(v, name, like)).to(like.dtype) for name, v in values.items()]
 
 def check_ensemble(
     simulations: Tensor,    # simulated values, `(..., M)`
     target: Tensor|None = None, # what happened, `(...)`
 ) -> tuple:                 # both as tensors of one floating type, float32 or float64
     "An ensemble and what happened, checked; the first step of every score."
-    simulations = as_values(simulations, "simulations")
-    shape, both = tuple(simulations.shape), (simulations,)
+    if target is None: simulations, = _of_one_type(simulations=simulations)
+    else: simulations, target = _of_one_type(simulations=simulations, target=target)
+    shape = tuple(simulations.shape)
     if not shape: raise ValueError("simulations is a single number: give it an axis of members")
     if not shape[-1]: raise ValueError(f"simulations of shape {shape} has no members")
-    if target is not None:
-        target = as_values(target, "target", simulations)
-        if tuple(target.shape) != shape[:-1]:
-            raise ValueError(f"target has shape {tuple(target.shape)}, but simulations of shape "
-                             f"{shape} (members last) need a target of shape {shape[:-1]}")
-        both = simulations, target
-    dtype = _common_type(*both)
-    return simulations.to(dtype), None if target is None else target.to(dtype)
+    if target is not None and tuple(target.shape) != shape[:-1]:
+        raise ValueError(f"target has shape {tuple(target.shape)}, but simulations of shape "
+                         f"{shape} (members last) need a target of shape {shape[:-1]}")
+    return simulations, target
 
 # %% ../../nbs/metrics/00_crps.ipynb #231937c5
 def _unusable(weights): return ~((weights >= 0) & (weights < torch.inf))
@@ -246,14 +267,12 @@ def check_alike(
     **values,               # by name, each of one shape or a single number
 ) -> tuple:                 # tensors of that shape and one floating type
     "Values that are scored beside each other, checked."
-    first = next((as_values(v, name) for name, v in values.items() if hasattr(v, "__array__")), None)
-    tensors = [as_values(v, name, first) for name, v in values.items()]
+    tensors = _of_one_type(**values)
     shape = next((t.shape for t in tensors if t.ndim), torch.Size())
     if any(t.ndim and t.shape != shape for t in tensors):
         found = ", ".join(f"{name} {tuple(t.shape)}" for name, t in zip(values, tensors))
         raise ValueError(f"the shapes differ: {found}; give values of one shape, or a single number")
-    dtype = _common_type(*tensors)
-    return tuple(t.to(dtype).expand(shape) for t in tensors)
+    return tuple(t.expand(shape) for t in tensors)
 
 # %% ../../nbs/metrics/00_crps.ipynb #0d623c17
 def afcrps_ensemble(

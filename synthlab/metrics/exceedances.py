@@ -97,9 +97,9 @@ def _p_value(found, law, freedom, known):
 def kupiec_test(
     exceeded,               # 0 or 1 (or bool) of each bar, (n,), see `exceedances`
     level: float = .05,     # share of bars that should exceed, 0 to 1
-    law: str = "exact",     # exact: counted; chi2: the law for many, as in most packages
+    law: str = "exact",     # exact: counted, as the mid-p; chi2: the law for many, as in most packages
 ) -> tuple:                 # statistic; p-value: how often a value at risk that is kept looks worse
-    "Unconditional coverage: are there as many exceedances as were said?"
+    "Unconditional coverage, by the mid-p of the exact law: are there as many exceedances as were said?"
     x = _series(exceeded, level)
     n, ones = len(x), x.sum()
     def known():
@@ -111,7 +111,7 @@ def kupiec_test(
 # %% ../../nbs/metrics/22_exceedances.ipynb #a783cb50
 def independence_test(
     exceeded,               # 0 or 1 (or bool) of each bar, (n,), in time order
-    law: str = "exact",     # exact: counted, given how many there are; chi2: the law for many
+    law: str = "exact",     # exact: counted given how many there are, as the mid-p; chi2: the law for many
 ) -> tuple:                 # statistic; p-value: how often independent exceedances look worse
     "Christoffersen's test: does an exceedance say something about the next bar?"
     x = _series(exceeded)
@@ -124,7 +124,7 @@ def independence_test(
 def conditional_coverage_test(
     exceeded,               # 0 or 1 (or bool) of each bar, (n,), in time order
     level: float = .05,     # share of bars that should exceed, 0 to 1
-    law: str = "exact",     # exact: counted; chi2: the law for many
+    law: str = "exact",     # exact: counted, as the mid-p; chi2: the law for many
 ) -> tuple:                 # statistic; p-value: how often a value at risk that is kept looks worse
     "Christoffersen's test of both: as many as were said, and none that announces the next."
     x = _series(exceeded, level)
@@ -141,7 +141,7 @@ def conditional_coverage_test(
 def exceedance_tests(
     exceeded,               # 0 or 1 (or bool) of each bar, (n,), in time order
     level: float = .05,     # share of bars that should exceed, 0 to 1
-    law: str = "exact",     # exact: counted; chi2: the law for many
+    law: str = "exact",     # exact: counted, as the mid-p; chi2: the law for many
 ) -> pd.DataFrame:          # rows coverage, independence, both: statistic, p-value
     "Tests of a value at risk."
     found = dict(coverage=kupiec_test(exceeded, level, law), independence=independence_test(exceeded, law),

@@ -11,21 +11,20 @@ __all__ = ['energy_score', 'variogram_score', 'outcome_weighted_score', 'vertica
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from .crps import _bad_weights, _common_type, _shares, _unusable, as_values
+from .crps import _bad_weights, _of_one_type, _shares, _unusable, as_values
 
 # %% ../../nbs/metrics/12_joint.ipynb #ea42081d
 def _members_of_paths(simulations, target):
     "Ensembles of paths and what happened, checked, as `(n, M, D)` and `(n, D)` of one floating type."
-    simulations = as_values(simulations, "simulations")
-    target = as_values(target, "target", simulations)
+    simulations, target = _of_one_type(simulations=simulations, target=target)
     shape = tuple(simulations.shape)
     if len(shape) < 2 or tuple(target.shape) != shape[:-2] + shape[-1:]:
         raise ValueError(f"simulations of shape {shape} do not fit a target of shape {tuple(target.shape)}: "
                          "give (..., M, D), members second to last, beside (..., D)")
     if not shape[-2] or not shape[-1]:
         raise ValueError(f"simulations of shape {shape} have no members or no dimensions")
-    dtype, (M, D) = _common_type(simulations, target), shape[-2:]
-    return simulations.to(dtype).reshape(-1, M, D), target.to(dtype).reshape(-1, D), shape[:-2]
+    M, D = shape[-2:]
+    return simulations.reshape(-1, M, D), target.reshape(-1, D), shape[:-2]
 
 def _member_shares(weights, x, lead, fair):
     "Weights of the members of checked paths, `(n, M)`, sum 1."

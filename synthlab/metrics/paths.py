@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from .crps import afcrps_ensemble, as_values
+from .crps import _of_one_type, afcrps_ensemble, as_values
 from .prompts import (HIGH_FREQUENCY, HOURLY_SIGMA, LOW_FREQUENCY, Prompt, filter_valid_intervals,
                                       format_response, generate_adaptive_intervals, get_prompt, interval_name,
                                       interval_steps, label_observed_blocks, price_changes, prompt_for, reference_paths,
@@ -169,8 +169,7 @@ def multi_interval_crps(
     weights: Tensor|None = None, # of the paths, not negative, `(B, P)`; none: equal
 ) -> Tensor:                # sum over all increments, `(B,)`, basis points
     "The subnet's score of a batch, differentiable."
-    paths = as_values(paths, "paths")
-    prices = as_values(prices, "prices", paths)
+    paths, prices = _of_one_type(paths=paths, prices=prices)
     if paths.ndim != 3 or prices.shape != (paths.shape[0], paths.shape[2]):
         raise ValueError(f"paths of shape {tuple(paths.shape)} do not fit prices of shape {tuple(prices.shape)}: "
                          "give (B, P, H+1) beside (B, H+1), both from step 0 on")

@@ -13,9 +13,11 @@ __all__ = ['METHODS', 'PLAIN', 'ANNUAL', 'METRICS', 'total_return', 'cagr', 'cum
 
 # %% ../../nbs/metrics/50_performance.ipynb #1378e494
 from functools import partial
+from numbers import Real
 import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
+from .crps import as_array
 from .skill import _block_length, block_bootstrap, percentile_interval
 from .wording import nearest
 
@@ -24,7 +26,7 @@ def _returns(returns):
     "Returns as float64, time last, checked."
     if hasattr(returns, "columns"):
         raise ValueError("returns is a frame, whose time runs downwards; give frame.to_numpy().T, time last")
-    r = np.asarray(returns.detach().cpu() if hasattr(returns, "detach") else returns, dtype=float)
+    r = as_array(returns, "returns")
     if r.ndim == 0: raise ValueError(f"returns is the single number {r}; give a series, (n,) or (…, n)")
     with np.errstate(invalid="ignore", over="ignore"): whole = np.isfinite(r.sum())     # quicker than to look at each
     if not whole and not np.isfinite(r).all():
@@ -32,6 +34,28 @@ def _returns(returns):
                          f"{tuple(int(i) for i in np.argwhere(~np.isfinite(r))[0])}; fill it, 0 for a bar out of the "
                          "market, or cut the series there")
     return r
+
+def _in_order(returns):
+    "Complain of a pandas object whose times do not rise."
+    index = getattr(returns, "index", None)
+    if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex | pd.TimedeltaIndex) and not index.is_monotonic_increasing:
+        raise ValueError("returns is not in the order of its times; give returns.sort_index()")
+
+def _compounding(returns):
+    "Returns that are multiplied, checked: their times rise, and none loses more than all."
+    r = _returns(returns)
+    _in_order(returns)
+    if r.min(initial=0) < -1:
+        at = tuple(int(i) for i in np.argwhere(r < -1)[0])
+        raise ValueError(f"returns holds {r[at]:g} at {at}, which loses more than all; give fractions, {r[at]/100:g} "
+                         f"for {r[at]:g} percent, and of prices p their changes, p[1:]/p[:-1] - 1")
+    return r
+
+def _per_year(periods):
+    "Bars a year, checked."
+    if not (isinstance(periods, Real) and periods > 0):
+        raise ValueError(f"periods is {periods!r}; give the number of bars a year, 252 days or 12 months")
+    return float(periods)
 
 def _same_times(returns, other, name):
     "Complain of two pandas objects whose times differ; rows that are only numbered fit any times."
@@ -51,27 +75,27 @@ def total_return(
     returns,                # a bar, (…, n)
 ):                          # (…), ≥ -1; 0 for no bars
     "What the whole series multiplies money by, less one."
-    return (1 + _returns(returns)).prod(-1) - 1
+    return (1 + _compounding(returns)).prod(-1) - 1
 
 def cagr(
     returns,                # a bar, (…, n)
     periods: float = 252,   # bars a year, > 0
-):          # (…), a year; NaN for no bars, after losing more than everything, where a few bars grow past all numbers
+):                          # (…), a year; NaN for no bars, and where a few bars grow past all numbers
     "Compound annual growth rate."
-    r = _returns(returns)
+    r = _compounding(returns)
     return _a_year((1 + r).prod(-1), r.shape[-1], periods)
 
 def _a_year(growth, bars, periods):
     "Growth of so many bars as that of a year, less one."
-    with np.errstate(over="ignore"): year = np.abs(growth)**_ratio(periods, bars) - 1
-    return np.where((growth < 0) | np.isinf(year) | (bars == 0), np.nan, year)[()]
+    with np.errstate(over="ignore"): year = growth**_ratio(_per_year(periods), bars) - 1
+    return np.where(np.isinf(year) | (bars == 0), np.nan, year)[()]
 
 # %% ../../nbs/metrics/50_performance.ipynb #8a93335e
 def cumulative_return(
     returns,                # a bar, (…, n)
 ) -> np.ndarray:            # (…, n), ≥ -1
     "What the series has multiplied money by up to each bar, less one."
-    return np.cumprod(1 + _returns(returns), -1) - 1
+    return np.cumprod(1 + _compounding(returns), -1) - 1
 
 # %% ../../nbs/metrics/50_performance.ipynb #9ef124f3
 def _centred(r):
@@ -95,14 +119,14 @@ def volatility(
     periods: float = 252,   # bars a year, > 0
 ):                          # (…), a year, ≥ 0; NaN for fewer than two bars
     "Standard deviation of a year."
-    return _deviation(_returns(returns))*periods**.5
+    return _deviation(_returns(returns))*_per_year(periods)**.5
 
 def downside_risk(
     returns,                # a bar, (…, n)
     periods: float = 252,   # bars a year, > 0
 ):                          # (…), a year, ≥ 0; NaN for no bars
     "Root mean square fall of a year."
-    return _shortfall(_returns(returns))*periods**.5
+    return _shortfall(_returns(returns))*_per_year(periods)**.5
 
 def sharpe(
     returns,                # a bar, (…, n)
@@ -110,7 +134,7 @@ def sharpe(
 ):                          # (…); NaN for equal returns and fewer than two bars
     "Sharpe ratio of a year."
     r = _returns(returns)
-    return _ratio(_mean(r), _deviation(r))*periods**.5
+    return _ratio(_mean(r), _deviation(r))*_per_year(periods)**.5
 
 def sortino(
     returns,                # a bar, (…, n)
@@ -118,14 +142,14 @@ def sortino(
 ):                          # (…); NaN when no bar falls
     "Sortino ratio of a year, with the target zero."
     r = _returns(returns)
-    return _ratio(_mean(r), _shortfall(r))*periods**.5
+    return _ratio(_mean(r), _shortfall(r))*_per_year(periods)**.5
 
 # %% ../../nbs/metrics/50_performance.ipynb #0817332c
 def drawdown(
     returns,                # a bar, (…, n)
 ) -> np.ndarray:            # (…, n), ≤ 0, share below the highest wealth so far
     "How far wealth is below its peak at the end of each bar."
-    wealth = 1 + _returns(returns)
+    wealth = 1 + _compounding(returns)
     np.cumprod(wealth, -1, out=wealth)
     peak = np.maximum.accumulate(wealth, -1)
     wealth /= np.maximum(peak, 1, out=peak); wealth -= 1
@@ -272,7 +296,7 @@ def stability(
     returns,                # a bar, (…, n), > -1
 ):                          # (…), 0 to 1; NaN when wealth never moved, was lost whole, and for fewer than two bars
     "How straight the logarithm of wealth is: R² of a line through it."
-    r = _returns(returns)
+    r = _compounding(returns)
     with np.errstate(divide="ignore", invalid="ignore"): log = np.cumsum(np.log1p(r), -1)
     lost = ~np.isfinite(log).all(-1)
     y = _centred(np.where(lost[..., None], 0, log)); t = np.arange(r.shape[-1]) - (r.shape[-1] - 1)/2
@@ -297,6 +321,7 @@ def performance_metrics(
     periods: float = 252,   # bars a year, > 0
 ):                          # Series by metric, or DataFrame of k rows with a column a metric
     "All metrics by name."
+    _in_order(returns)
     r = _returns(returns)
     if r.ndim > 2:
         raise ValueError(f"returns has the shape {r.shape}; a table takes (n,) or (k, n), strategies by bars")
@@ -313,7 +338,7 @@ def sharpe_interval(
     seed: int = 0,          # of the draws
 ) -> tuple:                 # lower and upper ratio of a year; NaN for equal returns
     "Bootstrap interval of the Sharpe ratio."
-    r = _returns(returns)
+    r, year = _returns(returns), _per_year(periods)
     if r.ndim != 1 or len(r) < 2:
         raise ValueError(f"returns has the shape {r.shape}; give one series of two bars or more")
     if not 0 < level < 1: raise ValueError(f"level must lie between 0 and 1, got {level}")
@@ -321,7 +346,7 @@ def sharpe_interval(
     mean, square = block_bootstrap(np.stack([x, x*x], 1), block, n_boot, seed).T
     deviation = np.sqrt(np.maximum(square - mean**2, 0)*len(r)/(len(r) - 1))
     drawn, blocks = _ratio(r.mean() + mean, deviation), len(r)/_block_length(block, len(r))
-    return tuple(float(end*periods**.5) for end in percentile_interval(drawn, level, blocks))
+    return tuple(float(end*year**.5) for end in percentile_interval(drawn, level, blocks))
 
 # %% ../../nbs/metrics/50_performance.ipynb #beef30ba
 def probabilistic_sharpe(

@@ -10,7 +10,8 @@ __all__ = ['SPANS', 'tracking_error', 'information_ratio', 'beta', 'alpha', 'up_
 from collections.abc import Callable
 import numpy as np
 import pandas as pd
-from .performance import _a_year, _centred, _mean, _ratio, _returns, _same_times, sharpe, volatility
+from .performance import (_a_year, _centred, _compounding, _in_order, _mean, _per_year, _ratio, _returns,
+                                          _same_times, sharpe, volatility)
 from .wording import nearest
 
 # %% ../../nbs/metrics/51_relative.ipynb #ae03c199
@@ -58,10 +59,11 @@ def alpha(
 ):                          # (…), a year; NaN where there is no beta
     "Mean return of a year that the benchmark, held with beta, does not explain."
     r, b = _beside(returns, benchmark)
-    return (_mean(r) - beta(r, b)*_mean(b))*periods
+    return (_mean(r) - beta(r, b)*_mean(b))*_per_year(periods)
 
 # %% ../../nbs/metrics/51_relative.ipynb #4649f672
 def _capture(returns, benchmark, periods, chosen):
+    r, b = (_compounding(x) for x in (returns, benchmark))
     r, b = _beside(returns, benchmark)
     among = chosen(b)
     bars = np.count_nonzero(among, -1)
@@ -123,6 +125,7 @@ def rolling(
     "A metric over the last bars, at every bar."
     if not callable(metric): raise ValueError(f"metric is {metric!r}; give a function of returns, such as sharpe")
     if not (window >= 1 and window == int(window)): raise ValueError(f"window is {window}; give 1, 2, ... bars")
+    _in_order(returns)
     series = [_returns(returns)] if benchmark is None else _beside(returns, benchmark)
     window, shape = int(window), series[0].shape
     found = np.full(shape, np.nan)
@@ -140,13 +143,22 @@ def rolling(
 # %% ../../nbs/metrics/51_relative.ipynb #4cf01b98
 SPANS = dict(week="W", month="M", quarter="Q", year="Y")
 
+def _times(time):
+    "Times of bars, checked."
+    try:
+        if np.ndim(time) == 1 and not pd.api.types.is_numeric_dtype(np.asarray(time)): return pd.DatetimeIndex(time)
+        raise ValueError(f"it is {time!r}")
+    except (TypeError, ValueError) as e:
+        told = " ".join(str(e).split())
+        raise ValueError(f"time holds no times, {told}; give the time of each bar, such as returns.index") from None
+
 def aggregate_returns(
     returns,                # a bar, (n,), or (k, n) of k strategies
     time,                   # of each bar, (n,), times of any zone, whose own calendar counts
     span: str = "month",    # week | month | quarter | year
 ):                          # Series by period, or DataFrame of k rows with a column a period
     "Returns of the weeks, months, quarters or years of the calendar."
-    r, time = _returns(returns), pd.DatetimeIndex(time)
+    r, time = _compounding(returns), _times(time)
     if span not in SPANS: raise ValueError(f"there is no span {span!r}; {nearest(span, SPANS)}")
     if r.ndim > 2 or r.shape[-1] != len(time):
         raise ValueError(f"returns has the shape {r.shape} and there are {len(time)} times; give (n,) or (k, n), a "

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from .crps import as_values
 from .wording import nearest
 
 # %% ../../nbs/metrics/30_responses.ipynb #a391efa8
 def _floating(x):
     "A tensor of at least 32 bits; integers and Python's numbers become float64."
-    if not isinstance(x, Tensor): x = torch.as_tensor(np.array(x))
+    x = as_values(x)
     if not x.is_floating_point(): return x.double()
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import genpareto
-from .performance import METHODS, _centred, _mean, _ratio, _returns, _tail, drawdown, value_at_risk
+from .performance import METHODS, _centred, _mean, _per_year, _ratio, _returns, _tail, drawdown, value_at_risk
 
 # %% ../../nbs/metrics/55_risk.ipynb #5b8d56a3
 def mean_absolute_deviation(
@@ -35,7 +35,7 @@ def semi_deviation(
 ):                          # (…), a year, ≥ 0; NaN for fewer than two bars
     "Standard deviation of a year below the mean."
     x = np.minimum(_centred(_returns(returns)), 0)
-    return np.sqrt(_ratio((x*x).sum(-1), max(x.shape[-1] - 1, 0)))*periods**.5
+    return np.sqrt(_ratio((x*x).sum(-1), max(x.shape[-1] - 1, 0)))*_per_year(periods)**.5
 
 def lower_partial_moment(
     returns,                # a bar, (…, n)

@@ -10,7 +10,8 @@ __all__ = ['threshold_brier', 'ranked_probability_score', 'weighted_interval_sco
 import torch
 from torch import Tensor
 from .calibration import _inside, brier, interval_score
-from .crps import as_values, check_alike, check_ensemble, leave_out
+from .crps import _of_one_type, as_values, check_alike, check_ensemble, leave_out
+from .wording import counted
 
 # %% ../../nbs/metrics/22_thresholds.ipynb #5613bd46
 def threshold_brier(
@@ -59,6 +60,19 @@ def ranked_probability_score(
     return brier(probabilities.cumsum(-1)[..., :-1].clamp_max(1), at_most.to(category)).sum(-1)
 
 # %% ../../nbs/metrics/22_thresholds.ipynb #63bbbd78
+def _check_nested(median, lower, upper, level):
+    "Complain of a median outside of its intervals, and of intervals that do not contain those of lower levels."
+    outside = (median[..., None] < lower) | (median[..., None] > upper)
+    if outside.any():
+        raise ValueError(f"median lies outside of {int(outside.sum())} of {counted(outside.numel(), 'interval')}: "
+                         "give the quantile .5 of the forecast whose intervals these are")
+    level, order = level.expand(lower.shape).sort(-1)
+    lower, upper = lower.gather(-1, order), upper.gather(-1, order)
+    crossed = (level.diff() > 0) & ((lower.diff() > 0) | (upper.diff() < 0))
+    if crossed.any():
+        raise ValueError("intervals of a higher level must contain those of a lower one, which "
+                         f"{int(crossed.sum())} of {crossed.numel()} do not: sort the quantiles of each forecast")
+
 def weighted_interval_score(
     median: Tensor,         # forecast median, `(...)`, any unit
     lower: Tensor,          # lower ends of central intervals, `(..., K)`, same unit
@@ -67,11 +81,13 @@ def weighted_interval_score(
     level,                  # probability inside each, `(K,)` or of the shape of the ends, 0 to 1
 ) -> Tensor:                # score, `(...)`, same unit, lower is better
     "Weighted interval score of a median and central intervals (Bracher et al., 2021)."
+    median, lower, upper, target = _of_one_type(median=median, lower=lower, upper=upper, target=target)
     lower, upper = check_alike(lower=lower, upper=upper)
     median, target = check_alike(median=median, target=target)
     if lower.shape[:-1] != median.shape or not lower.ndim:
         raise ValueError(f"ends of shape {tuple(lower.shape)} do not fit a median of shape {tuple(median.shape)}: "
                          "give the ends of the intervals along one more axis, the last")
-    alpha = 1 - _inside(level, lower.shape).to(lower)
-    scores = interval_score(lower, upper, target[..., None].expand(lower.shape), level)
+    level = _inside(level, lower.shape)
+    alpha, scores = 1 - level.to(lower), interval_score(lower, upper, target[..., None].expand(lower.shape), level)
+    _check_nested(median, lower, upper, level.to(lower.device))
     return ((target - median).abs()/2 + (alpha/2*scores).sum(-1))/(lower.shape[-1] + .5)
