@@ -161,7 +161,7 @@ def test_rolling_in_parts_is_the_whole():
 
 # what is not defined
 
-ODD = dict(empty=[], one=[.01], flat=[0.]*9, constant=[.001]*9, fall=[-.001]*9, gains=[.01, .02, .03, .01, .02], losses=[-.01, -.02, -.03, -.01], ruin=[.1, -1., .1, .2],
+ODD = dict(empty=[], one=[.01], flat=[0.]*9, constant=[.001]*9, fall=[-.001]*9, gains=[.01, .02, .03, .01, .02], losses=[-.01, -.02, -.03, -.01], ruin=[.1, -1., .1, .2], debt=[.1, -2., .1, .2],
     tiny=[1e-300, -1e-300, 2e-300, 1e-300], idle=[0., 0., .01, 0., 0.])
 MISSING = dict(flat="sharpe sortino calmar profit_factor win_rate avg_win avg_loss payoff_ratio omega skew kurtosis tail_ratio stability",
     constant="sharpe sortino calmar profit_factor avg_loss payoff_ratio omega skew kurtosis", gains="sortino calmar profit_factor avg_loss payoff_ratio omega", losses="avg_win payoff_ratio",
@@ -176,7 +176,7 @@ def test_odd_series_are_silent(name, capfd):
     assert not np.isinf(t).any() and not np.isinf(others).any() and capfd.readouterr() == ("", "")
     if name in MISSING: assert set(t.index[t.isna()]) == set(MISSING[name].split())
     if name == "empty": assert t.drop(["total_return", "max_drawdown"]).isna().all() and t.total_return == t.max_drawdown == 0
-    if name == "ruin": assert np.isnan(t.stability) and t.max_drawdown == t.cagr == -1
+    if name in ("ruin", "debt"): assert np.isnan(t.stability) and t.max_drawdown <= -1 and np.isnan(t.cagr) == (name == "debt")
     assert not np.isinf(performance_metrics(ODD[name], periods=105_120)).any()
     both = performance_metrics([ODD[name]]*2)
     np.testing.assert_array_equal(both.loc[1], t)

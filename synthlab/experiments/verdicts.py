@@ -52,8 +52,8 @@ def say_too_few(
     "Whether a test is too short to judge."
     if enough(independent): return []
     if independent >= windows: return ["**These windows are too few to judge.**"]
-    return [f"**These windows are too few to judge**: they overlap or share their time, and are worth about {independent:.0f} "
-            "independent ones."]
+    return ["**These windows are too few to judge**: they overlap or share their time, and are worth about "
+            f"{independent:.0f} independent ones."]
 
 # %% ../../nbs/experiments/18_verdicts.ipynb #d9bf2628
 def untrained_note(

@@ -42,14 +42,9 @@ def _in_order(returns):
         raise ValueError("returns is not in the order of its times; give returns.sort_index()")
 
 def _compounding(returns):
-    "Returns that are multiplied, checked: their times rise, and none loses more than all."
-    r = _returns(returns)
+    "Returns that are multiplied, checked: their times rise."
     _in_order(returns)
-    if r.min(initial=0) < -1:
-        at = tuple(int(i) for i in np.argwhere(r < -1)[0])
-        raise ValueError(f"returns holds {r[at]:g} at {at}, which loses more than all; give fractions, {r[at]/100:g} "
-                         f"for {r[at]:g} percent, and of prices p their changes, p[1:]/p[:-1] - 1")
-    return r
+    return _returns(returns)
 
 def _per_year(periods):
     "Bars a year, checked."
@@ -80,15 +75,15 @@ def total_return(
 def cagr(
     returns,                # a bar, (…, n)
     periods: float = 252,   # bars a year, > 0
-):                          # (…), a year; NaN for no bars, and where a few bars grow past all numbers
+):          # (…), a year; NaN for no bars, after losing more than everything, where a few bars grow past all numbers
     "Compound annual growth rate."
     r = _compounding(returns)
     return _a_year((1 + r).prod(-1), r.shape[-1], periods)
 
 def _a_year(growth, bars, periods):
     "Growth of so many bars as that of a year, less one."
-    with np.errstate(over="ignore"): year = growth**_ratio(_per_year(periods), bars) - 1
-    return np.where(np.isinf(year) | (bars == 0), np.nan, year)[()]
+    with np.errstate(over="ignore"): year = np.abs(growth)**_ratio(_per_year(periods), bars) - 1
+    return np.where((growth < 0) | np.isinf(year) | (bars == 0), np.nan, year)[()]
 
 # %% ../../nbs/metrics/50_performance.ipynb #8a93335e
 def cumulative_return(
