@@ -5,7 +5,7 @@ ARGS   ?=
 
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
-# Every worker of the tests computes on one thread; how many there are tests/conftest.py says.
+# Every worker of the tests computes on one thread: as many workers as cores is then what the machine can do.
 # Groups start in the order that tests/conftest.py gives them, dearest first, and rewritten assertions are kept for the next run.
 TESTS := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 SPREAD := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder

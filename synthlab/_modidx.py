@@ -2612,6 +2612,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'synthlab/experiments/config.py'),
                                              'synthlab.experiments.config.is_open': ( 'experiments/config.html#is_open',
                                                                                       'synthlab/experiments/config.py'),
+                                             'synthlab.experiments.config.lacking': ( 'experiments/config.html#lacking',
+                                                                                      'synthlab/experiments/config.py'),
                                              'synthlab.experiments.config.override': ( 'experiments/config.html#override',
                                                                                        'synthlab/experiments/config.py'),
                                              'synthlab.experiments.config.parse_yaml': ( 'experiments/config.html#parse_yaml',

@@ -38,10 +38,6 @@ def pytest_addoption(parser):
     group.addoption("--luck", type=int, default=0, metavar="N", help="where the global generators stand before each test and each cell of a notebook")
     group.addoption("--until", type=float, metavar="SECONDS", help="skip the tests that have not begun by then, on the clock of `time.monotonic`")
 
-def pytest_xdist_auto_num_workers(config):
-    "One more than cores: while one waits for a process, a disk or a clock, another has its core."
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else os.cpu_count() + 1
-
 def group(item): return item.get_closest_marker("xdist_group").args[0]
 
 def known(): return json.loads(COSTS.read_text(encoding="utf-8")) if COSTS.exists() else {}

@@ -219,7 +219,7 @@ def test_where_the_given_drift_comes_from():
 def test_a_drift_belongs_to_its_bars(index_run):
     "A drift a day is not given to bars of five minutes."
     result = bench.evaluate(index_run["run"].folder, "mock")
-    assert result["model"].drift == 0 and "belongs to bars of 1 days" in result["metrics"]["conclusion"]
+    assert result["model"].drift == 0 and "belongs to bars of 1 day; these are of 5 minutes" in result["metrics"]["conclusion"]
     assert result["metrics"]["crps_without_drift"] is None
 
 def test_few_windows_give_no_verdict(tmp_path):

@@ -6,12 +6,12 @@ anything runs, with the name that was meant."""
 # %% auto #0
 __all__ = ['NESTED', 'VALUES', 'GIVE', 'CONF', 'YAML_LIMIT', 'OPENED', 'CLOSED', 'settings', 'is_open', 'in_open', 'preset_names',
            'as_override', 'an_override', 'check_name', 'is_file_of_settings', 'read_override', 'check_written',
-           'complaint', 'to_schema', 'compose', 'override', 'read_text', 'scan_yaml', 'parse_yaml', 'to_yaml',
-           'read_yaml', 'file_overrides', 'assigned', 'check_parameters']
+           'complaint', 'lacking', 'to_schema', 'compose', 'override', 'read_text', 'scan_yaml', 'parse_yaml',
+           'to_yaml', 'read_yaml', 'file_overrides', 'assigned', 'check_parameters']
 
 # %% ../../nbs/experiments/00_config.ipynb #47ebdaae
 import ast, json, re, threading, yaml
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from .light import PACKAGE
 from ..datasets.documents import read_bytes, too_deep
@@ -178,6 +178,15 @@ _hydra = threading.Lock()                       # Hydra keeps one global state
 @lru_cache(maxsize=32)
 def _structure(schema: type) -> DictConfig: return OmegaConf.structured(schema)     # to be copied, as `merge` does
 
+def lacking(
+    values: Any,            # plain, as a file holds them
+    name: str = "",         # of these
+) -> Iterator[str]:
+    "Names of what a preset leaves to be given."
+    if values == MISSING: yield name
+    elif isinstance(values, dict):
+        for key, value in values.items(): yield from lacking(value, f"{name}.{key}" if name else str(key))
+
 def to_schema(
     schema: type,           # a dataclass
     values: Any,            # mapping, or OmegaConf node
@@ -188,7 +197,7 @@ def to_schema(
     try:
         node = OmegaConf.merge(_structure(schema), values)
         given = values if OmegaConf.is_config(values) else OmegaConf.create(values)
-        for name in sorted(OmegaConf.missing_keys(given)): raise ConfigError(f"{name} has to be given: {name}=VALUE")
+        for name in lacking(OmegaConf.to_container(given)): raise ConfigError(f"{name} has to be given: {name}=VALUE")
         for name, kind in settings(schema).items():     # what names another thing brings none of the default's options
             said = OmegaConf.select(given, name) if is_open(kind) else None
             if said is not None and "name" in said: OmegaConf.update(node, name, said, merge=False)
