@@ -136,7 +136,7 @@ class TorchPart:
         trainer = self.trainer(folder, tracker, quiet)
         if resume:
             trainer.resume()
-            for lines in trainer.readers[:1]: lines.best = trainer.best["score"] if trainer.best else lines.best
+            if trainer.best: trainer.readers[0].best = trainer.best["score"]        # its lines
         return trainer, trainer.fit(self.training.train, self.training.val)
 
     def fit(self, folder: Path, resume: bool, tracker: Any = None, quiet: bool = False) -> Fitted:

@@ -94,11 +94,11 @@ def keep_figures(
     folder: Path | None,            # a run's `figures/`, or a sweep's; made if it is missing; None: nothing is written
 ) -> dict[str, Figure]:             # the same figures, closed: a notebook shows them where it names them
     "Write each figure as a PNG file."
-    if folder: lasting_folder(folder)
+    for fig in figures.values(): plt.close(fig)
+    if folder is None: return figures
+    lasting_folder(folder)
     words = file_words(figures)
     for name, fig in figures.items():
-        plt.close(fig)
-        if not folder: continue
         keep_dollars(fig)
         data, canvas, dpi = io.BytesIO(), fig.canvas, fig.dpi
         fig.set_dpi(120)

@@ -9,7 +9,7 @@ __all__ = ['FORMATS', 'SHOWN_WHOLE', 'PACKAGES', 'as_text', 'show_result', 'fini
            'show_frames', 'installed', 'try_write', 'doctor']
 
 # %% ../../nbs/experiments/28_terminal.ipynb #1de121f5
-import contextlib, inspect, io, os, platform, shutil, tempfile, time
+import contextlib, inspect, os, platform, shutil, tempfile, time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -262,11 +262,11 @@ def write_table(
     output: str | Path,                     # a file, .csv, .nc or .parquet
 ) -> Path:                                  # the same
     "Write a table as a whole or not at all."
-    path, buffer = Path(output), io.BytesIO()
-    if path.suffix == ".nc": named_table(table, table.attrs.get("answered", {})).to_netcdf(path)
-    elif path.suffix == ".parquet": table.reset_index().to_parquet(buffer)
-    else: buffer.write(table.to_csv().encode())
-    return path if path.suffix == ".nc" else atomic_write(path, buffer.getvalue())
+    path = Path(output)
+    if path.suffix != ".nc":
+        return atomic_write(path, table.reset_index().to_parquet() if path.suffix == ".parquet" else table.to_csv())
+    named_table(table, table.attrs.get("answered", {})).to_netcdf(path)
+    return path
 
 # %% ../../nbs/experiments/28_terminal.ipynb #c8b06b8b
 def write_frames(

@@ -9,7 +9,6 @@ __all__ = ['SCORED', 'fold_overrides', 'fold_configs', 'train_all', 'common_batc
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #cfd58901
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -269,9 +268,7 @@ def scored(
             if table.attrs.get("key") == key: return table
     table = make()
     table.attrs["key"] = key
-    buffer = io.BytesIO()
-    table.to_parquet(buffer)
-    atomic_write(path, buffer.getvalue())
+    atomic_write(path, table.to_parquet())
     return table
 
 # %% ../../../nbs/labs/market/32_backtest.ipynb #6355b8d8

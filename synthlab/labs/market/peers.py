@@ -8,7 +8,7 @@ __all__ = ['PEERS', 'MADE', 'TOLD', 'even_closes', 'period', 'window_names', 'wr
            'PeerContest', 'run_peers', 'tell_source', 'tell_peers', 'peers_finding']
 
 # %% ../../../nbs/labs/market/43_peers.ipynb #peers002
-import hashlib, io, json, os, subprocess, sys
+import hashlib, json, os, subprocess, sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,10 +86,7 @@ def write_question(
     seen = [pd.util.hash_pandas_object(t).to_numpy().tobytes() for t in tables.values()]
     digest = hashlib.sha256(b"".join([json_text(told).encode(), *seen])).hexdigest()
     lasting_folder(folder)
-    for name, table in tables.items():
-        buffer = io.BytesIO()
-        table.to_parquet(buffer)
-        atomic_write(folder/f"{name}.parquet", buffer.getvalue())
+    for name, table in tables.items(): atomic_write(folder/f"{name}.parquet", table.to_parquet())
     atomic_write(folder/"question.json", json_text(told | dict(digest=digest)))
     return digest
 

@@ -8,7 +8,6 @@ __all__ = ['KINDS', 'HELD', 'LEAST', 'FILE', 'KEPT', 'FIRST', 'EXTRACTORS', 'REG
            'part_in_time', 'family_settings', 'symbol_features', 'held_out_scores', 'symbol_models', 'run_phase']
 
 # %% ../../../nbs/labs/quant/30_phases.ipynb #61ec1e85
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,10 +112,7 @@ def family_settings(
 # %% ../../../nbs/labs/quant/30_phases.ipynb #2983f136
 def _write(path, table):
     "A table as CSV or Parquet, whole or not at all."
-    if path.suffix == ".csv": return atomic_write(path, table.to_csv(index=False).encode())
-    out = io.BytesIO()
-    table.to_parquet(out)
-    atomic_write(path, out.getvalue())
+    atomic_write(path, table.to_csv(index=False) if path.suffix == ".csv" else table.to_parquet())
 
 def _fitted(name, settings, X, y, ends, part):
     "A family that has learnt from what was known before the cut."

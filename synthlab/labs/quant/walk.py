@@ -8,7 +8,7 @@ __all__ = ['SEEDS', 'CUTS', 'WALK', 'seed_of', 'Recipe', 'FoldFit', 'said_by', '
            'WalkFits', 'read_rows', 'fold_model', 'do_folds', 'WalkEarnings', 'WalkPaths', 'WalkForwardEngine']
 
 # %% ../../../nbs/labs/quant/15_walk.ipynb #3e647fff
-import inspect, io, json, sys
+import inspect, json, sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -326,12 +326,12 @@ class WalkFits(WalkCuts):
         "Write the rows where another process finds them."
         path = Path(folder)/"rows.parquet"
         if path.exists(): return
-        r, flat = self.rows, io.BytesIO()
+        r = self.rows
         parts = [part.add_prefix(f"{k}/") for k, part in (("x", r.X), ("y", r.y), ("e", r.ends_at))]
-        pd.concat([*parts, r.returns.rename("return")], axis=1).reset_index().to_parquet(flat, index=False)
+        flat = pd.concat([*parts, r.returns.rename("return")], axis=1).reset_index()
         days = json_text(dict(calendar=self.table.days.as_unit("ns").asi8.tolist()))
         atomic_write(Path(folder)/"days.json", days)
-        atomic_write(path, flat.getvalue())
+        atomic_write(path, flat.to_parquet(index=False))
 
 # %% ../../../nbs/labs/quant/15_walk.ipynb #2efc55bc
 def read_rows(
